@@ -19,7 +19,8 @@ _CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 def uuid7(at_ms: int, random_bits: bytes) -> str:
     """The UUIDv7 of a time and at least 10 bytes, of which 74 bits are used.
 
-    `at_ms` is in milliseconds since 1970 UTC. Raises `ValueError` for a time outside 48 bits or too few bytes.
+    `at_ms` is in milliseconds since 1970 UTC. Raises `ValueError` for a time outside 48 bits or
+    too few bytes.
     """
     if not 0 <= at_ms <= MAX_TIME_MS:
         raise ValueError(f"at_ms is {at_ms}, not within 0 and {MAX_TIME_MS}")
