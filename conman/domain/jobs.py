@@ -35,10 +35,12 @@ class JobState(StrEnum):
 class ReasonCode(StrEnum):
     """Why a job ended as it did (`spec.md` 9).
 
-    - `canceled` / `superseded`: somebody asked for the end → canceled; something newer made the job pointless → superseded.
-    - `runner_error` / `infrastructure`: the command never ran → runner_error; it ran, or could have, and the machine under it
-      gave way → infrastructure.
-    - `tests_failed` / `baseline_failing`: the change broke it → tests_failed; it is broken without the change → baseline_failing.
+    - `canceled` / `superseded`: somebody asked for the end → canceled; something newer made the job
+      pointless → superseded.
+    - `runner_error` / `infrastructure`: the command can't be started → runner_error; it can, and the
+      machine under it gave way → infrastructure.
+    - `tests_failed` / `baseline_failing`: the change broke it → tests_failed; it is broken without the
+      change → baseline_failing.
     """
 
     OK = "ok"
@@ -89,7 +91,7 @@ OUTCOMES: dict[ReasonCode, Outcome] = {
 
 @dataclass(frozen=True, slots=True)
 class JobDefaults:
-    """How often a job type is run again by itself, and how long one suite (or the job's own work) may take, seconds."""
+    """How often a type of job is run again by itself, and how long one suite (or its own work) may take."""
 
     retries: int
     timeout_seconds: int
@@ -144,14 +146,15 @@ def timeout_seconds(job_type: JobType) -> int:
 
 
 def runs_again(reason: ReasonCode, attempt: int, attempts: int) -> bool:
-    """Whether attempt `attempt` (from 1) of at most `attempts`, ended by `reason`, is followed by another (`spec.md` 9)."""
+    """Whether attempt `attempt` (from 1) of `attempts`, ended by `reason`, has a successor (`spec.md` 9)."""
     return OUTCOMES[reason].runs_again and attempt < attempts
 
 
 def backoff_seconds(attempt: int) -> float:
     """The pause after failed attempt `attempt` (from 1), seconds: 2, 4, 8 … up to 60 (`spec.md` 9).
 
-    It has no jitter, so that a workflow that replays computes the same pause. Raises `validation_error` below 1.
+    It has no jitter, so that a workflow that replays computes the same pause. Raises `validation_error`
+    below 1.
     """
     if attempt < 1:
         raise invalid("attempt", "counts from 1")
