@@ -1,0 +1,1 @@
+"""The Git port and its adapters."""

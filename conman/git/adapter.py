@@ -288,7 +288,13 @@ class GitAdapter(Protocol):
         ...
 
     async def log(
-        self, repo: str, head: str, *, exclude: str | None = None, first_parent: bool = False, limit: int = 1000
+        self,
+        repo: str,
+        head: str,
+        *,
+        exclude: str | None = None,
+        first_parent: bool = False,
+        limit: int = 1000,
     ) -> list[Commit]:
         """Commits reachable from `head` and not from `exclude`, newest first in topological order."""
         ...
@@ -322,7 +328,14 @@ class GitAdapter(Protocol):
         ...
 
     async def diff(
-        self, repo: str, base: str, head: str, *, paths: Sequence[str] | None = None, renames: bool = True, context: int = 3
+        self,
+        repo: str,
+        base: str,
+        head: str,
+        *,
+        paths: Sequence[str] | None = None,
+        renames: bool = True,
+        context: int = 3,
     ) -> list[FileDiff]:
         """Unified patches between two commits, sorted by path, limited to `paths` (of either side) when given."""
         ...
@@ -392,7 +405,16 @@ class GitAdapter(Protocol):
         ...
 
     async def revert(
-        self, repo: str, *, ref: str, expected_old: str | None, onto: str, base: str, head: str, author: Signature, message: str
+        self,
+        repo: str,
+        *,
+        ref: str,
+        expected_old: str | None,
+        onto: str,
+        base: str,
+        head: str,
+        author: Signature,
+        message: str,
     ) -> CommitOutcome:
         """Commit on top of `onto` the inverse of the difference `base`→`head`; paths changed again since are conflicts."""
         ...
