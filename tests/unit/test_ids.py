@@ -61,9 +61,7 @@ def test_the_borders_between_the_parts_count():
 
 
 def test_a_derived_id_never_changes_between_versions_of_conman():
-    assert derived_uuid7(1_700_000_000_000, "changeset:x", "owned", "7", "0") == (
-        "018bcfe5-6800-7919-8d66-3e7ddc9fc00d"
-    )
+    assert derived_uuid7(1_700_000_000_000, "changeset:x", "owned", "7", "0") == ("018bcfe5-6800-7919-8d66-3e7ddc9fc00d")
 
 
 def test_random_ids_differ():

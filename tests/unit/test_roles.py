@@ -60,9 +60,7 @@ def test_the_least_role_is_the_one_of_the_contract(capability: Capability):
 
 
 @pytest.mark.parametrize(("role", "capability"), list(itertools.product([None, *Role], Capability)), ids=str)
-def test_a_role_has_what_the_roles_before_it_have_and_nothing_above(
-    role: Role | None, capability: Capability
-):
+def test_a_role_has_what_the_roles_before_it_have_and_nothing_above(role: Role | None, capability: Capability):
     least = LEAST[capability.value]
     in_app = least != "platform_admin" and role is not None and ORDER.index(role.value) >= ORDER.index(least)
     assert allows(role, capability) is in_app
