@@ -5,10 +5,10 @@ from __future__ import annotations
 import pygit2
 from pygit2.enums import SortMode
 
-from conman.git.adapter import CommitOutcome, Conflict, Signature, TrialMerge
-from conman.git.checks import conflict_kind, shown
+from conman.git.adapter import CommitOutcome, Signature, TrialMerge
 from conman.git.local_read import contains
 from conman.git.local_repo import find_commit
+from conman.git.local_threeway import NO_RENAMES, finished, merge_trees
 from conman.git.local_write import library_signature, write_commit
 
 
@@ -16,7 +16,7 @@ def trial_merge(operation: str, repository: pygit2.Repository, ours: str, theirs
     """The tree or the conflicts of a merge; several best common ancestors are merged first, as git does."""
     our_commit = find_commit(operation, repository, ours)
     their_commit = find_commit(operation, repository, theirs)
-    return _result(repository, repository.merge_commits(our_commit, their_commit))
+    return _merged(repository, our_commit, their_commit)
 
 
 def merge(
@@ -32,7 +32,7 @@ def merge(
     their_commit = find_commit(operation, repository, theirs)
     if contains(repository, our_commit, their_commit):
         return CommitOutcome(str(our_commit.id))
-    tried = _result(repository, repository.merge_commits(our_commit, their_commit))
+    tried = _merged(repository, our_commit, their_commit)
     if tried.tree_id is None:
         return CommitOutcome(None, tried.conflicts)
     tree = pygit2.Oid(hex=tried.tree_id)
@@ -57,7 +57,7 @@ def rebase(operation: str, repository: pygit2.Repository, head: str, onto: str, 
             current = commit
             continue
         before = _tree_before(repository, commit)
-        tried = _result(repository, repository.merge_trees(before, current.tree, commit.tree))
+        tried = merge_trees(repository, before, current.tree, commit.tree)
         if tried.tree_id is None:
             return CommitOutcome(None, tried.conflicts)
         tree = pygit2.Oid(hex=tried.tree_id)
@@ -81,7 +81,7 @@ def revert(
     target = find_commit(operation, repository, onto)
     before = find_commit(operation, repository, base)
     after = find_commit(operation, repository, head)
-    tried = _result(repository, repository.merge_trees(after.tree, target.tree, before.tree))
+    tried = merge_trees(repository, after.tree, target.tree, before.tree)
     if tried.tree_id is None:
         return CommitOutcome(None, tried.conflicts)
     tree = pygit2.Oid(hex=tried.tree_id)
@@ -91,33 +91,16 @@ def revert(
 def _tree_before(repository: pygit2.Repository, commit: pygit2.Commit) -> pygit2.Tree:
     if commit.parent_ids:
         return commit.parents[0].tree
+    return _empty_tree(repository)
+
+
+def _empty_tree(repository: pygit2.Repository) -> pygit2.Tree:
     return repository[repository.TreeBuilder().write()].peel(pygit2.Tree)
 
 
-def _result(repository: pygit2.Repository, index: pygit2.Index) -> TrialMerge:
-    if index.conflicts is None:
-        return TrialMerge(str(index.write_tree(repository)))
-    return TrialMerge(None, _conflicts(index))
-
-
-def _conflicts(index: pygit2.Index) -> tuple[Conflict, ...]:
-    staged = [entry.path for entry in index]
-    found: dict[bytes, Conflict] = {}
-    for base, ours, theirs in index.conflicts or ():
-        present = next(side for side in (base, ours, theirs) if side is not None)
-        path = str(present.path).encode("utf-8", "surrogateescape")
-        below = str(present.path) + "/"
-        kind = conflict_kind(
-            None if base is None else int(base.mode),
-            None if ours is None else int(ours.mode),
-            None if theirs is None else int(theirs.mode),
-            folder=any(str(other).startswith(below) for other in staged),
-        )
-        found[path] = Conflict(
-            shown(path),
-            kind,
-            None if base is None else str(base.id),
-            None if ours is None else str(ours.id),
-            None if theirs is None else str(theirs.id),
-        )
-    return tuple(found[path] for path in sorted(found))
+def _merged(repository: pygit2.Repository, ours: pygit2.Commit, theirs: pygit2.Commit) -> TrialMerge:
+    index = repository.merge_commits(ours, theirs, flags=NO_RENAMES)
+    # The library answers None for unrelated commits, which its type stubs leave out.
+    base: pygit2.Oid | None = repository.merge_base(ours.id, theirs.id)
+    base_tree = _empty_tree(repository) if base is None else repository[base].peel(pygit2.Tree)
+    return finished(repository, index, base_tree, ours.tree, theirs.tree)

@@ -100,6 +100,10 @@ class TreeEdit:
             case MoveFile():
                 self._move(change)
 
+    def put(self, path: str, file: tuple[int, pygit2.Oid] | None) -> None:
+        """Set a path to a mode and an object that exists, or remove it, without the checks for what a user may change."""
+        self._put(path, None if file is None else _Leaf(*file))
+
     def write(self) -> pygit2.Oid:
         """Write the changed folders; the id of the root tree."""
         return self._root.write(self._repository) or self._repository.TreeBuilder().write()
