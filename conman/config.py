@@ -35,35 +35,53 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """The effective configuration of one process."""
 
-    model_config = SettingsConfigDict(env_prefix="CONMAN_", env_file=".env", env_file_encoding="utf-8", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="CONMAN_", env_file=".env", env_file_encoding="utf-8", extra="ignore"
+    )
 
     data: Path = Field(
         default=Path("data"),
         description="Folder that holds all local state: repositories, embedded servers, deployed files, outbox, keys.",
     )
     repositories: Path | None = Field(
-        default=None, description="Folder of the Git repositories; an app's `repo_path` is relative to it. Default: DATA/repositories."
+        default=None,
+        description="Folder of the Git repositories; an app's `repo_path` is relative to it. Default: DATA/repositories.",
     )
-    git_backend: GitBackend = Field(default=GitBackend.LOCAL, description="Git backend; `local` reads bare repositories from disk.")
-    git_threads: int = Field(default=8, ge=1, le=128, description="Threads for blocking Git calls, per process.")
+    git_backend: GitBackend = Field(
+        default=GitBackend.LOCAL, description="Git backend; `local` reads bare repositories from disk."
+    )
+    git_threads: int = Field(
+        default=8, ge=1, le=128, description="Threads for blocking Git calls, per process."
+    )
 
     mongo_uri: str | None = Field(
-        default=None, description="MongoDB connection URI. Unset: the embedded server of `conman up` (or a running `up` in --data)."
+        default=None,
+        description="MongoDB connection URI. Unset: the embedded server of `conman up` (or a running `up` in --data).",
     )
-    mongo_database: str = Field(default="conman", min_length=1, max_length=38, description="Name of the MongoDB database.")
+    mongo_database: str = Field(
+        default="conman", min_length=1, max_length=38, description="Name of the MongoDB database."
+    )
 
     temporal_address: str | None = Field(
         default=None, description="Temporal frontend as host:port. Unset: the embedded server of `conman up`."
     )
-    temporal_namespace: str = Field(default="default", min_length=1, description="Temporal namespace of every workflow.")
-    temporal_ui_url: str | None = Field(default=None, description="URL of Temporal's Web UI, for links. Unset: the embedded one.")
+    temporal_namespace: str = Field(
+        default="default", min_length=1, description="Temporal namespace of every workflow."
+    )
+    temporal_ui_url: str | None = Field(
+        default=None, description="URL of Temporal's Web UI, for links. Unset: the embedded one."
+    )
     task_queue_prefix: str = Field(
-        default="conman", pattern=r"^[A-Za-z0-9_-]{1,60}$", description="Prefix of the task queues; change it to share a namespace."
+        default="conman",
+        pattern=r"^[A-Za-z0-9_-]{1,60}$",
+        description="Prefix of the task queues; change it to share a namespace.",
     )
 
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API; 0 takes a free one.")
-    public_url: str | None = Field(default=None, description="URL that people reach Conman by, for links in mails. Default: the API's.")
+    public_url: str | None = Field(
+        default=None, description="URL that people reach Conman by, for links in mails. Default: the API's."
+    )
 
     secret: SecretStr | None = Field(
         default=None,
@@ -71,13 +89,19 @@ class Settings(BaseSettings):
     )
     session_hours: int = Field(default=24, ge=1, le=720, description="Life of a login session, hours.")
 
-    admin_email: str | None = Field(default=None, description="Email of the platform admin made at first start.")
-    admin_password: SecretStr | None = Field(default=None, description="Password of the platform admin made at first start.")
+    admin_email: str | None = Field(
+        default=None, description="Email of the platform admin made at first start."
+    )
+    admin_password: SecretStr | None = Field(
+        default=None, description="Password of the platform admin made at first start."
+    )
     app_creation: Annotated[str, Field(pattern="^(platform_admin|any_user)$")] = Field(
         default="platform_admin", description="Who may create apps: `platform_admin` or `any_user`."
     )
 
-    smtp_host: str | None = Field(default=None, description="SMTP server. Unset: mails land as .eml files in DATA/outbox.")
+    smtp_host: str | None = Field(
+        default=None, description="SMTP server. Unset: mails land as .eml files in DATA/outbox."
+    )
     smtp_port: int = Field(default=587, ge=1, le=65535, description="Port of the SMTP server.")
     smtp_username: str | None = Field(default=None, description="User name at the SMTP server.")
     smtp_password: SecretStr | None = Field(default=None, description="Password at the SMTP server.")
@@ -86,8 +110,12 @@ class Settings(BaseSettings):
     )
     mail_from: str = Field(default="conman@localhost", description="Sender of mails.")
 
-    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(default="info", description="Least level that is logged.")
-    log_format: LogFormat = Field(default=LogFormat.JSON, description="`json` (one object a line) or `console`.")
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
+        default="info", description="Least level that is logged."
+    )
+    log_format: LogFormat = Field(
+        default=LogFormat.JSON, description="`json` (one object a line) or `console`."
+    )
 
     rate_limit_auth: int = Field(default=10, ge=1, description="Auth requests per minute and IP address.")
     rate_limit_files: int = Field(default=300, ge=1, description="File reads and writes per minute and user.")
@@ -95,10 +123,16 @@ class Settings(BaseSettings):
     rate_limit_writes: int = Field(default=60, ge=1, description="Other writes per minute and user.")
 
     command_timeout_seconds: float = Field(
-        default=30.0, ge=1, le=300, description="How long the front door waits for a command before it answers 503, seconds."
+        default=30.0,
+        ge=1,
+        le=300,
+        description="How long the front door waits for a command before it answers 503, seconds.",
     )
     publish_wait_seconds: float = Field(
-        default=20.0, ge=0.1, le=120, description="How long a publish request waits for the end before it answers 202, seconds."
+        default=20.0,
+        ge=0.1,
+        le=120,
+        description="How long a publish request waits for the end before it answers 202, seconds.",
     )
 
     msuite_command: Annotated[list[str], NoDecode] = Field(
@@ -107,11 +141,18 @@ class Settings(BaseSettings):
     )
     gate_memory_mb: int = Field(default=2048, ge=64, description="Address space of one gate run, MiB.")
     gate_cpu_seconds: int = Field(default=600, ge=1, description="CPU time of one gate run, seconds.")
-    gate_output_bytes: int = Field(default=10_485_760, ge=1024, description="Log kept of one gate run, bytes; the rest is cut with a note.")
+    gate_output_bytes: int = Field(
+        default=10_485_760,
+        ge=1024,
+        description="Log kept of one gate run, bytes; the rest is cut with a note.",
+    )
     gate_concurrency: int = Field(default=4, ge=1, le=256, description="Gates that one worker runs at once.")
 
     worker_drain_seconds: float = Field(
-        default=10.0, ge=0, le=3600, description="How long a worker lets running activities finish after SIGTERM, seconds."
+        default=10.0,
+        ge=0,
+        le=3600,
+        description="How long a worker lets running activities finish after SIGTERM, seconds.",
     )
 
     @field_validator("msuite_command", mode="before")

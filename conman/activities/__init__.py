@@ -1,0 +1,1 @@
+"""Temporal activities: thin and idempotent; they call Git, the store, suites and targets."""

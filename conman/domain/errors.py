@@ -6,7 +6,7 @@
 
 Litmus sentences for the pairs that are easily confused:
 
-- `conflict` / `invalid_transition`: another record stands in the way → conflict; the record's own state does → invalid_transition.
+- `conflict` / `invalid_transition`: another record stands in the way → conflict; its own state does → invalid_transition.
 - `stale_write` / `out_of_date`: what you read has changed since → stale_write; the integration branch has moved on → out_of_date.
 - `unavailable` / `outcome_unknown`: it certainly did not happen, try again → unavailable; it may have happened, repeat with the
   same Idempotency-Key → outcome_unknown.

@@ -1,0 +1,115 @@
+"""Activities that call other workflows; they have a task queue of their own (`durability.md` 14)."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from temporalio import activity
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.service import RPCError, RPCStatusCode
+
+from conman.activities.heartbeat import heartbeating
+from conman.domain.changeset import QueueNews
+from conman.domain.decision import Actor, Verdict
+from conman.domain.errors import ErrorCode
+from conman.domain.jobs import JobState, ReasonCode
+from conman.domain.messages import Answer, GateStart, QueueCall, Telling
+from conman.domain.times import format_time
+from conman.workflows import options
+from conman.workflows.client import Commands
+from conman.workflows.entity import DRAINING
+
+PATIENCE = timedelta(minutes=1)
+"""How long one try of a call may take; the activity is repeated after it."""
+
+
+class CallActivities:
+    """Bound to one Temporal client."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.commands = Commands(client)
+
+    def all(self) -> list[Any]:
+        """The activities to register."""
+        return [self.call_queue, self.tell_changesets, self.await_job]
+
+    @activity.defn
+    async def call_queue(self, call: QueueCall) -> Answer:
+        """An update of the app's queue: its result, or its refusal as data; anything else is tried again."""
+        command = {
+            "id": call.command_id,
+            "actor": call.actor.model_dump(mode="json"),
+            "not_after": _not_after(),
+            **call.payload,
+        }
+        start = self.commands.queue_start(call.app_id)
+        async with heartbeating():
+            return await self._ask(start, call.update, command)
+
+    async def _ask(self, start: Any, update: str, command: dict[str, Any]) -> Answer:
+        while True:
+            try:
+                result = await self.client.execute_update_with_start_workflow(
+                    update, command, start_workflow_operation=start.operation(), result_type=dict
+                )
+            except WorkflowUpdateFailedError as error:
+                cause = error.cause
+                if isinstance(cause, ApplicationError) and cause.type == DRAINING:
+                    await asyncio.sleep(0.2)
+                    continue
+                if not isinstance(cause, ApplicationError) or cause.type not in _REFUSALS:
+                    raise
+                details = cause.details[0] if cause.details else None
+                return Answer(refusal={"code": cause.type, "message": cause.message, "details": details})
+            return Answer(result=result or {})
+
+    @activity.defn
+    async def tell_changesets(self, telling: Telling) -> None:
+        """Each changeset takes its news, or says that it no longer waits for it; all of them, before this ends."""
+        slots = asyncio.Semaphore(16)
+
+        async def tell(changeset_id: str, news: QueueNews) -> None:
+            async with slots:
+                command = {
+                    "id": f"{telling.by}:{news.kind}:{news.job_id or news.release_id}:{news.head_sha}",
+                    "actor": Actor().model_dump(mode="json"),
+                    "not_after": _not_after(),
+                    "news": news.model_dump(mode="json"),
+                }
+                answer = await self._ask(self.commands.changeset_start(telling.app_id, changeset_id), "take_news", command)
+                if answer.refusal is not None and answer.refusal["code"] == ErrorCode.COMMAND_EXPIRED.value:
+                    raise ApplicationError("the news waited too long; they are told again")
+
+        async with heartbeating():
+            await asyncio.gather(*(tell(changeset_id, news) for changeset_id, news in telling.news))
+
+    @activity.defn
+    async def await_job(self, gate: GateStart) -> Verdict:
+        """The verdict of a gate that an earlier run of the asking workflow started."""
+        handle: WorkflowHandle[Any, Verdict] = self.client.get_workflow_handle(
+            options.job_workflow(gate.job_id), result_type=Verdict
+        )
+        async with heartbeating():
+            try:
+                return await handle.result()
+            except (CancelledError, asyncio.CancelledError):
+                await handle.cancel()
+                raise
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+                return Verdict(job_id=gate.job_id, state=JobState.FAILED, reason_code=ReasonCode.INFRASTRUCTURE)
+
+
+_REFUSALS = frozenset(code.value for code in ErrorCode) - {ErrorCode.OUTCOME_UNKNOWN.value, ErrorCode.COMMAND_EXPIRED.value}
+"""Only these mean that nothing was written there; everything else is asked again under the same command id."""
+
+
+def _not_after() -> str:
+    return format_time(datetime.now(UTC) + PATIENCE)
+
+

@@ -1,0 +1,214 @@
+"""The activity of a gate: the exact commit in a scratch folder, the profile rendered, the suite in its own process group."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from pymongo.errors import DuplicateKeyError
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from conman.activities.heartbeat import heartbeating
+from conman.activities.runner import CommandSpec, OutputLine, RunResult, run_command
+from conman.config import Settings
+from conman.domain.decision import Verdict
+from conman.domain.jobs import ReasonCode, end_state
+from conman.domain.messages import GateRun
+from conman.domain.profile import Profile, effective, env_file, environment_variables
+from conman.git.adapter import GitAdapter, GitError
+from conman.services.clock import now
+from conman.store import records
+from conman.store.database import Database, Document
+
+FLUSH_SECONDS = 0.3
+FLUSH_LINES = 200
+KILL_GRACE_SECONDS = 5.0
+REPORT_LIMIT_BYTES = 256 * 1024
+"""A report larger than this is left out of the job's summary."""
+
+
+class LogWriter:
+    """A job's log in chunks; a chunk is written once, also when the write is repeated."""
+
+    def __init__(self, db: Database, job_id: str, attempt: int) -> None:
+        self.db = db
+        self.job_id = job_id
+        self.attempt = attempt
+        self.lines: list[Document] = []
+        self._wake = asyncio.Event()
+
+    async def write(self, line: OutputLine) -> None:
+        """Take one line; it is kept within a third of a second."""
+        self.lines.append({"seq": line.seq, "at": line.at, "stream": line.stream, "text": line.text})
+        if len(self.lines) >= FLUSH_LINES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Keep what has come in."""
+        if not self.lines:
+            return
+        lines, self.lines = self.lines, []
+        try:
+            await self.db["job_logs"].insert_one(
+                {
+                    "_id": f"{self.job_id}:{self.attempt}:{lines[0]['seq']:09d}",
+                    "job_id": self.job_id,
+                    "attempt": self.attempt,
+                    "first_seq": lines[0]["seq"],
+                    "last_seq": lines[-1]["seq"],
+                    "lines": lines,
+                }
+            )
+        except DuplicateKeyError:
+            activity.logger.info("log chunk %s of job %s was there already", lines[0]["seq"], self.job_id)
+
+    async def flushing(self) -> None:
+        """Flush again and again until canceled."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await self.flush()
+
+
+class GateActivities:
+    """Bound to the records, the Git backend and the operator's commands."""
+
+    def __init__(self, settings: Settings, db: Database, git: GitAdapter) -> None:
+        self.settings = settings
+        self.db = db
+        self.git = git
+        self.scratch = (settings.data / "scratch").resolve()
+
+    def all(self) -> list[Any]:
+        """The activities to register."""
+        return [self.run_gate]
+
+    @activity.defn
+    async def run_gate(self, run: GateRun) -> Verdict:
+        """One attempt; its log is kept beside those of earlier attempts."""
+        gate = run.gate
+        await self._started(gate.job_id, run.attempt)
+        folder = self.scratch / f"{gate.job_id}-{run.attempt}-{activity.info().attempt}"
+        canceled = asyncio.Event()
+        async with heartbeating():
+            work = asyncio.create_task(self._run(run, folder, canceled))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                canceled.set()
+                verdict = await work
+                if activity.is_worker_shutdown():
+                    raise ApplicationError("the worker was stopped; another one runs it again", type="infrastructure") from None
+                if verdict.reason_code is ReasonCode.OK:
+                    return verdict
+                raise
+            finally:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _started(self, job_id: str, attempt: int) -> None:
+        at = now()
+        await self.db["jobs"].update_one({"_id": job_id, "state": "queued"}, {"$set": {"state": "running", "started_at": at}})
+        await self.db["jobs"].update_one(
+            {"_id": job_id, "state": "running"}, {"$set": {"attempt": attempt, "updated_at": at}, "$inc": {"version": 1}}
+        )
+
+    async def _run(self, run: GateRun, folder: Path, canceled: asyncio.Event) -> Verdict:
+        gate = run.gate
+        log = LogWriter(self.db, gate.job_id, run.attempt)
+        tree = folder / "tree"
+        await asyncio.to_thread(_fresh, folder, tree)
+        app = await records.get(self.db, "apps", gate.app_id, what="app")
+        try:
+            await self.git.export(app["repo_path"], gate.commit_sha, tree)
+        except GitError as error:
+            raise ApplicationError(str(error), type=ReasonCode.GIT_ERROR.value, non_retryable=True) from error
+        environment = await self._render(run, app, folder)
+        spec = CommandSpec(
+            argv=self._argv(),
+            cwd=tree,
+            env=environment,
+            timeout_seconds=float(run.timeout_seconds),
+            cpu_seconds=self.settings.gate_cpu_seconds,
+            memory_bytes=self.settings.gate_memory_mb * 1024 * 1024,
+            output_bytes=self.settings.gate_output_bytes,
+            kill_grace_seconds=KILL_GRACE_SECONDS,
+        )
+        flusher = asyncio.create_task(log.flushing())
+        try:
+            result = await run_command(spec, log.write, canceled)
+        finally:
+            flusher.cancel()
+            await asyncio.gather(flusher, return_exceptions=True)
+            await log.flush()
+        return await self._verdict(run, result, folder)
+
+    def _argv(self) -> tuple[str, ...]:
+        """The operator's command; `conman msuite` is this very program, without a shell's detours."""
+        words = self.settings.msuite_command
+        if words[:2] == ["conman", "msuite"]:
+            return (sys.executable, "-m", "conman.msuite", *words[2:])
+        return tuple(words)
+
+    async def _render(self, run: GateRun, app: Document, folder: Path) -> dict[str, str]:
+        """The profile as variables and as files, and what the suite may want to know."""
+        gate = run.gate
+        profile_id = gate.profile_id or app["settings"]["default_base_profile_id"]
+        document = await records.find(self.db, "profiles", profile_id) if profile_id else None
+        profile = Profile.model_validate(document["content"]) if document is not None else Profile(name="none")
+        variables = environment_variables(effective(app["settings"]["env_defaults"], profile))
+        files = {"profile.env": env_file(variables), "profile.json": json.dumps(profile.model_dump(mode="json"), indent=2)}
+        for name, text in files.items():
+            path = folder / name
+            await asyncio.to_thread(path.write_text, text, encoding="utf-8")
+        return {
+            **variables,
+            "CONMAN_APP": app["name"],
+            "CONMAN_COMMIT": gate.commit_sha,
+            "CONMAN_SCOPE": gate.scope,
+            "CONMAN_TAG": gate.tag or "",
+            "CONMAN_JOB": gate.job_id,
+            "CONMAN_ATTEMPT": str(run.attempt),
+            "CONMAN_PROFILE_ENV": str(folder / "profile.env"),
+            "CONMAN_PROFILE_JSON": str(folder / "profile.json"),
+            "MSUITE_REPORT": str(folder / "report.json"),
+            "HOME": str(folder),
+            "TMPDIR": str(folder),
+        }
+
+    async def _verdict(self, run: GateRun, result: RunResult, folder: Path) -> Verdict:
+        reason = ReasonCode(result.reason.value)
+        summary: dict[str, Any] = {
+            "duration_ms": round(result.duration_seconds * 1000),
+            "lines": result.lines,
+            "output_truncated": result.output_truncated,
+        }
+        report = await asyncio.to_thread(_report, folder / "report.json")
+        if report is not None:
+            summary["report"] = report
+        return Verdict(
+            job_id=run.gate.job_id,
+            state=end_state(reason),
+            reason_code=reason,
+            attempt=run.attempt,
+            exit_code=result.exit_code,
+            summary=summary,
+        )
+
+
+def _fresh(folder: Path, tree: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    tree.mkdir(parents=True, mode=0o700)
+
+
+def _report(path: Path) -> Any:
+    """The suite's own report, None when it wrote none that can be used."""
+    try:
+        if path.stat().st_size > REPORT_LIMIT_BYTES:
+            return None
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,224 @@
+"""Activities of the store: guarded writes, reads, jobs, locks, and the record of a deployment's end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from temporalio import activity
+
+from conman.domain.decision import REMEMBERED_COMMANDS, Actor, Event, JobEnd, NewJob, Remembered
+from conman.domain.deployment import Move, PastDeployment
+from conman.domain.ids import derived_uuid7
+from conman.domain.jobs import max_attempts
+from conman.domain.messages import (
+    DeployFacts,
+    DeployQuestion,
+    EndDeployment,
+    JobEnds,
+    LoadRequest,
+    NewJobs,
+    OwnedReply,
+    PersistReply,
+    PersistRequest,
+    StartDeployment,
+)
+from conman.domain.outgoing import audit_entry, job_document, job_end
+from conman.domain.release import Release, ReleaseState, deployed_state
+from conman.domain.roles import Capability, Role, allows
+from conman.domain.times import milliseconds
+from conman.store import locks, records
+from conman.store.database import Database, Document
+from conman.store.outgoing import TERMINAL_JOB_STATES, Written, deliver, sweep, write_owned
+
+
+class StoreActivities:
+    """Bound to one database."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    def all(self) -> list[Any]:
+        """The activities to register."""
+        return [
+            self.load_owned,
+            self.persist,
+            self.create_jobs,
+            self.end_jobs,
+            self.revalidation_concurrency,
+            self.deploy_facts,
+            self.lock_running,
+            self.end_deployment,
+            self.sweep_outgoing,
+        ]
+
+    @activity.defn
+    async def load_owned(self, request: LoadRequest) -> OwnedReply:
+        """What a workflow owns of a record; what a crash left undelivered there is delivered first."""
+        document = await records.find(self.db, request.collection, request.entity_id)
+        if document is None:
+            return OwnedReply()
+        await deliver(self.db, request.collection, document)
+        return OwnedReply(owned=document["owned"])
+
+    @activity.defn
+    async def persist(self, request: PersistRequest) -> PersistReply:
+        """One guarded write and its delivery; a second run finds the first (`durability.md` 3 and 4)."""
+        written = await self._write(request)
+        if written.document is not None:
+            await deliver(self.db, request.collection, written.document)
+        return _reply(written)
+
+    async def _write(self, request: PersistRequest) -> Written:
+        return await write_owned(
+            self.db,
+            request.collection,
+            request.entity_id,
+            owned=request.owned,
+            expected_version=request.expected_version,
+            command_id=request.command_id,
+            outgoing=request.outgoing,
+            at=request.at,
+            mirrored=request.mirrored,
+            unset=request.unset,
+        )
+
+    @activity.defn
+    async def create_jobs(self, request: NewJobs) -> None:
+        """Jobs that a workflow starts by itself."""
+        for job_id in request.job_ids:
+            job = NewJob(job_id, request.job_type, request.entity_type, request.entity_id, max_attempts(request.job_type))
+            await records.insert_once(self.db, "jobs", job_document(job, app_id=request.app_id, at=request.at))
+
+    @activity.defn
+    async def end_jobs(self, request: JobEnds) -> None:
+        """Jobs that end with no other record to write."""
+        for end in request.ends:
+            made = JobEnd.model_validate(end)
+            await self.db["jobs"].update_one(
+                {"_id": made.id, "state": {"$nin": TERMINAL_JOB_STATES}},
+                {"$set": job_end(made, at=request.at), "$inc": {"version": 1}},
+            )
+
+    @activity.defn
+    async def revalidation_concurrency(self, app_id: str) -> int:
+        """How many revalidations of the app may run at once."""
+        app = await records.get(self.db, "apps", app_id)
+        return int(app["settings"]["revalidation_concurrency"])
+
+    @activity.defn
+    async def deploy_facts(self, question: DeployQuestion) -> DeployFacts:
+        """The release, the profile as it is now, and which approvers hold reviewer or higher now."""
+        release = Release.model_validate((await records.get(self.db, "releases", question.release_id))["owned"])
+        environment = await records.get(self.db, "environments", question.environment_id)
+        profile = await records.get(self.db, "profiles", environment["runtime_profile_id"])
+        eligible: list[str] = []
+        for user_id in question.approver_ids:
+            member = await self.db["memberships"].find_one({"app_id": question.app_id, "user_id": user_id})
+            user = await records.find(self.db, "users", user_id)
+            if member and user and not user["disabled"] and allows(Role(member["role"]), Capability.DEPLOYMENT_APPROVE):
+                eligible.append(user_id)
+        return DeployFacts(
+            published_sha=release.published_sha or "",
+            tag=release.tag or "",
+            profile_id=profile["_id"],
+            profile_revision_id=profile["revision_id"],
+            eligible_approvers=eligible,
+        )
+
+    @activity.defn
+    async def lock_running(self, start: StartDeployment) -> bool:
+        """The lock's holder becomes `running`; False when this deployment does not hold it."""
+        return await locks.mark_running(self.db, start.app_id, start.environment_id, start.deployment_id)
+
+    @activity.defn
+    async def end_deployment(self, end: EndDeployment) -> PersistReply:
+        """Environment, release, deployment, lock, job: each step repeatable, in the order that a reader relies on."""
+        if end.ending.move is Move.SUCCEED:
+            await self._environment_shows(end)
+        written = await self._write(end.persist)
+        if written.status in ("saved", "repeat"):
+            await self._release_shows(end)
+            await locks.release(self.db, end.app_id, end.environment_id, end.deployment_id)
+        if written.document is not None:
+            await deliver(self.db, "deployments", written.document)
+        return _reply(written)
+
+    async def _environment_shows(self, end: EndDeployment) -> None:
+        """What is deployed there now; a higher fence has the last word."""
+        fence = int(end.persist.owned["fence"])
+        await self.db["environments"].update_one(
+            {"_id": end.environment_id, "owned.fence": {"$lte": fence}},
+            {
+                "$set": {
+                    "owned.fence": fence,
+                    "owned.current_release_id": end.release_id,
+                    "owned.current_deployment_id": end.deployment_id,
+                    "owned.deployed_at": end.persist.at,
+                    "owned.deployed_by": end.requested_by,
+                    "owned.health": "healthy",
+                    "owned.folder": end.ending.folder,
+                }
+            },
+        )
+
+    async def _release_shows(self, end: EndDeployment) -> None:
+        """A release's state is computed from its deployments (`spec.md` 3), under its version guard."""
+        while True:
+            document = await records.get(self.db, "releases", end.release_id)
+            release = Release.model_validate(document["owned"])
+            environments = [row async for row in self.db["environments"].find({"app_id": end.app_id, "archived": False})]
+            past = [
+                PastDeployment(
+                    environment_id=row["owned"]["environment_id"], release_id=end.release_id, state=row["owned"]["state"]
+                )
+                async for row in self.db["deployments"].find({"release_id": end.release_id, "owned.state": "succeeded"})
+            ]
+            state = deployed_state([row["_id"] for row in environments], [row.environment_id for row in past])
+            settled = release.state is state or release.state is ReleaseState.ROLLED_BACK
+            if settled or f"deployed:{end.deployment_id}" in [entry.id for entry in release.commands]:
+                await deliver(self.db, "releases", document)
+                return
+            written = await self._write(_release_moves(end, release, state))
+            if written.status != "ahead":
+                if written.document is not None:
+                    await deliver(self.db, "releases", written.document)
+                return
+
+    @activity.defn
+    async def sweep_outgoing(self) -> int:
+        """Deliver what crashes left behind."""
+        return await sweep(self.db)
+
+
+def _release_moves(end: EndDeployment, release: Release, state: ReleaseState) -> PersistRequest:
+    command_id = f"deployed:{end.deployment_id}"
+    after = release.model_copy(
+        update={
+            "state": state,
+            "version": release.version + 1,
+            "commands": [*release.commands, Remembered(id=command_id)][-REMEMBERED_COMMANDS:],
+        }
+    )
+    event = Event(
+        "release",
+        end.release_id,
+        "deployment_state_changed",
+        before={"state": release.state.value},
+        after={"state": state.value, "deployment_id": end.deployment_id, "environment_id": end.environment_id},
+    )
+    entry_id = derived_uuid7(milliseconds(end.persist.at), f"releases:{end.release_id}", "deployed", end.deployment_id)
+    entry = audit_entry(entry_id, event, app_id=end.app_id, actor=Actor(), at=end.persist.at)
+    return PersistRequest(
+        collection="releases",
+        entity_id=end.release_id,
+        expected_version=release.version,
+        command_id=command_id,
+        owned=after.model_dump(mode="json"),
+        outgoing=[entry],
+        at=end.persist.at,
+    )
+
+
+def _reply(written: Written) -> PersistReply:
+    document: Document | None = written.document
+    return PersistReply(status=written.status, owned=document["owned"] if document is not None else None)

@@ -1,0 +1,306 @@
+"""Deployments: one release to one environment, under the environment's lock and fence (`spec.md` 12, `durability.md` 15)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from conman.domain.decision import Decision, Event, JobEnd, Model, Owned
+from conman.domain.errors import DomainError, ErrorCode
+from conman.domain.jobs import JobState, ReasonCode
+from conman.domain.release import DEPLOYABLE, ReleaseState
+from conman.domain.times import later
+
+
+class DeploymentState(StrEnum):
+    """The states of `spec.md` 3."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+class Phase(StrEnum):
+    """Where a deployment is, in their order."""
+
+    LOCK = "lock"
+    SCHEDULE = "schedule"
+    APPROVALS = "approvals"
+    DRIFT = "drift"
+    GATE = "gate"
+    MIGRATE = "migrate"
+    SWITCH = "switch"
+    VERIFY = "verify"
+    DONE = "done"
+
+
+class Kind(StrEnum):
+    """What asked for it."""
+
+    DEPLOY = "deploy"
+    PROMOTE = "promote"
+
+
+class Move(StrEnum):
+    """What moves a deployment from one state to another."""
+
+    START = "start"
+    SUCCEED = "succeed"
+    FAIL = "fail"
+    CANCEL = "cancel"
+
+
+_S = DeploymentState
+TERMINAL = frozenset({_S.SUCCEEDED, _S.FAILED, _S.CANCELED})
+TRANSITIONS: dict[tuple[DeploymentState, Move], DeploymentState] = {
+    (_S.PENDING, Move.START): _S.RUNNING,
+    (_S.PENDING, Move.FAIL): _S.FAILED,
+    (_S.PENDING, Move.CANCEL): _S.CANCELED,
+    (_S.RUNNING, Move.SUCCEED): _S.SUCCEEDED,
+    (_S.RUNNING, Move.FAIL): _S.FAILED,
+    (_S.RUNNING, Move.CANCEL): _S.CANCELED,
+}
+"""The one table of legal moves; what is not in it is refused."""
+
+EXCEPTIONAL_APPROVALS = 2
+"""Approvals by distinct users that an exceptional deployment needs (`spec.md` 12)."""
+
+
+def target(state: DeploymentState, move: Move) -> DeploymentState:
+    """Where `move` leads from `state`. Raises `invalid_transition` naming both states."""
+    found = TRANSITIONS.get((state, move))
+    if found is None:
+        wanted = next(to.value for (_, by), to in TRANSITIONS.items() if by is move)
+        raise DomainError(
+            ErrorCode.INVALID_TRANSITION,
+            f"A deployment that is {state.value} can't become {wanted}.",
+            {"from": state.value, "to": wanted, "command": move.value},
+        )
+    return found
+
+
+class Approval(Model):
+    """One person's yes."""
+
+    user_id: str
+    at: str
+
+
+class Deployment(Owned):
+    """What the workflow `deployment:{id}` owns of a deployment."""
+
+    app_id: str
+    environment_id: str
+    release_id: str
+    kind: Kind = Kind.DEPLOY
+    state: DeploymentState = DeploymentState.PENDING
+    phase: Phase = Phase.LOCK
+    requested_by: str | None = None
+    requested_at: str
+    skip_stage: bool = False
+    exceptional_reasons: list[str] = Field(default_factory=list[str])
+    approvals: list[Approval] = Field(default_factory=list[Approval])
+    approvals_required: int = 0
+    approvals_expire_at: str | None = None
+    profile_revision_id: str | None = None
+    previous_deployment_id: str | None = None
+    reason_code: ReasonCode | None = None
+    message: str | None = None
+    job_id: str
+    gate_job_id: str | None = None
+    fence: int
+    folder: str | None = None
+
+
+class EnvironmentView(Model):
+    """What the rules must know of an environment."""
+
+    id: str
+    name: str
+    position: int
+    current_release_id: str | None = None
+
+
+class PastDeployment(Model):
+    """What the rules must know of an earlier deployment, newest first in a list."""
+
+    environment_id: str
+    release_id: str
+    state: DeploymentState
+
+
+def check_deployable(state: ReleaseState) -> None:
+    """Only published releases are deployed. Raises `invalid_transition`."""
+    if state not in DEPLOYABLE:
+        raise DomainError(
+            ErrorCode.INVALID_TRANSITION,
+            f"A release that is {state.value} can't be deployed; only a published one can.",
+            {"from": state.value, "to": ReleaseState.DEPLOYED_PARTIAL.value},
+        )
+
+
+def passes_stage_order(
+    release_id: str,
+    environment: EnvironmentView,
+    environments: Sequence[EnvironmentView],
+    past: Sequence[PastDeployment],
+    *,
+    promote: bool,
+) -> bool:
+    """Stage order of `spec.md` 12: the first environment is free; any other needs that this release's last deployment in the one
+    just before succeeded, or that it already succeeded in the target itself. `past` is newest first.
+    """
+    before = [other for other in environments if other.position < environment.position]
+    if not before:
+        return True
+    if any(
+        old.environment_id == environment.id and old.release_id == release_id and old.state is DeploymentState.SUCCEEDED
+        for old in past
+    ):
+        return True
+    stage = max(before, key=lambda other: other.position)
+    ended = (old for old in past if old.environment_id == stage.id and old.release_id == release_id and old.state in TERMINAL)
+    last = next(ended, None)
+    return last is not None and last.state is DeploymentState.SUCCEEDED
+
+
+def stage_skipped(environment: EnvironmentView, environments: Sequence[EnvironmentView]) -> DomainError:
+    """The refusal of a deployment out of stage order."""
+    before = max((e for e in environments if e.position < environment.position), key=lambda other: other.position)
+    return DomainError(
+        ErrorCode.STAGE_SKIPPED,
+        f"Deploy this release to {before.name} first, or ask with skip_stage: true (needs {EXCEPTIONAL_APPROVALS} approvals).",
+        {"environment_id": before.id, "environment": before.name},
+    )
+
+
+def environment_locked(holder: str) -> DomainError:
+    """The refusal of a second deployment to an environment."""
+    return DomainError(
+        ErrorCode.ENVIRONMENT_LOCKED,
+        "Another deployment holds this environment: wait for it, or cancel it.",
+        {"deployment_id": holder},
+    )
+
+
+def approvals_needed(reasons: Sequence[str]) -> int:
+    """How many people must agree before it starts."""
+    return EXCEPTIONAL_APPROVALS if reasons else 0
+
+
+def approvals_deadline(requested_at: str, ttl_hours: int) -> str:
+    """When collected approvals expire (`spec.md` 12, `approval_ttl_hours`)."""
+    return later(requested_at, timedelta(hours=ttl_hours))
+
+
+def _event(deployment_id: str, action: str, before: Deployment, after: Deployment, **more: Any) -> Event:
+    return Event(
+        "deployment",
+        deployment_id,
+        action,
+        before={"state": before.state.value},
+        after={
+            "state": after.state.value,
+            "environment_id": after.environment_id,
+            "release_id": after.release_id,
+            **more,
+        },
+    )
+
+
+def decide_approve(deployment_id: str, deployment: Deployment, user_id: str, at: str) -> Decision[Deployment]:
+    """One person approves; a repeat by the same person changes nothing. Raises `invalid_transition` or `conflict`."""
+    if deployment.state is not DeploymentState.PENDING:
+        target(deployment.state, Move.START)
+    if not deployment.approvals_required:
+        raise DomainError(ErrorCode.CONFLICT, "This deployment needs no approval.")
+    if any(approval.user_id == user_id for approval in deployment.approvals):
+        return Decision(deployment)
+    after = deployment.model_copy(update={"approvals": [*deployment.approvals, Approval(user_id=user_id, at=at)]})
+    return Decision(after, events=(_event(deployment_id, "approved", deployment, after, approvals=len(after.approvals)),))
+
+
+def decide_phase(deployment: Deployment, phase: Phase, **update: Any) -> Decision[Deployment]:
+    """The next phase, shown before its work starts."""
+    return Decision(deployment.model_copy(update={"phase": phase, **update}))
+
+
+def decide_start(deployment_id: str, deployment: Deployment, **update: Any) -> Decision[Deployment]:
+    """`running` starts with the gate (`spec.md` 3)."""
+    after = deployment.model_copy(update={"state": target(deployment.state, Move.START), "phase": Phase.GATE, **update})
+    return Decision(
+        after,
+        events=(_event(deployment_id, "started", deployment, after, fence=after.fence),),
+        job_starts=(deployment.job_id,),
+    )
+
+
+class Ending(Model):
+    """How a deployment ends."""
+
+    move: Move
+    reason_code: ReasonCode
+    message: str = ""
+    folder: str | None = None
+    approval_expired: bool = False
+
+
+def decide_end(deployment_id: str, deployment: Deployment, ending: Ending) -> Decision[Deployment]:
+    """The end, with the end of the job that the request returned: it is written after the release's record (`spec.md` 12)."""
+    state = target(deployment.state, ending.move)
+    after = deployment.model_copy(
+        update={
+            "state": state,
+            "phase": Phase.DONE if state is DeploymentState.SUCCEEDED else deployment.phase,
+            "reason_code": ending.reason_code,
+            "message": ending.message or None,
+            "folder": ending.folder,
+        }
+    )
+    action = {Move.SUCCEED: "succeeded", Move.FAIL: "failed", Move.CANCEL: "canceled"}[ending.move]
+    events = [_event(deployment_id, action, deployment, after, reason_code=ending.reason_code.value)]
+    if ending.approval_expired:
+        events.insert(
+            0,
+            _event(deployment_id, "approval_expired", deployment, after, approvals=len(deployment.approvals)),
+        )
+    if state is DeploymentState.SUCCEEDED and deployment.kind is Kind.PROMOTE:
+        events.append(_event(deployment_id, "promoted", deployment, after))
+    end = JobEnd(
+        id=deployment.job_id,
+        state=JobState(state.value),
+        reason_code=ending.reason_code,
+        summary={"message": ending.message} if ending.message else None,
+        result={
+            "deployment_id": deployment_id,
+            "gate_job_id": deployment.gate_job_id,
+            "folder": ending.folder,
+        },
+    )
+    return Decision(after, events=tuple(events), job_ends=(end,))
+
+
+def waiting_for(deployment: Deployment) -> str | None:
+    """One sentence on what this deployment waits for; None when it is at an end."""
+    if deployment.state in TERMINAL:
+        return None
+    if deployment.state is DeploymentState.PENDING and deployment.approvals_required > len(deployment.approvals):
+        missing = deployment.approvals_required - len(deployment.approvals)
+        return f"{missing} more approval{'s' if missing != 1 else ''} until {deployment.approvals_expire_at}"
+    return {
+        Phase.LOCK: "the environment's lock",
+        Phase.SCHEDULE: "its start time",
+        Phase.APPROVALS: "approvals",
+        Phase.DRIFT: "the drift check",
+        Phase.GATE: "the deploy gate",
+        Phase.MIGRATE: "the migrations",
+        Phase.SWITCH: "the switch of the environment's files",
+        Phase.VERIFY: "the health of the environment",
+        Phase.DONE: "its records to be written",
+    }[deployment.phase]

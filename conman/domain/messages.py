@@ -1,0 +1,327 @@
+"""What workflows and activities say to each other. Every added field needs a default; nothing is renamed (`durability.md` 23)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from conman.domain.changeset import QueueNews
+from conman.domain.decision import Actor, Command, Model
+from conman.domain.deployment import Ending
+from conman.domain.jobs import JobType
+from conman.domain.queue import Entry
+from conman.domain.release import Member
+
+
+class LoadRequest(Model):
+    """Read what a workflow owns of a record."""
+
+    collection: str
+    entity_id: str
+
+
+class OwnedReply(Model):
+    """What was found: `owned` None means there is no such record."""
+
+    owned: dict[str, Any] | None = None
+
+
+class PersistRequest(Model):
+    """One guarded write (`durability.md` 3)."""
+
+    collection: str
+    entity_id: str
+    expected_version: int
+    command_id: str
+    owned: dict[str, Any]
+    outgoing: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    at: str
+    mirrored: dict[str, Any] = Field(default_factory=dict[str, Any])
+    unset: list[str] = Field(default_factory=list[str])
+
+
+class PersistReply(Model):
+    """`saved`, or the record as somebody else left it."""
+
+    status: Literal["saved", "repeat", "ahead", "missing"]
+    owned: dict[str, Any] | None = None
+
+
+class Answer(Model):
+    """What another entity said to a command: its result, or its refusal (then nothing was written there)."""
+
+    result: dict[str, Any] = Field(default_factory=dict[str, Any])
+    refusal: dict[str, Any] | None = None
+
+
+class EntityStart(Model):
+    """How a workflow of one record is started; `carried` is its state when it continues as new."""
+
+    app_id: str
+    entity_id: str
+    carried: dict[str, Any] | None = None
+
+
+class GateStart(Model):
+    """One gate: which commit is judged, by which command, with which profile."""
+
+    job_id: str
+    app_id: str
+    job_type: JobType
+    entity_type: str
+    entity_id: str
+    commit_sha: str
+    scope: Literal["submit", "release", "deploy"]
+    profile_id: str | None = None
+    overrides: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    tag: str | None = None
+    what: str = ""
+
+
+class GateRun(Model):
+    """One attempt at a gate."""
+
+    gate: GateStart
+    attempt: int
+    max_attempts: int
+    timeout_seconds: int
+
+
+class EnqueueCommand(Command):
+    """A changeset asks for a place in the queue."""
+
+    entry: Entry
+
+
+class RemoveCommand(Command):
+    """A changeset asks to leave the queue."""
+
+    changeset_id: str
+
+
+class ReorderCommand(Command):
+    """A manager asks for another order."""
+
+    ordered_changeset_ids: list[str]
+    expected_version: int
+
+
+class ReserveCommand(Command):
+    """A release asks for exactly these changesets; an empty list frees all that it holds."""
+
+    release_id: str
+    changeset_ids: list[str]
+
+
+class PublishedCommand(Command):
+    """A release tells that the integration branch has moved."""
+
+    release_id: str
+    integration_sha: str
+
+
+class RevalidateCommand(Command):
+    """Somebody asks for a fresh verdict on one entry."""
+
+    changeset_id: str
+
+
+class EjectCommand(Command):
+    """A release tells which member its assembly blames."""
+
+    release_id: str
+    changeset_id: str
+    conflicted: bool
+    job_id: str
+
+
+class QueueCall(Model):
+    """An update of `queue:{app}` made by an activity."""
+
+    app_id: str
+    update: Literal["enqueue", "remove", "reserve", "published", "eject"]
+    command_id: str
+    actor: Actor = Field(default_factory=Actor)
+    payload: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+
+class NewsCommand(Command):
+    """News for one changeset."""
+
+    news: QueueNews
+
+
+class Telling(Model):
+    """News for several changesets, told in parallel and repeated until each has taken its own."""
+
+    app_id: str
+    by: str
+    news: list[tuple[str, QueueNews]]
+
+
+class SweepStart(Model):
+    """One revalidation of a queue."""
+
+    app_id: str
+    epoch: int
+    integration_sha: str
+    entries: list[Entry]
+
+
+class TrialRequest(Model):
+    """Trial merges of queued heads onto the integration head."""
+
+    app_id: str
+    integration_sha: str
+    entries: list[Entry]
+
+
+class TrialReply(Model):
+    """changeset id → merge commit, or the conflicts."""
+
+    merged: dict[str, str] = Field(default_factory=dict[str, str])
+    conflicts: dict[str, list[dict[str, Any]]] = Field(default_factory=dict[str, list[dict[str, Any]]])
+
+
+class AssembleStart(Model):
+    """One assembly of a release."""
+
+    app_id: str
+    release_id: str
+    job_id: str
+    tag: str
+    members: list[Member]
+
+
+class ComposeReply(Model):
+    """The merge commits, one per member; or which member conflicts."""
+
+    base_sha: str
+    prefix_shas: list[str] = Field(default_factory=list[str])
+    conflicted: str | None = None
+    conflicts: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+
+
+class NewJobs(Model):
+    """Jobs that a workflow starts by itself."""
+
+    app_id: str
+    job_type: JobType
+    entity_type: str
+    entity_id: str
+    job_ids: list[str]
+    at: str
+
+
+class JobEnds(Model):
+    """Jobs that end with no other record to write."""
+
+    ends: list[dict[str, Any]]
+    at: str
+
+
+class PublishFacts(Model):
+    """What Git says just before a publish."""
+
+    integration_sha: str
+    contained: bool
+    tag: str
+    unexplained: list[str] = Field(default_factory=list[str])
+    supersedes: str | None = None
+
+
+class PublishQuestion(Model):
+    """What is asked of Git before a publish."""
+
+    app_id: str
+    release_id: str
+    tag: str
+    base_sha: str
+    candidate_sha: str
+    members: list[Member]
+    at: str
+
+
+class MoveRefs(Model):
+    """The integration branch and the tag, in one transaction."""
+
+    app_id: str
+    old_sha: str
+    new_sha: str
+    tag: str
+
+
+class MoveRefsReply(Model):
+    """`moved` False: the integration branch was not at `old_sha` any more, and nothing moved."""
+
+    moved: bool
+    integration_sha: str
+
+
+class TagRequest(Model):
+    """The next free tag of the day, for a release."""
+
+    app_id: str
+    release_id: str
+    at: str
+
+
+class DeployQuestion(Model):
+    """What a deployment needs to know as its gate starts."""
+
+    app_id: str
+    environment_id: str
+    release_id: str
+    deployment_id: str
+    approver_ids: list[str] = Field(default_factory=list[str])
+
+
+class DeployFacts(Model):
+    """The release's commit and tag, the profile that is pinned, and who of the approvers still may."""
+
+    published_sha: str
+    tag: str
+    profile_id: str
+    profile_revision_id: str
+    eligible_approvers: list[str] = Field(default_factory=list[str])
+
+
+class StartDeployment(Model):
+    """The lock's holder becomes `running`."""
+
+    app_id: str
+    environment_id: str
+    deployment_id: str
+
+
+class SwitchRequest(Model):
+    """Put a release's tree and its rendered profile in place, under the fence."""
+
+    app_id: str
+    environment_id: str
+    deployment_id: str
+    release_id: str
+    tag: str
+    commit_sha: str
+    profile_id: str
+    fence: int
+
+
+class SwitchReply(Model):
+    """The folder that the environment shows now."""
+
+    folder: str
+    files: int
+
+
+class EndDeployment(Model):
+    """The end of a deployment: environment, release, deployment, lock and job, in this order."""
+
+    persist: PersistRequest
+    app_id: str
+    environment_id: str
+    release_id: str
+    deployment_id: str
+    ending: Ending
+    requested_by: str | None = None

@@ -1,0 +1,398 @@
+"""The queue of an app: membership, order, reservation, and verdicts per epoch (`spec.md` 10, `durability.md` 14-18)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from conman.domain.changeset import QueueNews
+from conman.domain.decision import Decision, Event, JobEnd, Model, NewJob, Owned
+from conman.domain.errors import DomainError, ErrorCode
+from conman.domain.jobs import JobState, JobType, ReasonCode, max_attempts
+
+
+class EntryState(StrEnum):
+    """Whether an entry may be selected for a release."""
+
+    QUEUED = "queued"
+    NEEDS_REVALIDATION = "needs_revalidation"
+
+
+class EntryStatus(StrEnum):
+    """What the latest revalidation says (`api.md` 4, `last_revalidation_status`)."""
+
+    VALID = "valid"
+    CONFLICTED = "conflicted"
+    FAILED = "failed"
+    RUNNING = "running"
+    UNKNOWN = "unknown"
+
+
+class Entry(Model):
+    """One queued changeset: what was approved, and what is known of it on the present integration head."""
+
+    changeset_id: str
+    author_user_id: str
+    title: str = ""
+    revision_number: int
+    head_sha: str
+    base_sha: str
+    hotpatch: bool = False
+    queued_at: str
+    state: EntryState = EntryState.QUEUED
+    status: EntryStatus = EntryStatus.VALID
+    judged_sha: str
+    job_id: str | None = None
+    reserved_by: str | None = None
+
+
+class Sweep(Model):
+    """One revalidation of what the queue shows: started once per epoch, judged against one head."""
+
+    epoch: int
+    integration_sha: str
+    changeset_ids: list[str]
+
+
+class News(Model):
+    """Something that a changeset must be told, kept until it has taken it; `job_end` is written then, not before."""
+
+    changeset_id: str
+    news: QueueNews
+    job_end: JobEnd | None = None
+
+
+class Queue(Owned):
+    """What the workflow `queue:{app}` owns."""
+
+    app_id: str
+    integration_sha: str
+    epoch: int = 0
+    entries: list[Entry] = Field(default_factory=list[Entry])
+    sweep: Sweep | None = None
+    sweep_started: bool = True
+    superseded_epochs: list[int] = Field(default_factory=list[int])
+    undelivered: list[News] = Field(default_factory=list[News])
+    published_releases: list[str] = Field(default_factory=list[str])
+    progress_done: int = 0
+    progress_total: int = 0
+
+    def entry(self, changeset_id: str) -> Entry | None:
+        """The entry of a changeset, None when it is not in the queue."""
+        return next((entry for entry in self.entries if entry.changeset_id == changeset_id), None)
+
+    def replaced(self, entry: Entry) -> list[Entry]:
+        """The entries with this one in place of the one of the same changeset."""
+        return [entry if old.changeset_id == entry.changeset_id else old for old in self.entries]
+
+
+JobIds = Callable[[str], str]
+"""Changeset id → a fresh, deterministic job id."""
+
+
+def _revalidation_job(job_id: str, changeset_id: str) -> NewJob:
+    kind = JobType.REVALIDATE_QUEUED_CHANGESET
+    return NewJob(job_id, kind, "changeset", changeset_id, max_attempts(kind))
+
+
+def _with_sweep(
+    queue: Queue, integration_sha: str, ids: Sequence[str], job_ids: JobIds
+) -> tuple[Queue, list[NewJob], list[JobEnd]]:
+    """A new epoch in which the entries `ids` are judged against `integration_sha`; an older sweep is superseded."""
+    ends = [
+        JobEnd(id=entry.job_id, state=JobState.CANCELED, reason_code=ReasonCode.SUPERSEDED)
+        for entry in queue.entries
+        if entry.status is EntryStatus.RUNNING and entry.job_id is not None
+    ]
+    running = {entry.changeset_id for entry in queue.entries if entry.status is EntryStatus.RUNNING}
+    wanted = [entry.changeset_id for entry in queue.entries if entry.changeset_id in ids or entry.changeset_id in running]
+    jobs = {changeset_id: job_ids(changeset_id) for changeset_id in wanted}
+    entries = [
+        entry.model_copy(update={"status": EntryStatus.RUNNING, "job_id": jobs[entry.changeset_id]})
+        if entry.changeset_id in jobs
+        else entry
+        for entry in queue.entries
+    ]
+    epoch = queue.epoch + 1
+    superseded = [queue.epoch] if queue.sweep is not None else []
+    after = queue.model_copy(
+        update={
+            "entries": entries,
+            "epoch": epoch,
+            "integration_sha": integration_sha,
+            "sweep": Sweep(epoch=epoch, integration_sha=integration_sha, changeset_ids=wanted) if wanted else None,
+            "sweep_started": not wanted,
+            "superseded_epochs": [*queue.superseded_epochs, *superseded],
+            "progress_done": 0,
+            "progress_total": len(wanted),
+        }
+    )
+    return after, [_revalidation_job(jobs[changeset_id], changeset_id) for changeset_id in wanted], ends
+
+
+def decide_enqueue(queue: Queue, entry: Entry, job_ids: JobIds) -> Decision[Queue]:
+    """An approved changeset is appended (a hotpatch goes to the head); judged on an older head, it is revalidated at once.
+
+    A repeat for what is already in the queue changes nothing.
+    """
+    if queue.entry(entry.changeset_id) is not None:
+        return Decision(queue)
+    entries = [entry, *queue.entries] if entry.hotpatch else [*queue.entries, entry]
+    after = queue.model_copy(update={"entries": entries})
+    if entry.judged_sha == queue.integration_sha:
+        return Decision(after)
+    after, jobs, ends = _with_sweep(after, queue.integration_sha, [entry.changeset_id], job_ids)
+    return Decision(after, jobs=tuple(jobs), job_ends=tuple(ends))
+
+
+def decide_remove(queue: Queue, changeset_id: str) -> Decision[Queue]:
+    """A changeset leaves, unless an open release holds it (409 `conflict` with the release)."""
+    entry = queue.entry(changeset_id)
+    if entry is None:
+        return Decision(queue, result={"removed": False})
+    if entry.reserved_by is not None:
+        raise DomainError(
+            ErrorCode.CONFLICT,
+            "The changeset is in an open release: take it out of the release first.",
+            [{"changeset_id": changeset_id, "state": entry.state.value, "release_id": entry.reserved_by}],
+        )
+    ends: tuple[JobEnd, ...] = ()
+    if entry.status is EntryStatus.RUNNING and entry.job_id is not None:
+        ends = (JobEnd(id=entry.job_id, state=JobState.CANCELED, reason_code=ReasonCode.SUPERSEDED),)
+    after = queue.model_copy(update={"entries": [old for old in queue.entries if old.changeset_id != changeset_id]})
+    return Decision(_counted(after), job_ends=ends, result={"removed": True})
+
+
+def decide_reorder(queue: Queue, ordered: Sequence[str], expected_version: int) -> Decision[Queue]:
+    """An exact permutation of what the queue lists, against the version that was read (`spec.md` 10).
+
+    Raises `stale_write` or `validation_error`.
+    """
+    if queue.version != expected_version:
+        raise DomainError(
+            ErrorCode.STALE_WRITE,
+            f"The queue is at version {queue.version} now: read it again, then reorder.",
+            {"version": queue.version},
+        )
+    before = [entry.changeset_id for entry in queue.entries]
+    if sorted(ordered) != sorted(before):
+        message = "must name every changeset that the queue lists, each once"
+        raise DomainError(
+            ErrorCode.VALIDATION_ERROR,
+            f"ordered_changeset_ids {message}.",
+            [{"field": "ordered_changeset_ids", "message": message}],
+        )
+    by_id = {entry.changeset_id: entry for entry in queue.entries}
+    after = queue.model_copy(update={"entries": [by_id[changeset_id] for changeset_id in ordered]})
+    event = Event(
+        "queue",
+        queue.app_id,
+        "reordered",
+        before={"ordered_changeset_ids": before},
+        after={"ordered_changeset_ids": list(ordered)},
+    )
+    return Decision(after, events=(event,))
+
+
+def decide_reserve(queue: Queue, release_id: str, changeset_ids: Sequence[str]) -> Decision[Queue]:
+    """A release reserves exactly these changesets, or nothing (`spec.md` 11). What it held before and is not named is freed.
+
+    Raises `conflict` with `[{changeset_id, state, release_id}]` for each that is not `queued`, or is in another open release.
+    """
+    refused: list[dict[str, Any]] = []
+    for changeset_id in changeset_ids:
+        entry = queue.entry(changeset_id)
+        if entry is None or entry.state is not EntryState.QUEUED or entry.reserved_by not in (None, release_id):
+            refused.append(
+                {
+                    "changeset_id": changeset_id,
+                    "state": entry.state.value if entry else "not queued",
+                    "release_id": entry.reserved_by if entry else None,
+                }
+            )
+    if refused:
+        raise DomainError(ErrorCode.CONFLICT, "Some changesets can't be in this release: choose from the queue.", refused)
+    entries = [
+        entry.model_copy(update={"reserved_by": release_id})
+        if entry.changeset_id in changeset_ids
+        else (entry.model_copy(update={"reserved_by": None}) if entry.reserved_by == release_id else entry)
+        for entry in queue.entries
+    ]
+    members = {entry.changeset_id: entry for entry in entries if entry.reserved_by == release_id}
+    return Decision(
+        queue.model_copy(update={"entries": entries}),
+        result={"members": [members[changeset_id].model_dump(mode="json") for changeset_id in changeset_ids]},
+    )
+
+
+def decide_published(queue: Queue, release_id: str, integration_sha: str, job_ids: JobIds) -> Decision[Queue]:
+    """A release was published: its members leave, what remains is revalidated on the new head in a new epoch."""
+    if release_id in queue.published_releases:
+        return Decision(queue)
+    rest = [entry for entry in queue.entries if entry.reserved_by != release_id]
+    before = queue.model_copy(
+        update={
+            "entries": rest,
+            "published_releases": [*queue.published_releases, release_id][-100:],
+        }
+    )
+    after, jobs, ends = _with_sweep(before, integration_sha, [entry.changeset_id for entry in rest], job_ids)
+    events = (
+        (
+            Event(
+                "queue",
+                queue.app_id,
+                "superseded",
+                before={"epoch": queue.epoch},
+                after={"epoch": after.epoch},
+            ),
+        )
+        if queue.sweep is not None
+        else ()
+    )
+    return Decision(after, events=events, jobs=tuple(jobs), job_ends=tuple(ends))
+
+
+class EntryVerdict(Model):
+    """What a sweep found about one entry, with all that it judged (`durability.md` 17)."""
+
+    epoch: int
+    integration_sha: str
+    changeset_id: str
+    head_sha: str
+    job_id: str
+    status: EntryStatus
+    job_state: JobState
+    reason_code: ReasonCode
+    exit_code: int | None = None
+    summary: dict[str, Any] | None = None
+    conflicts: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+
+
+def decide_verdicts(queue: Queue, verdicts: Sequence[EntryVerdict]) -> Decision[Queue] | None:
+    """Verdicts for the present epoch, head and revision are taken; older ones are dropped whenever they land (`spec.md` 10)."""
+    events: list[Event] = []
+    ends: list[JobEnd] = []
+    told = list(queue.undelivered)
+    after = queue
+    for verdict in verdicts:
+        entry = after.entry(verdict.changeset_id)
+        if (
+            entry is None
+            or verdict.epoch != queue.epoch
+            or verdict.job_id != entry.job_id
+            or verdict.head_sha != entry.head_sha
+            or entry.status is not EntryStatus.RUNNING
+        ):
+            continue
+        end = JobEnd(
+            id=verdict.job_id,
+            state=verdict.job_state,
+            reason_code=verdict.reason_code,
+            exit_code=verdict.exit_code,
+            summary=verdict.summary,
+            result={"status": verdict.status.value, "integration_sha": verdict.integration_sha, "conflicts": verdict.conflicts},
+        )
+        events.append(
+            Event(
+                "changeset",
+                entry.changeset_id,
+                "revalidated",
+                before={"status": entry.status.value},
+                after={
+                    "status": verdict.status.value,
+                    "integration_sha": verdict.integration_sha,
+                    "job_id": verdict.job_id,
+                },
+                git_sha=entry.head_sha,
+            )
+        )
+        after, news = _judged(after, entry, verdict)
+        if news is None:
+            ends.append(end)
+        else:
+            told.append(News(changeset_id=entry.changeset_id, news=news, job_end=end))
+    if not events:
+        return None
+    return Decision(_counted(after.model_copy(update={"undelivered": told})), events=tuple(events), job_ends=tuple(ends))
+
+
+def _judged(queue: Queue, entry: Entry, verdict: EntryVerdict) -> tuple[Queue, QueueNews | None]:
+    """The queue with one verdict in it, and what the changeset must be told (None: its state stays)."""
+    kept = entry.model_copy(update={"status": verdict.status, "judged_sha": verdict.integration_sha})
+    match verdict.status:
+        case EntryStatus.CONFLICTED:
+            rest = [old for old in queue.entries if old.changeset_id != entry.changeset_id]
+            news = QueueNews(kind="conflicted", head_sha=entry.head_sha, job_id=verdict.job_id, conflicts=verdict.conflicts)
+            return queue.model_copy(update={"entries": rest}), news
+        case EntryStatus.FAILED:
+            failed = kept.model_copy(update={"state": EntryState.NEEDS_REVALIDATION})
+            news = QueueNews(kind="needs_revalidation", head_sha=entry.head_sha, job_id=verdict.job_id)
+            return queue.model_copy(update={"entries": queue.replaced(failed)}), news
+        case EntryStatus.VALID if entry.state is EntryState.NEEDS_REVALIDATION:
+            passed = kept.model_copy(update={"state": EntryState.QUEUED})
+            news = QueueNews(kind="revalidated", head_sha=entry.head_sha, job_id=verdict.job_id)
+            return queue.model_copy(update={"entries": queue.replaced(passed)}), news
+        case EntryStatus.VALID:
+            return queue.model_copy(update={"entries": queue.replaced(kept)}), None
+        case _:
+            unknown = entry.model_copy(update={"status": EntryStatus.UNKNOWN})
+            return queue.model_copy(update={"entries": queue.replaced(unknown)}), None
+
+
+def _counted(queue: Queue) -> Queue:
+    """The queue with its progress counted; a sweep whose verdicts are all in is over."""
+    running = sum(entry.status is EntryStatus.RUNNING for entry in queue.entries)
+    done = max(queue.progress_total - running, 0)
+    return queue.model_copy(update={"progress_done": done, "sweep": queue.sweep if running else None})
+
+
+def decide_revalidate(queue: Queue, changeset_id: str, job_ids: JobIds) -> Decision[Queue]:
+    """One entry is judged again on the present head (`spec.md` 10). Raises `invalid_transition` when it is not in the queue."""
+    entry = queue.entry(changeset_id)
+    if entry is None:
+        raise DomainError(
+            ErrorCode.INVALID_TRANSITION,
+            "Only a changeset that is queued or needs_revalidation can be revalidated.",
+            None,
+        )
+    if entry.status is EntryStatus.RUNNING:
+        return Decision(queue, result={"job_id": entry.job_id})
+    after, jobs, ends = _with_sweep(queue, queue.integration_sha, [changeset_id], job_ids)
+    renewed = after.entry(changeset_id)
+    return Decision(
+        after,
+        jobs=tuple(jobs),
+        job_ends=tuple(ends),
+        result={"job_id": renewed.job_id if renewed is not None else None},
+    )
+
+
+def decide_eject(queue: Queue, release_id: str, changeset_id: str, *, conflicted: bool, job_id: str) -> Decision[Queue]:
+    """Assembly blames a member of a release: a conflict leaves the queue, a failing suite keeps its place (`spec.md` 11)."""
+    entry = queue.entry(changeset_id)
+    if entry is None or entry.reserved_by != release_id:
+        return Decision(queue)
+    if conflicted:
+        entries = [old for old in queue.entries if old.changeset_id != changeset_id]
+    else:
+        blamed = {"state": EntryState.NEEDS_REVALIDATION, "status": EntryStatus.FAILED, "reserved_by": None, "job_id": job_id}
+        entries = queue.replaced(entry.model_copy(update=blamed))
+    return Decision(_counted(queue.model_copy(update={"entries": entries})))
+
+
+def decide_delivered(queue: Queue, delivered: Sequence[News]) -> Decision[Queue]:
+    """News that their changesets have taken (or no longer wait for) are forgotten, and their jobs end."""
+    ends = tuple(news.job_end for news in delivered if news.job_end is not None and news in queue.undelivered)
+    rest = [news for news in queue.undelivered if news not in delivered]
+    return Decision(queue.model_copy(update={"undelivered": rest}), job_ends=ends)
+
+
+def decide_sweep_started(queue: Queue, epoch: int) -> Decision[Queue] | None:
+    """The workflow of this epoch's sweep is there, and the ones before it were told to stop; None when a newer epoch began."""
+    if queue.epoch != epoch or queue.sweep_started:
+        return None
+    return Decision(queue.model_copy(update={"sweep_started": True, "superseded_epochs": []}))

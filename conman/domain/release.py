@@ -1,0 +1,379 @@
+"""Releases: an immutable, tagged selection of changesets, assembled, gated and published once (`spec.md` 3 and 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from conman.domain.decision import Decision, Event, JobEnd, Model, NewJob, Owned
+from conman.domain.errors import DomainError, ErrorCode
+from conman.domain.jobs import JobState, JobType, ReasonCode, max_attempts
+
+
+class ReleaseState(StrEnum):
+    """The states of `spec.md` 3."""
+
+    DRAFT_RELEASE = "draft_release"
+    ASSEMBLING = "assembling"
+    VALIDATED = "validated"
+    PUBLISHED = "published"
+    DEPLOYED_PARTIAL = "deployed_partial"
+    DEPLOYED_FULL = "deployed_full"
+    ROLLED_BACK = "rolled_back"
+    DROPPED = "dropped"
+
+
+class Move(StrEnum):
+    """What moves a release from one state to another."""
+
+    EDIT = "edit"
+    ASSEMBLE = "assemble"
+    ASSEMBLED = "assembled"
+    RETURN = "return"
+    PUBLISH = "publish"
+    DROP = "drop"
+    DEPLOY_PARTIAL = "deploy_partial"
+    DEPLOY_FULL = "deploy_full"
+    ROLL_BACK = "roll_back"
+
+
+_S = ReleaseState
+TERMINAL = frozenset({_S.DROPPED, _S.ROLLED_BACK})
+DEPLOYABLE = frozenset({_S.PUBLISHED, _S.DEPLOYED_PARTIAL, _S.DEPLOYED_FULL})
+OPEN = frozenset({_S.DRAFT_RELEASE, _S.ASSEMBLING, _S.VALIDATED})
+
+TRANSITIONS: dict[tuple[ReleaseState, Move], ReleaseState] = {
+    (_S.DRAFT_RELEASE, Move.EDIT): _S.DRAFT_RELEASE,
+    (_S.VALIDATED, Move.EDIT): _S.DRAFT_RELEASE,
+    (_S.DRAFT_RELEASE, Move.ASSEMBLE): _S.ASSEMBLING,
+    (_S.ASSEMBLING, Move.ASSEMBLED): _S.VALIDATED,
+    (_S.ASSEMBLING, Move.RETURN): _S.DRAFT_RELEASE,
+    (_S.VALIDATED, Move.RETURN): _S.DRAFT_RELEASE,
+    (_S.VALIDATED, Move.PUBLISH): _S.PUBLISHED,
+    (_S.DRAFT_RELEASE, Move.DROP): _S.DROPPED,
+    (_S.VALIDATED, Move.DROP): _S.DROPPED,
+    **{(state, Move.DEPLOY_PARTIAL): _S.DEPLOYED_PARTIAL for state in (_S.PUBLISHED, _S.DEPLOYED_PARTIAL, _S.DEPLOYED_FULL)},
+    **{(state, Move.DEPLOY_FULL): _S.DEPLOYED_FULL for state in (_S.PUBLISHED, _S.DEPLOYED_PARTIAL, _S.DEPLOYED_FULL)},
+    **{(state, Move.ROLL_BACK): _S.ROLLED_BACK for state in (_S.PUBLISHED, _S.DEPLOYED_PARTIAL, _S.DEPLOYED_FULL)},
+}
+"""The one table of legal moves; what is not in it is refused."""
+
+
+def target(state: ReleaseState, move: Move) -> ReleaseState:
+    """Where `move` leads from `state`. Raises `invalid_transition` naming both states."""
+    found = TRANSITIONS.get((state, move))
+    if found is None:
+        wanted = sorted({to.value for (_, by), to in TRANSITIONS.items() if by is move})
+        raise DomainError(
+            ErrorCode.INVALID_TRANSITION,
+            f"A release that is {state.value} can't become {' or '.join(wanted)} by {move.value}.",
+            {"from": state.value, "to": wanted[0], "command": move.value},
+        )
+    return found
+
+
+class Member(Model):
+    """A changeset of a release, as it was reserved."""
+
+    changeset_id: str
+    head_sha: str
+    base_sha: str
+    revision_number: int
+    title: str = ""
+    author_user_id: str = ""
+
+
+class Failure(Model):
+    """Why an assembly did not end in `validated`."""
+
+    reason_code: str
+    changeset_id: str | None = None
+    paths: list[str] = Field(default_factory=list[str])
+    message: str = ""
+
+
+class PublishIntent(Model):
+    """The ref moves of a publish, recorded before they are made: afterwards there is only forward (`durability.md` 19)."""
+
+    command_id: str
+    actor: dict[str, Any]
+    old_sha: str
+    new_sha: str
+    tag: str
+    at: str
+
+
+class EditIntent(Model):
+    """A command that the queue must agree to first (`durability.md` 14)."""
+
+    command_id: str
+    kind: Literal["select", "drop", "assemble", "publish"]
+    actor: dict[str, Any]
+    changeset_ids: list[str] = Field(default_factory=list[str])
+    facts: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+
+class Release(Owned):
+    """What the workflow `release:{id}` owns of a release."""
+
+    app_id: str
+    tag: str | None = None
+    state: ReleaseState = ReleaseState.DRAFT_RELEASE
+    created: bool = False
+    members: list[Member] = Field(default_factory=list[Member])
+    base_sha: str | None = None
+    candidate_sha: str | None = None
+    prefix_shas: list[str] = Field(default_factory=list[str])
+    published_sha: str | None = None
+    published_at: str | None = None
+    published_by: str | None = None
+    supersedes: str | None = None
+    reverts_release_id: str | None = None
+    failure: Failure | None = None
+    job_id: str | None = None
+    edit: EditIntent | None = None
+    publishing: PublishIntent | None = None
+    told: bool = True
+
+    @property
+    def ordered_changeset_ids(self) -> list[str]:
+        """The selection, in merge order."""
+        return [member.changeset_id for member in self.members]
+
+
+def _snapshot(release: Release) -> dict[str, Any]:
+    return {"state": release.state.value, "ordered_changeset_ids": release.ordered_changeset_ids}
+
+
+def _event(
+    release_id: str,
+    action: str,
+    before: Release | None,
+    after: Release,
+    git_sha: str | None = None,
+    **more: Any,
+) -> Event:
+    return Event(
+        "release",
+        release_id,
+        action,
+        before=_snapshot(before) if before is not None else None,
+        after={**_snapshot(after), **more},
+        git_sha=git_sha,
+    )
+
+
+def decide_selected(release_id: str, release: Release, members: Sequence[Member], tag: str | None) -> Decision[Release]:
+    """The queue has reserved the selection; the first time, the release gets its tag and is created (`spec.md` 11)."""
+    after = release.model_copy(
+        update={
+            "state": target(release.state, Move.EDIT),
+            "members": list(members),
+            "candidate_sha": None,
+            "prefix_shas": [],
+            "edit": None,
+            "created": True,
+            "tag": release.tag or tag,
+        }
+    )
+    if not release.created:
+        return Decision(after, events=(_event(release_id, "created", None, after, tag=after.tag),))
+    same = sorted(release.ordered_changeset_ids) == sorted(after.ordered_changeset_ids)
+    events = [_event(release_id, "reordered" if same else "changesets_modified", release, after)]
+    if release.state is ReleaseState.VALIDATED:
+        events.append(_event(release_id, "returned_to_draft", release, after, reason="the selection was edited"))
+    return Decision(after, events=tuple(events))
+
+
+def check_assemble(release: Release) -> None:
+    """Assembling needs a draft with a selection. Raises `invalid_transition` or `conflict`."""
+    target(release.state, Move.ASSEMBLE)
+    if not release.members:
+        raise DomainError(ErrorCode.CONFLICT, "The release has no changesets: add some from the queue, then assemble.")
+
+
+def decide_assemble(release_id: str, release: Release, job_id: str, by: str | None) -> Decision[Release]:
+    """Assembly starts: a job that composes the candidate and runs the release gate on it."""
+    check_assemble(release)
+    after = release.model_copy(
+        update={
+            "state": target(release.state, Move.ASSEMBLE),
+            "job_id": job_id,
+            "failure": None,
+            "candidate_sha": None,
+            "prefix_shas": [],
+            "edit": None,
+        }
+    )
+    kind = JobType.RELEASE_ASSEMBLE
+    job = NewJob(job_id, kind, "release", release_id, max_attempts(kind), created_by=by)
+    return Decision(after, jobs=(job,), result={"job_id": job_id})
+
+
+class AssemblyResult(Model):
+    """What an assembly found: a candidate that passed its gate, or why there is none."""
+
+    job_id: str
+    base_sha: str
+    candidate_sha: str | None = None
+    prefix_shas: list[str] = Field(default_factory=list[str])
+    head_moved: bool = False
+    failure: Failure | None = None
+    gate_job_ids: list[str] = Field(default_factory=list[str])
+    conflicts: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+
+
+_JOB_STATES = {
+    ReasonCode.CANCELED.value: JobState.CANCELED,
+    ReasonCode.SUPERSEDED.value: JobState.CANCELED,
+}
+
+
+def decide_assembly_result(release_id: str, release: Release, found: AssemblyResult) -> Decision[Release] | None:
+    """The end of an assembly: `validated`, or back to draft with the reason and without the changeset that is to blame."""
+    if release.state is not ReleaseState.ASSEMBLING or release.job_id != found.job_id:
+        return None
+    failure = found.failure
+    if failure is None and found.head_moved:
+        failure = Failure(
+            reason_code="head_moved",
+            message="The integration branch moved while this was assembled; assemble again.",
+        )
+    result = {
+        "gate_job_ids": found.gate_job_ids,
+        "candidate_sha": found.candidate_sha,
+        "conflicts": found.conflicts,
+    }
+    if failure is None:
+        after = release.model_copy(
+            update={
+                "state": target(release.state, Move.ASSEMBLED),
+                "base_sha": found.base_sha,
+                "candidate_sha": found.candidate_sha,
+                "prefix_shas": found.prefix_shas,
+            }
+        )
+        end = JobEnd(id=found.job_id, state=JobState.SUCCEEDED, reason_code=ReasonCode.OK, result=result)
+        events = tuple(
+            _event(release_id, action, release, after, git_sha=found.candidate_sha, base_sha=found.base_sha)
+            for action in ("assembled", "validated")
+        )
+        return Decision(after, events=events, job_ends=(end,))
+    after = release.model_copy(
+        update={
+            "state": target(release.state, Move.RETURN),
+            "failure": failure,
+            "members": [member for member in release.members if member.changeset_id != failure.changeset_id],
+        }
+    )
+    known = {reason.value for reason in ReasonCode}
+    reason = ReasonCode(failure.reason_code) if failure.reason_code in known else ReasonCode.TESTS_FAILED
+    end = JobEnd(
+        id=found.job_id,
+        state=_JOB_STATES.get(failure.reason_code, JobState.FAILED),
+        reason_code=reason,
+        summary={"message": failure.message},
+        result={**result, "failure": failure.model_dump(mode="json")},
+    )
+    event = _event(
+        release_id,
+        "assembly_failed",
+        release,
+        after,
+        reason_code=failure.reason_code,
+        changeset_id=failure.changeset_id,
+        paths=failure.paths,
+    )
+    return Decision(after, events=(event,), job_ends=(end,))
+
+
+def check_publish(release: Release, integration_sha: str) -> None:
+    """Publishing needs a validated candidate on the present integration head. Raises `invalid_transition` or `conflict`."""
+    target(release.state, Move.PUBLISH)
+    if release.base_sha != integration_sha:
+        raise DomainError(
+            ErrorCode.CONFLICT,
+            "The integration branch moved since this release was assembled: assemble it again, then publish.",
+            {"assembled_on": release.base_sha, "integration_sha": integration_sha},
+        )
+
+
+def decide_head_moved(release_id: str, release: Release) -> Decision[Release]:
+    """A validated release whose integration head has moved returns to draft (`spec.md` 3)."""
+    after = release.model_copy(
+        update={
+            "state": target(release.state, Move.RETURN),
+            "candidate_sha": None,
+            "prefix_shas": [],
+            "edit": None,
+            "publishing": None,
+            "failure": Failure(reason_code="head_moved", message="The integration branch moved; assemble again."),
+        }
+    )
+    event = _event(release_id, "returned_to_draft", release, after, reason="the integration branch moved")
+    return Decision(after, events=(event,))
+
+
+def decide_publishing(release: Release, intent: PublishIntent) -> Decision[Release]:
+    """The intent of a publish is recorded before any ref moves (`durability.md` 19)."""
+    check_publish(release, intent.old_sha)
+    return Decision(release.model_copy(update={"publishing": intent, "edit": None, "tag": intent.tag}))
+
+
+def decide_published(release_id: str, release: Release, supersedes: str | None) -> Decision[Release]:
+    """The refs have moved: the record is frozen, and the queue is still to be told."""
+    intent = release.publishing
+    if intent is None:
+        raise ValueError("a release is published by its recorded intent only")
+    after = release.model_copy(
+        update={
+            "state": target(release.state, Move.PUBLISH),
+            "published_sha": intent.new_sha,
+            "published_at": intent.at,
+            "published_by": intent.actor.get("user_id"),
+            "supersedes": supersedes,
+            "publishing": None,
+            "told": False,
+        }
+    )
+    event = _event(release_id, "published", release, after, git_sha=intent.new_sha, tag=after.tag)
+    return Decision(after, events=(event,), result={"published_sha": intent.new_sha, "tag": after.tag})
+
+
+def decide_dropped(release_id: str, release: Release) -> Decision[Release]:
+    """The selection is free again; the tag's number stays used."""
+    after = release.model_copy(update={"state": target(release.state, Move.DROP), "edit": None})
+    events = (_event(release_id, "dropped", release, after),) if release.created else ()
+    return Decision(after, events=events)
+
+
+def deployed_state(environments: Sequence[str], succeeded: Sequence[str]) -> ReleaseState:
+    """What a published release is, from the listed environments and those in which it has succeeded (`spec.md` 3)."""
+    reached = [environment for environment in environments if environment in succeeded]
+    if not reached:
+        return ReleaseState.PUBLISHED
+    return ReleaseState.DEPLOYED_FULL if len(reached) == len(environments) else ReleaseState.DEPLOYED_PARTIAL
+
+
+def unexplained_paths(changed: Sequence[str], member_paths: Sequence[Sequence[str]]) -> list[str]:
+    """Paths that differ between base and candidate although no changeset changed them: publish refuses when there are any."""
+    explained = {path for paths in member_paths for path in paths}
+    return sorted(path for path in changed if path not in explained)
+
+
+def waiting_for(release: Release) -> str | None:
+    """One sentence on what this release waits for; None when nothing is left to wait for."""
+    if release.publishing is not None:
+        return "its refs to move"
+    if release.edit is not None:
+        return f"the queue to answer {release.edit.kind}"
+    if not release.told:
+        return "the queue to be told that it is published"
+    return {
+        ReleaseState.DRAFT_RELEASE: "somebody to assemble it",
+        ReleaseState.ASSEMBLING: "the assembly and its gate",
+        ReleaseState.VALIDATED: "somebody to publish it",
+    }.get(release.state)

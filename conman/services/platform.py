@@ -1,0 +1,61 @@
+"""What every use case stands on: settings, database, Git, and the way to workflows. Made once per process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conman.config import GitBackend, Settings, SettingsError
+from conman.git.adapter import GitAdapter
+from conman.git.local import LocalGit
+from conman.store.database import Database, connect
+from conman.workflows.client import Commands
+from conman.workflows.client import connect as connect_temporal
+from conman.workflows.options import set_queue_prefix
+
+
+@dataclass(slots=True)
+class Platform:
+    """The components of one process."""
+
+    settings: Settings
+    db: Database
+    git: GitAdapter
+    commands: Commands
+
+    @property
+    def secret(self) -> str:
+        """The signing key. Raises `SettingsError` when there is none."""
+        if self.settings.secret is None:
+            raise SettingsError("CONMAN_SECRET: is missing; give at least 32 bytes, or join a running `conman up` with --data")
+        return self.settings.secret.get_secret_value()
+
+    async def close(self) -> None:
+        """Close what this process opened."""
+        await self.db.client.close()
+        if isinstance(self.git, LocalGit):
+            self.git.close()
+
+
+def make_git(settings: Settings) -> GitAdapter:
+    """The Git backend that the settings name."""
+    match settings.git_backend:
+        case GitBackend.LOCAL:
+            settings.repositories_folder.mkdir(parents=True, exist_ok=True)
+            return LocalGit(settings.repositories_folder, settings.git_threads)
+
+
+async def make_platform(settings: Settings) -> Platform:
+    """Connect to everything. Raises `SettingsError` for a missing address, else the component's own error."""
+    if settings.mongo_uri is None or settings.temporal_address is None:
+        raise SettingsError(
+            "CONMAN_MONGO_URI and CONMAN_TEMPORAL_ADDRESS: give both, or join a running `conman up` with --data DIR"
+        )
+    set_queue_prefix(settings.task_queue_prefix)
+    client = await connect_temporal(settings.temporal_address, settings.temporal_namespace)
+    db = connect(settings.mongo_uri)[settings.mongo_database]
+    return Platform(
+        settings=settings,
+        db=db,
+        git=make_git(settings),
+        commands=Commands(client, timeout_seconds=settings.command_timeout_seconds),
+    )

@@ -1,0 +1,82 @@
+"""The one MongoDB client of a process, and the indexes that are part of correctness.
+
+PyMongo's own async client is used (docs/adr/0002-pymongo-async.md). Each index stands here with its name and its reason; failing
+to make one stops the start, since the unique ones hold rules that no check can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo import ASCENDING, AsyncMongoClient, IndexModel
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import PyMongoError
+
+Document = dict[str, Any]
+Database = AsyncDatabase[Document]
+
+
+class StoreError(Exception):
+    """MongoDB can't be used; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index with its reason. `sparse` ones hold only documents that have the (first) field."""
+
+    collection: str
+    keys: tuple[str, ...]
+    why: str
+    unique: bool = False
+    sparse: bool = False
+
+    @property
+    def name(self) -> str:
+        """The index's name in MongoDB."""
+        return "_".join(self.keys).replace(".", "_")
+
+
+INDEXES: tuple[Index, ...] = (
+    Index("users", ("email",), "one account per email", unique=True),
+    Index("apps", ("name",), "app names are unique", unique=True),
+    Index("apps", ("repo_path",), "one app per repository", unique=True),
+    Index("memberships", ("app_id", "user_id"), "one role per user and app", unique=True),
+    Index("memberships", ("user_id",), "apps of the caller"),
+    Index("workspaces", ("app_id", "branch_name"), "two workspaces never share a branch", unique=True),
+    Index("workspaces", ("default_slot",), "one default workspace per user and app", unique=True, sparse=True),
+    Index("changesets", ("open_slot",), "one open changeset per workspace", unique=True, sparse=True),
+    Index("changesets", ("app_id",), "listing by app"),
+    Index("releases", ("app_id",), "listing by app"),
+    Index("release_tags", ("app_id", "tag"), "a tag's number is given once per app and day", unique=True),
+    Index("release_tags", ("release_id",), "a release has one tag, also when its request is repeated", unique=True),
+    Index("environments", ("app_id",), "listing by app"),
+    Index("profiles", ("app_id",), "listing by app"),
+    Index("deployments", ("app_id",), "listing by app"),
+    Index("deployments", ("release_id",), "a release's state is computed from its deployments"),
+    Index("jobs", ("app_id",), "listing by app"),
+    Index("job_logs", ("job_id", "attempt", "first_seq"), "a chunk of a log is written once", unique=True),
+    Index("audit", ("app_id",), "listing by app"),
+    *(
+        Index(collection, ("outgoing.id",), "the sweep finds what a crash left undelivered", sparse=True)
+        for collection in ("apps", "workspaces", "changesets", "queues", "releases", "deployments", "users", "memberships")
+    ),
+)
+
+WITH_OUTGOING = tuple(index.collection for index in INDEXES if index.keys == ("outgoing.id",))
+"""Collections whose documents carry `outgoing` entries."""
+
+
+def connect(uri: str) -> AsyncMongoClient[Document]:
+    """A client that gives up on an unreachable server after 5 s and retries a failed write once."""
+    return AsyncMongoClient(uri, serverSelectionTimeoutMS=5000, connectTimeoutMS=5000, appname="conman", tz_aware=True)
+
+
+async def ensure_indexes(db: Database) -> None:
+    """Make all indexes. Raises `StoreError` naming the one that could not be made."""
+    for index in INDEXES:
+        model = IndexModel([(key, ASCENDING) for key in index.keys], name=index.name, unique=index.unique, sparse=index.sparse)
+        try:
+            await db[index.collection].create_indexes([model])
+        except PyMongoError as error:
+            raise StoreError(f"index {index.name} of {index.collection} ({index.why}) could not be made: {error}") from error

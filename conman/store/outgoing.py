@@ -1,0 +1,103 @@
+"""The one-document write: a guarded change of what a workflow owns, with everything that leaves the document.
+
+`durability.md` 3 and 4; docs/adr/0004-one-document-per-write.md. A crash between the write and the delivery leaves entries in
+`outgoing`; a repeat of the same command, or the sweep, delivers them. Their ids make a second delivery change nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pymongo import ReturnDocument, UpdateOne
+
+from conman.store.database import WITH_OUTGOING, Database, Document
+
+TERMINAL_JOB_STATES = ["succeeded", "failed", "canceled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a guarded write found: it was `saved`, was there already (`repeat`), or another command was first (`ahead`)."""
+
+    status: Literal["saved", "repeat", "ahead", "missing"]
+    document: Document | None = None
+
+
+async def write_owned(
+    db: Database,
+    collection: str,
+    entity_id: str,
+    *,
+    owned: Document,
+    expected_version: int,
+    command_id: str,
+    outgoing: list[Document],
+    at: str,
+    mirrored: Document | None = None,
+    unset: list[str] | None = None,
+) -> Written:
+    """Set the owned sub-document and push `outgoing`, if it is still at `expected_version` and the command is new.
+
+    `mirrored` are top-level fields kept beside for indexes (such as `open_slot`), `unset` those that go.
+    """
+    change: dict[str, Any] = {"$set": {"owned": owned, "updated_at": at, **(mirrored or {})}}
+    if outgoing:
+        change["$push"] = {"outgoing": {"$each": outgoing}}
+    if unset:
+        change["$unset"] = dict.fromkeys(unset, "")
+    document = await db[collection].find_one_and_update(
+        {"_id": entity_id, "owned.version": expected_version, "owned.commands.id": {"$ne": command_id}},
+        change,
+        return_document=ReturnDocument.AFTER,
+    )
+    if document is not None:
+        return Written("saved", document)
+    document = await db[collection].find_one({"_id": entity_id})
+    if document is None:
+        return Written("missing")
+    if any(entry["id"] == command_id for entry in document["owned"]["commands"]):
+        return Written("repeat", document)
+    return Written("ahead", document)
+
+
+async def deliver(db: Database, collection: str, document: Document) -> int:
+    """Put a document's outgoing entries where they belong, then take them off. Returns how many there were."""
+    entries: list[Document] = document.get("outgoing") or []
+    if not entries:
+        return 0
+    audit = [
+        UpdateOne({"_id": entry["id"]}, {"$setOnInsert": entry["doc"]}, upsert=True)
+        for entry in entries
+        if entry["kind"] == "audit"
+    ]
+    if audit:
+        await db["audit"].bulk_write(audit, ordered=False)
+    jobs: list[UpdateOne] = []
+    for entry in entries:
+        if entry["kind"] == "job":
+            jobs.append(UpdateOne({"_id": entry["doc"]["_id"]}, {"$setOnInsert": entry["doc"]}, upsert=True))
+        elif entry["kind"] == "job_start":
+            jobs.append(UpdateOne({"_id": entry["job_id"], "state": "queued"}, {"$set": entry["doc"], "$inc": {"version": 1}}))
+        elif entry["kind"] == "job_end":
+            jobs.append(
+                UpdateOne(
+                    {"_id": entry["job_id"], "state": {"$nin": TERMINAL_JOB_STATES}},
+                    {"$set": entry["doc"], "$inc": {"version": 1}},
+                )
+            )
+    if jobs:
+        await db["jobs"].bulk_write(jobs, ordered=True)
+    await db[collection].update_one(
+        {"_id": document["_id"]}, {"$pull": {"outgoing": {"id": {"$in": [entry["id"] for entry in entries]}}}}
+    )
+    return len(entries)
+
+
+async def sweep(db: Database, limit: int = 200) -> int:
+    """Deliver what crashes left behind, at most `limit` documents a collection. Returns how many entries were delivered."""
+    delivered = 0
+    for collection in WITH_OUTGOING:
+        async for document in db[collection].find({"outgoing.id": {"$exists": True}}).limit(limit):
+            delivered += await deliver(db, collection, document)
+    return delivered

@@ -1,0 +1,317 @@
+"""`changeset:{id}`: from the first command to a terminal state."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from temporalio import workflow
+
+from conman.workflows import options
+from conman.workflows.entity import Entity, refusal
+from conman.workflows.gate import run_gate
+
+with workflow.unsafe.imports_passed_through():
+    from conman.domain import changeset as rules
+    from conman.domain.changeset import TERMINAL, Changeset, Intent, Move, QueueFacts, ReviewFacts, SubmitFacts
+    from conman.domain.decision import Actor, Command, Decision
+    from conman.domain.errors import DomainError, ErrorCode
+    from conman.domain.jobs import JobState, JobType
+    from conman.domain.messages import Answer, EntityStart, GateStart, NewsCommand, QueueCall
+    from conman.domain.queue import Entry
+
+
+class SubmitCommand(Command):
+    """Submit, or resubmit when `again`; the service has done the Git work."""
+
+    facts: SubmitFacts
+    again: bool = False
+
+
+class ReviewCommand(Command):
+    """One reviewer's word."""
+
+    facts: ReviewFacts
+
+
+class QueueCommand(Command):
+    """Put it into the queue."""
+
+    facts: QueueFacts
+
+
+class LeaveCommand(Command):
+    """Return it to draft, or withdraw it."""
+
+    move: Move
+
+
+@workflow.defn(name="changeset")
+class ChangesetWorkflow:
+    """Arrives: submit, review, queue, leave (to draft, withdrawn), and news from the queue and from releases.
+
+    Waits for: the submit gate (a child), the queue's answer to a recorded intent, the next command.
+    """
+
+    @workflow.init
+    def __init__(self, start: EntityStart) -> None:
+        self.id = start.entity_id
+        self.app_id = start.app_id
+        self.entity = Entity(
+            Changeset,
+            "changesets",
+            start.entity_id,
+            start.app_id,
+            carried=start.carried,
+            mirror=_mirror,
+            describe=_describe,
+        )
+        self.gates: dict[str, asyncio.Task[None]] = {}
+        self.outcomes: dict[str, DomainError | None] = {}
+
+    @workflow.run
+    async def run(self, start: EntityStart) -> str:
+        """Do what the state calls for until it is terminal; returns the last state."""
+        if not await self.entity.load():
+            return "gone"
+        while True:
+            try:
+                await self._work()
+                state = self.entity.state
+                if state.state in TERMINAL:
+                    break
+                seen = self.entity.changes
+                await workflow.wait_condition(
+                    lambda seen=seen: self.entity.changes != seen or self.entity.should_continue_as_new()
+                )
+                if self.entity.should_continue_as_new() and not self.gates and self.entity.state.intent is None:
+                    self.entity.draining = True
+                    await workflow.wait_condition(workflow.all_handlers_finished)
+                    if self.entity.state.state not in TERMINAL and self.entity.state.intent is None:
+                        workflow.continue_as_new(start.model_copy(update={"carried": self.entity.carry()}))
+                    self.entity.draining = False
+            except asyncio.CancelledError:
+                # Somebody canceled it in the Web UI: that means what withdraw means.
+                await self._withdraw()
+                break
+        for gate in self.gates.values():
+            gate.cancel()
+        await asyncio.gather(*self.gates.values(), return_exceptions=True)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return self.entity.state.state.value
+
+    async def _withdraw(self) -> None:
+        try:
+            await self.entity.apply(f"cancel:{workflow.info().run_id}", Actor(), lambda cs: rules.decide_withdraw(self.id, cs))
+        except DomainError as error:
+            workflow.logger.warning("canceled, but it can't be withdrawn: %s", error.message)
+
+    async def _work(self) -> None:
+        """Start what the state calls for and is not running, stop what it no longer calls for (`durability.md` 2)."""
+        state = self.entity.state
+        waits = state.gate is not None and state.gate.state in (JobState.QUEUED, JobState.RUNNING)
+        wanted = state.gate.job_id if state.gate is not None and waits else None
+        for job_id in list(self.gates):
+            if self.gates[job_id].done():
+                self.gates.pop(job_id).result()
+            elif job_id != wanted:
+                self.gates[job_id].cancel()
+        if wanted is not None and wanted not in self.gates:
+            task = asyncio.create_task(self._gate(wanted))
+            task.add_done_callback(lambda _: self.entity.touch())
+            self.gates[wanted] = task
+        if state.intent is not None:
+            await self._resolve(state.intent)
+
+    async def _gate(self, job_id: str) -> None:
+        revision = self.entity.state.revisions[-1]
+        verdict = await run_gate(
+            GateStart(
+                job_id=job_id,
+                app_id=self.app_id,
+                job_type=JobType.MSUITE_SUBMIT,
+                entity_type="changeset",
+                entity_id=self.id,
+                commit_sha=revision.head_sha,
+                scope="submit",
+                overrides=revision.overrides,
+                what=f"revision {revision.revision_number} of {self.entity.state.title}",
+            )
+        )
+        await self.entity.apply(f"verdict:{job_id}", Actor(), lambda cs: rules.decide_gate_verdict(cs, verdict))
+
+    async def _resolve(self, intent: Intent) -> None:
+        """Ask the queue for what the intent needs, then finish the command; refused, the intent is cleared first."""
+        actor = Actor.model_validate(intent.actor)
+        answer = await workflow.execute_activity(
+            "call_queue", self._queue_call(intent, actor), result_type=Answer, summary=intent.move.value, **options.call()
+        )
+        refused = _refused(answer)
+        try:
+            if refused is not None:
+                raise refused
+            await self.entity.apply(intent.command_id, actor, lambda cs: self._finish(cs, intent))
+        except DomainError as error:
+            refused = error
+            await self.entity.apply(f"{intent.command_id}:refused:{workflow.uuid4()}", Actor(), lambda cs: _cleared(cs, intent))
+        self.outcomes[intent.command_id] = refused
+
+    def _queue_call(self, intent: Intent, actor: Actor) -> QueueCall:
+        state = self.entity.state
+        command_id = f"{intent.command_id}:queue"
+        if intent.move is not Move.QUEUE:
+            return QueueCall(
+                app_id=self.app_id, update="remove", command_id=command_id, actor=actor, payload={"changeset_id": self.id}
+            )
+        facts = QueueFacts.model_validate(intent.facts)
+        revision = state.revisions[-1]
+        entry = Entry(
+            changeset_id=self.id,
+            author_user_id=state.author_user_id,
+            title=state.title,
+            revision_number=revision.revision_number,
+            head_sha=revision.head_sha,
+            base_sha=revision.base_sha,
+            hotpatch=state.hotpatch,
+            queued_at=facts.at,
+            judged_sha=facts.integration_sha,
+        )
+        return QueueCall(
+            app_id=self.app_id,
+            update="enqueue",
+            command_id=command_id,
+            actor=actor,
+            payload={"entry": entry.model_dump(mode="json")},
+        )
+
+    def _finish(self, cs: Changeset, intent: Intent) -> Decision[Changeset] | None:
+        # News may have moved it while the queue was asked: decide again.
+        match intent.move:
+            case Move.QUEUE:
+                return rules.decide_queued(self.id, cs, intent.facts["at"])
+            case Move.MOVE_TO_DRAFT:
+                return rules.decide_move_to_draft(self.id, cs)
+            case _:
+                return rules.decide_withdraw(self.id, cs)
+
+    async def _by_intent(self, command: Command, move: Move, facts: dict[str, Any], check: Any) -> dict[str, Any]:
+        """Record the intent, let go of the lock, and answer when the loop has finished it (`durability.md` 14)."""
+
+        def decide(cs: Changeset) -> Decision[Changeset]:
+            if cs.remembered(command.id) is not None or (cs.intent is not None and cs.intent.command_id == command.id):
+                return Decision(cs)
+            check(cs)
+            intent = Intent(command_id=command.id, move=move, actor=command.actor.model_dump(mode="json"), facts=facts)
+            return Decision(cs.model_copy(update={"intent": intent}))
+
+        await self._no_intent(command)
+        if not self.entity.loaded or self.entity.state.intent is None:
+            self.outcomes.pop(command.id, None)
+        # A refused command leaves nothing behind, so a later try of it records a fresh intent.
+        await self.entity.command(command.model_copy(update={"id": f"{command.id}:intent:{workflow.uuid4()}"}), decide)
+        await workflow.wait_condition(lambda: command.id in self.outcomes or self.entity.state.remembered(command.id) is not None)
+        refused = self.outcomes.get(command.id)
+        if refused is not None:
+            raise refusal(refused)
+        return {}
+
+    async def _no_intent(self, command: Command) -> None:
+        """Commands wait until the one that the queue is being asked about is finished; a repeat of that one does not."""
+        await workflow.wait_condition(
+            lambda: (
+                not self.entity.loaded or self.entity.state.intent is None or self.entity.state.intent.command_id == command.id
+            )
+        )
+
+    @workflow.update
+    async def submit(self, command: SubmitCommand) -> dict[str, Any]:
+        """Freeze the next revision; the gate starts by itself. A review may interleave before the lock: decided again inside."""
+        await self._no_intent(command)
+        return await self.entity.command(
+            command, lambda cs: rules.decide_submit(self.id, cs, command.facts, command.actor.user_id, again=command.again)
+        )
+
+    @submit.validator
+    def _validate_submit(self, command: SubmitCommand) -> None:
+        self.entity.validate(command)
+        self._early(Move.RESUBMIT if command.again else Move.SUBMIT)
+
+    @workflow.update
+    async def review(self, command: ReviewCommand) -> dict[str, Any]:
+        """Take one vote. Two reviewers at once take the lock one after the other: both count."""
+        await self._no_intent(command)
+        return await self.entity.command(
+            command, lambda cs: rules.decide_review(self.id, cs, command.facts, command.actor.user_id or "")
+        )
+
+    @review.validator
+    def _validate_review(self, command: ReviewCommand) -> None:
+        self.entity.validate(command)
+
+    @workflow.update
+    async def queue(self, command: QueueCommand) -> dict[str, Any]:
+        """Enter the queue; answered when the queue shows it. A review may interleave while the queue is asked."""
+        return await self._by_intent(
+            command, Move.QUEUE, command.facts.model_dump(mode="json"), lambda cs: rules.decide_queue(cs, command.facts)
+        )
+
+    @queue.validator
+    def _validate_queue(self, command: QueueCommand) -> None:
+        self.entity.validate(command)
+
+    @workflow.update
+    async def leave(self, command: LeaveCommand) -> dict[str, Any]:
+        """To draft or withdrawn; what is queued must win `queue.remove` first. A publish may interleave: then it is refused."""
+        await self._no_intent(command)
+        if self.entity.loaded and rules.needs_the_queue(self.entity.state):
+            return await self._by_intent(command, command.move, {}, lambda cs: rules.target(cs.state, command.move))
+        decide = rules.decide_move_to_draft if command.move is Move.MOVE_TO_DRAFT else rules.decide_withdraw
+
+        def direct(cs: Changeset) -> Decision[Changeset]:
+            if rules.needs_the_queue(cs):
+                raise DomainError(ErrorCode.CONFLICT, "It has just entered the queue: send the command again.")
+            return decide(self.id, cs)
+
+        return await self.entity.command(command, direct)
+
+    @leave.validator
+    def _validate_leave(self, command: LeaveCommand) -> None:
+        self.entity.validate(command)
+
+    @workflow.update
+    async def take_news(self, command: NewsCommand) -> dict[str, Any]:
+        """What the queue or a release found; dropped when it judged something that is no more."""
+        return await self.entity.command(command, lambda cs: rules.decide_news(self.id, cs, command.news))
+
+    @take_news.validator
+    def _validate_take_news(self, command: NewsCommand) -> None:
+        self.entity.validate(command)
+
+    def _early(self, move: Move) -> None:
+        if self.entity.loaded and self.entity.state.intent is None:
+            try:
+                rules.target(self.entity.state.state, move)
+            except DomainError as error:
+                raise refusal(error) from error
+
+
+def _cleared(cs: Changeset, intent: Intent) -> Decision[Changeset] | None:
+    if cs.intent is None or cs.intent.command_id != intent.command_id:
+        return None
+    return Decision(cs.model_copy(update={"intent": None}))
+
+
+def _refused(answer: Answer) -> DomainError | None:
+    if answer.refusal is None:
+        return None
+    return DomainError(ErrorCode(answer.refusal["code"]), answer.refusal["message"], answer.refusal.get("details"))
+
+
+def _mirror(cs: Changeset) -> tuple[dict[str, Any], list[str]]:
+    """`open_slot` holds one open changeset per workspace by a unique index."""
+    return ({}, ["open_slot"]) if cs.state in TERMINAL else ({"open_slot": cs.workspace_id}, [])
+
+
+def _describe(cs: Changeset) -> tuple[str, str]:
+    waits = rules.waiting_for(cs)
+    return cs.state.value, f"{cs.title or 'Changeset'}: {cs.state.value}. " + (f"Waits for {waits}." if waits else "At its end.")

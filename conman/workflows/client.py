@@ -1,0 +1,196 @@
+"""Sending commands to workflows: each entity's way to be started, and the front door's patience (`durability.md` 4-8, 10)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from temporalio.client import Client, WithStartWorkflowOperation, WorkflowUpdateFailedError
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from conman.domain.decision import Command
+from conman.domain.errors import DomainError, ErrorCode, Unavailable
+from conman.domain.messages import EntityStart
+from conman.domain.times import format_time
+from conman.workflows import options
+from conman.workflows.entity import DRAINING
+
+AT_ONCE = 8
+"""Commands per entity that one front door lets through at once; the rest wait briefly (`durability.md` 7)."""
+
+
+async def connect(address: str, namespace: str) -> Client:
+    """A Temporal client that speaks pydantic. Raises `RuntimeError` or `RPCError` when the server is not there."""
+    return await Client.connect(address, namespace=namespace, data_converter=pydantic_data_converter)
+
+
+@dataclass(frozen=True, slots=True)
+class EntityWorkflow:
+    """How the workflow of one record is named and started."""
+
+    workflow: str
+    workflow_id: str
+    start: EntityStart
+    entity_type: str
+    summary: str
+
+    def operation(self) -> WithStartWorkflowOperation[Any, Any]:
+        """A fresh start operation: one is good for one call."""
+        return WithStartWorkflowOperation(
+            self.workflow,
+            self.start,
+            id=self.workflow_id,
+            task_queue=options.queue_name(options.Queue.MAIN),
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            task_timeout=options.WORKFLOW_TASK_TIMEOUT,
+            search_attributes=options.search_attributes(self.start.app_id, self.entity_type, self.start.entity_id),
+            static_summary=self.summary,
+            static_details=f"{self.entity_type} {self.start.entity_id} of app {self.start.app_id}",
+        )
+
+
+class Commands:
+    """The front door to workflows."""
+
+    def __init__(self, client: Client, *, timeout_seconds: float = 30.0) -> None:
+        self.client = client
+        self.timeout_seconds = timeout_seconds
+        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._users: dict[str, int] = {}
+
+    def changeset_start(self, app_id: str, changeset_id: str, title: str = "") -> EntityWorkflow:
+        """The workflow of a changeset."""
+        start = EntityStart(app_id=app_id, entity_id=changeset_id)
+        return EntityWorkflow(
+            "changeset", options.changeset_workflow(changeset_id), start, "changeset", f"changeset {title or changeset_id}"
+        )
+
+    def queue_start(self, app_id: str) -> EntityWorkflow:
+        """The workflow of an app's queue."""
+        start = EntityStart(app_id=app_id, entity_id=app_id)
+        return EntityWorkflow("queue", options.queue_workflow(app_id), start, "queue", f"queue of app {app_id}")
+
+    def release_start(self, app_id: str, release_id: str, tag: str = "") -> EntityWorkflow:
+        """The workflow of a release."""
+        start = EntityStart(app_id=app_id, entity_id=release_id)
+        return EntityWorkflow(
+            "release", options.release_workflow(release_id), start, "release", f"release {tag or release_id}"
+        )
+
+    def deployment_start(self, app_id: str, deployment_id: str, summary: str = "") -> EntityWorkflow:
+        """The workflow of a deployment."""
+        start = EntityStart(app_id=app_id, entity_id=deployment_id)
+        return EntityWorkflow(
+            "deployment",
+            options.deployment_workflow(deployment_id),
+            start,
+            "deployment",
+            summary or f"deployment {deployment_id}",
+        )
+
+    def not_after(self) -> str:
+        """The time after which the command that is about to be sent must not be carried out."""
+        return format_time(datetime.now(UTC) + timedelta(seconds=self.timeout_seconds))
+
+    async def start(self, entity: EntityWorkflow) -> None:
+        """Start the workflow of a record that was inserted; one that runs already is healthy."""
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                await self.client.start_workflow(
+                    entity.workflow,
+                    entity.start,
+                    id=entity.workflow_id,
+                    task_queue=options.queue_name(options.Queue.MAIN),
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    task_timeout=options.WORKFLOW_TASK_TIMEOUT,
+                    search_attributes=options.search_attributes(
+                        entity.start.app_id, entity.entity_type, entity.start.entity_id
+                    ),
+                    static_summary=entity.summary,
+                    static_details=f"{entity.entity_type} {entity.start.entity_id} of app {entity.start.app_id}",
+                )
+        except (TimeoutError, RPCError) as error:
+            raise _unknown() from error
+
+    async def send(
+        self, entity: EntityWorkflow, update: str, command: Command, *, timeout_seconds: float | None = None
+    ) -> Mapping[str, Any]:
+        """Send one command and wait for its answer.
+
+        Raises `DomainError` for a refusal (nothing was written), `Unavailable` when the outcome is not known.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds or self.timeout_seconds), self._slot(entity.workflow_id):
+                return await self._send(entity, update, command)
+        except TimeoutError as error:
+            raise _unknown() from error
+
+    async def _send(self, entity: EntityWorkflow, update: str, command: Command) -> Mapping[str, Any]:
+        while True:
+            try:
+                result = await self.client.execute_update_with_start_workflow(
+                    update, command, start_workflow_operation=entity.operation(), result_type=dict
+                )
+                return result or {}
+            except WorkflowUpdateFailedError as error:
+                cause = error.cause
+                if not isinstance(cause, ApplicationError):
+                    raise _unknown() from error
+                if cause.type == DRAINING:
+                    await asyncio.sleep(0.1)
+                    continue
+                raise _from_failure(cause) from error
+            except RPCError as error:
+                # The run ended between start and update, or the server restarts: ask again under the same command id.
+                if error.status in _TRANSIENT:
+                    await asyncio.sleep(0.25)
+                    continue
+                raise _unknown() from error
+
+    @asynccontextmanager
+    async def _slot(self, workflow_id: str) -> AsyncIterator[None]:
+        slot = self._slots.setdefault(workflow_id, asyncio.Semaphore(AT_ONCE))
+        self._users[workflow_id] = self._users.get(workflow_id, 0) + 1
+        try:
+            async with slot:
+                yield
+        finally:
+            self._users[workflow_id] -= 1
+            if not self._users[workflow_id]:
+                del self._users[workflow_id], self._slots[workflow_id]
+
+
+_TRANSIENT = frozenset(
+    {
+        RPCStatusCode.UNAVAILABLE,
+        RPCStatusCode.RESOURCE_EXHAUSTED,
+        RPCStatusCode.ABORTED,
+        RPCStatusCode.NOT_FOUND,
+        RPCStatusCode.DEADLINE_EXCEEDED,
+        RPCStatusCode.CANCELLED,
+        RPCStatusCode.INTERNAL,
+    }
+)
+_CODES = frozenset(code.value for code in ErrorCode)
+
+
+def _from_failure(cause: ApplicationError) -> DomainError | Unavailable:
+    if cause.type == ErrorCode.OUTCOME_UNKNOWN.value or cause.type not in _CODES:
+        return _unknown()
+    details = cause.details[0] if cause.details else None
+    return DomainError(ErrorCode(cause.type), cause.message, details)
+
+
+def _unknown() -> Unavailable:
+    return Unavailable(
+        ErrorCode.OUTCOME_UNKNOWN,
+        "No answer in time: it may have happened. Read the record, or repeat with the same Idempotency-Key.",
+    )

@@ -1,0 +1,319 @@
+"""`deployment:{id}`: one release to one environment, under its lock and fence."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+from conman.workflows import options
+from conman.workflows.entity import Entity, now, refusal
+from conman.workflows.gate import run_gate
+
+with workflow.unsafe.imports_passed_through():
+    from conman.domain import deployment as rules
+    from conman.domain.decision import Actor, Command, Decision, NewJob
+    from conman.domain.deployment import TERMINAL, Deployment, DeploymentState, Ending, Move, Phase
+    from conman.domain.errors import DomainError
+    from conman.domain.ids import derived_uuid7
+    from conman.domain.jobs import JobType, ReasonCode, max_attempts
+    from conman.domain.messages import (
+        DeployFacts,
+        DeployQuestion,
+        EndDeployment,
+        EntityStart,
+        GateStart,
+        StartDeployment,
+        SwitchReply,
+        SwitchRequest,
+    )
+    from conman.domain.times import milliseconds, parse_time
+
+CANCELABLE = frozenset({Phase.LOCK, Phase.SCHEDULE, Phase.APPROVALS, Phase.DRIFT, Phase.GATE})
+"""Phases in which a cancel leaves the environment as it was; later ones finish."""
+
+
+_LOST = Ending(
+    move=Move.FAIL, reason_code=ReasonCode.INFRASTRUCTURE, message="Its process was lost while it ran: look at the environment."
+)
+
+
+class ApproveCommand(Command):
+    """One person's yes."""
+
+
+class CancelCommand(Command):
+    """Stop it while nothing of it shows."""
+
+
+class _Stop(Exception):
+    """The deployment ends now."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.message)
+        self.ending = ending
+
+
+@workflow.defn(name="deployment")
+class DeploymentWorkflow:
+    """Arrives: approve, cancel. Waits for: approvals with their expiry, the deploy gate (a child), the switch, the verify.
+
+    The environment's lock was taken by the request; its fence goes with every effect, so that an attempt that was given up can't
+    touch what a later deployment did (`durability.md` 15 and 16).
+    """
+
+    @workflow.init
+    def __init__(self, start: EntityStart) -> None:
+        self.id = start.entity_id
+        self.app_id = start.app_id
+        self.entity = Entity(Deployment, "deployments", start.entity_id, start.app_id, carried=start.carried, describe=_describe)
+        self.cancel_asked = False
+        self.canceled_by = Actor()
+        self.gate: asyncio.Task[Any] | None = None
+
+    @workflow.run
+    async def run(self, start: EntityStart) -> str:
+        """Approvals, gate, switch, verify, record; every end frees the lock."""
+        if not await self.entity.load():
+            return "gone"
+        if self.entity.state.state not in TERMINAL:
+            try:
+                # A fresh history beside a record that was running means that the old one is lost (`durability.md` 20).
+                ending = _LOST if self.entity.state.state is DeploymentState.RUNNING else await self._deploy()
+            except _Stop as stop:
+                ending = stop.ending
+            except (asyncio.CancelledError, ActivityError) as error:
+                if not is_cancelled_exception(error):
+                    raise
+                ending = Ending(move=Move.CANCEL, reason_code=ReasonCode.CANCELED, message="Canceled.")
+            await asyncio.shield(self._end(ending))
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return self.entity.state.state.value
+
+    async def _deploy(self) -> Ending:
+        await self._approvals()
+        facts = await self._facts()
+        await self._start(facts)
+        await self._gate(facts)
+        state = self.entity.state
+        request = SwitchRequest(
+            app_id=self.app_id,
+            environment_id=state.environment_id,
+            deployment_id=self.id,
+            release_id=state.release_id,
+            tag=facts.tag,
+            commit_sha=facts.published_sha,
+            profile_id=facts.profile_id,
+            fence=state.fence,
+        )
+        await self._phase(Phase.SWITCH)
+        switched = await self._effect("switch_environment", request, f"put {facts.tag} in place")
+        await self._phase(Phase.VERIFY)
+        await self._effect("verify_environment", request, "look whether the environment shows it")
+        return Ending(move=Move.SUCCEED, reason_code=ReasonCode.OK, folder=switched.folder)
+
+    async def _effect(self, activity: str, request: SwitchRequest, summary: str) -> SwitchReply:
+        try:
+            return await workflow.execute_activity(
+                activity, request, result_type=SwitchReply, summary=summary, **options.effect()
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            message = error.cause.message if isinstance(error.cause, ApplicationError) else str(error.cause or error)
+            raise _Stop(Ending(move=Move.FAIL, reason_code=ReasonCode.INFRASTRUCTURE, message=message)) from error
+
+    def _check_cancel(self) -> None:
+        if self.cancel_asked:
+            raise _Stop(Ending(move=Move.CANCEL, reason_code=ReasonCode.CANCELED, message="Canceled on request."))
+
+    async def _approvals(self) -> None:
+        state = self.entity.state
+        if not state.approvals_required:
+            self._check_cancel()
+            return
+        await self._phase(Phase.APPROVALS)
+        expires = parse_time(state.approvals_expire_at or state.requested_at)
+        while True:
+            left = expires - workflow.now()
+            try:
+                await workflow.wait_condition(
+                    lambda: self.cancel_asked or len(self.entity.state.approvals) >= state.approvals_required,
+                    timeout=max(left, timedelta(0)),
+                    timeout_summary="approvals expire",
+                )
+            except TimeoutError:
+                raise _Stop(
+                    Ending(
+                        move=Move.CANCEL,
+                        reason_code=ReasonCode.CANCELED,
+                        message="Its approvals expired: ask for the deployment again.",
+                        approval_expired=True,
+                    )
+                ) from None
+            self._check_cancel()
+            counted = len(self.entity.state.approvals)
+            # One who lost the role meanwhile no longer counts, and it waits on (`spec.md` 12).
+            if len((await self._facts()).eligible_approvers) >= state.approvals_required:
+                return
+            await workflow.wait_condition(
+                lambda counted=counted: self.cancel_asked or len(self.entity.state.approvals) > counted,
+                timeout=max(expires - workflow.now(), timedelta(0)),
+            )
+
+    async def _facts(self) -> DeployFacts:
+        state = self.entity.state
+        return await workflow.execute_activity(
+            "deploy_facts",
+            DeployQuestion(
+                app_id=self.app_id,
+                environment_id=state.environment_id,
+                release_id=state.release_id,
+                deployment_id=self.id,
+                approver_ids=[approval.user_id for approval in state.approvals],
+            ),
+            result_type=DeployFacts,
+            **options.persist(),
+        )
+
+    async def _start(self, facts: DeployFacts) -> None:
+        """`running` starts with the gate; the lock's holder says so first (`durability.md` 15)."""
+        state = self.entity.state
+        held = await workflow.execute_activity(
+            "lock_running",
+            StartDeployment(app_id=self.app_id, environment_id=state.environment_id, deployment_id=self.id),
+            result_type=bool,
+            **options.persist(),
+        )
+        if not held:
+            raise _Stop(Ending(move=Move.FAIL, reason_code=ReasonCode.INFRASTRUCTURE, message="The environment's lock was lost."))
+        gate_job_id = derived_uuid7(milliseconds(now()), "deploy-gate", self.id)
+
+        def decide(deployment: Deployment) -> Decision[Deployment]:
+            started = rules.decide_start(
+                self.id, deployment, gate_job_id=gate_job_id, profile_revision_id=facts.profile_revision_id
+            )
+            kind = JobType.MSUITE_DEPLOY
+            job = NewJob(gate_job_id, kind, "deployment", self.id, max_attempts(kind), created_by=deployment.requested_by)
+            return Decision(started.owned, events=started.events, jobs=(job,), job_starts=started.job_starts)
+
+        await self.entity.apply(f"start:{self.id}", Actor(), decide)
+
+    async def _gate(self, facts: DeployFacts) -> None:
+        gate_job_id = self.entity.state.gate_job_id or ""
+        self.gate = asyncio.create_task(
+            run_gate(
+                GateStart(
+                    job_id=gate_job_id,
+                    app_id=self.app_id,
+                    job_type=JobType.MSUITE_DEPLOY,
+                    entity_type="deployment",
+                    entity_id=self.id,
+                    commit_sha=facts.published_sha,
+                    scope="deploy",
+                    profile_id=facts.profile_id,
+                    tag=facts.tag,
+                    what=f"{facts.tag} before it is deployed",
+                )
+            )
+        )
+        if self.cancel_asked:
+            self.gate.cancel()
+        try:
+            verdict = await self.gate
+        finally:
+            self.gate = None
+        await self.entity.apply(
+            f"gate:{gate_job_id}",
+            Actor(),
+            lambda deployment: Decision(
+                deployment.model_copy(update={"message": f"gate: {verdict.reason_code.value}"}), job_ends=(verdict.end(),)
+            ),
+        )
+        self._check_cancel()
+        if verdict.reason_code is ReasonCode.CANCELED:
+            raise _Stop(Ending(move=Move.CANCEL, reason_code=ReasonCode.CANCELED, message="The deploy gate was canceled."))
+        if verdict.reason_code is not ReasonCode.OK:
+            raise _Stop(
+                Ending(
+                    move=Move.FAIL,
+                    reason_code=verdict.reason_code,
+                    message=f"The deploy gate ended with {verdict.reason_code.value}; see job {gate_job_id}.",
+                )
+            )
+
+    async def _phase(self, phase: Phase) -> None:
+        await self.entity.apply(f"phase:{phase.value}", Actor(), lambda deployment: rules.decide_phase(deployment, phase))
+
+    async def _end(self, ending: Ending) -> None:
+        """Environment, release, deployment, lock, job: in this order, in one repeatable activity."""
+        command_id = f"end:{self.id}"
+        actor = self.canceled_by if ending.move is Move.CANCEL else Actor()
+
+        def build(deployment: Deployment) -> tuple[Decision[Deployment], EndDeployment] | None:
+            if deployment.state in TERMINAL:
+                return None
+            decision = rules.decide_end(self.id, deployment, ending)
+            request = EndDeployment(
+                persist=self.entity.persist_request(command_id, actor, deployment, decision),
+                app_id=self.app_id,
+                environment_id=deployment.environment_id,
+                release_id=deployment.release_id,
+                deployment_id=self.id,
+                ending=ending,
+                requested_by=deployment.requested_by,
+            )
+            return decision, request
+
+        await self.entity.end_with("end_deployment", command_id, build)
+
+    @workflow.update
+    async def approve(self, command: ApproveCommand) -> dict[str, Any]:
+        """One distinct person approves; the start may interleave, then it is refused."""
+        return await self.entity.command(
+            command, lambda deployment: rules.decide_approve(self.id, deployment, command.actor.user_id or "", now())
+        )
+
+    @approve.validator
+    def _validate_approve(self, command: ApproveCommand) -> None:
+        self.entity.validate(command)
+
+    @workflow.update
+    async def cancel(self, command: CancelCommand) -> dict[str, Any]:
+        """Stop it; answered when it has ended. A phase that is past the gate finishes: then it is refused."""
+        await workflow.wait_condition(lambda: self.entity.loaded)
+        state = self.entity.state
+        if state.state in TERMINAL or state.phase not in CANCELABLE:
+            if state.state is DeploymentState.CANCELED and self.cancel_asked:
+                return {}
+            try:
+                rules.target(state.state if state.state in TERMINAL else DeploymentState.SUCCEEDED, Move.CANCEL)
+            except DomainError as error:
+                raise refusal(error) from error
+        self.cancel_asked = True
+        self.canceled_by = command.actor
+        if self.gate is not None:
+            self.gate.cancel()
+        await workflow.wait_condition(lambda: self.entity.state.state in TERMINAL)
+        if self.entity.state.state is not DeploymentState.CANCELED:
+            try:
+                rules.target(self.entity.state.state, Move.CANCEL)
+            except DomainError as error:
+                raise refusal(error) from error
+        return {}
+
+    @cancel.validator
+    def _validate_cancel(self, command: CancelCommand) -> None:
+        self.entity.validate(command)
+
+
+def _describe(deployment: Deployment) -> tuple[str, str]:
+    waits = rules.waiting_for(deployment)
+    what = f"{deployment.kind.value} {deployment.state.value}, phase {deployment.phase.value}."
+    return deployment.state.value, f"{what} Waits for {waits}." if waits else f"{what} {deployment.message or ''}".rstrip()
+
+
+__all__ = ["ApproveCommand", "CancelCommand", "DeploymentWorkflow"]

@@ -1,0 +1,167 @@
+"""Names of queues, workflows and activities, and every timeout and retry policy: none stands inline."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+
+from temporalio.common import RetryPolicy, SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.workflow import ActivityCancellationType, ActivityConfig
+
+
+class Queue(StrEnum):
+    """Task queues, each scaled by itself; the configured prefix stands for `conman`."""
+
+    MAIN = "conman"
+    GIT = "conman-git"
+    MSUITE = "conman-msuite"
+    CALLS = "conman-calls"
+    """Activities that call updates of other workflows wait here, apart from the store's (`durability.md` 14)."""
+
+
+_prefix = "conman"
+
+
+def set_queue_prefix(prefix: str) -> None:
+    """Use other task queues than `conman…`; once, as the process starts."""
+    global _prefix
+    _prefix = prefix
+
+
+def queue_name(queue: Queue) -> str:
+    """The task queue's name on the server."""
+    return _prefix + queue.value.removeprefix("conman")
+
+
+WORKFLOW_TASK_TIMEOUT = timedelta(seconds=5)
+STICKY_TIMEOUT = timedelta(seconds=2)
+PERSIST_TIMEOUT = timedelta(seconds=3)
+"""These three bound what a killed worker costs a waiting caller (`durability.md` 8)."""
+
+_FOREVER = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
+"""Writes that must land: no attempt limit, no schedule-to-close (`durability.md` 5)."""
+
+_ONCE = RetryPolicy(maximum_attempts=1)
+"""Gates are run again by the job's own rule, not by Temporal (`spec.md` 9)."""
+
+HEARTBEAT = timedelta(seconds=8)
+HEARTBEAT_THROTTLE = timedelta(seconds=2)
+GATE_MARGIN = timedelta(seconds=120)
+"""What a gate's activity may take beside the suite: checkout, and the end of its process group."""
+
+
+def persist() -> ActivityConfig:
+    """A guarded write or a read of the store."""
+    return ActivityConfig(task_queue=queue_name(Queue.MAIN), start_to_close_timeout=PERSIST_TIMEOUT, retry_policy=_FOREVER)
+
+
+def bulk() -> ActivityConfig:
+    """Store work over many documents."""
+    return ActivityConfig(task_queue=queue_name(Queue.MAIN), start_to_close_timeout=timedelta(seconds=30), retry_policy=_FOREVER)
+
+
+def git() -> ActivityConfig:
+    """Git work in proportion to a release or a queue; it heartbeats."""
+    return ActivityConfig(
+        task_queue=queue_name(Queue.GIT),
+        start_to_close_timeout=timedelta(minutes=10),
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=_FOREVER,
+    )
+
+
+def effect() -> ActivityConfig:
+    """A visible effect on an environment: repeatable under its fence, given up after ten attempts."""
+    return ActivityConfig(
+        task_queue=queue_name(Queue.GIT),
+        start_to_close_timeout=timedelta(minutes=15),
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=RetryPolicy(
+            initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=10), maximum_attempts=10
+        ),
+    )
+
+
+def call() -> ActivityConfig:
+    """An update of another workflow, repeated until it is answered."""
+    return ActivityConfig(
+        task_queue=queue_name(Queue.CALLS),
+        start_to_close_timeout=timedelta(minutes=2),
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=_FOREVER,
+    )
+
+
+def await_job() -> ActivityConfig:
+    """Waiting for a gate that an earlier run of this workflow started."""
+    return ActivityConfig(
+        task_queue=queue_name(Queue.CALLS),
+        start_to_close_timeout=timedelta(hours=24),
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=_FOREVER,
+    )
+
+
+def gate(timeout_seconds: int) -> ActivityConfig:
+    """One attempt at a suite; a cancel is waited for, so that nothing runs on unseen (`durability.md` 16)."""
+    return ActivityConfig(
+        task_queue=queue_name(Queue.MSUITE),
+        start_to_close_timeout=timedelta(seconds=timeout_seconds) + GATE_MARGIN,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=_ONCE,
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+
+
+CONTINUE_AFTER_CHANGES = 1500
+"""Writes after which a long-lived workflow continues as new even where the server does not suggest it (`durability.md` 12)."""
+CONTINUE_AFTER_EVENTS = 8000
+
+APP_ID = SearchAttributeKey.for_keyword("ConmanAppId")
+ENTITY_TYPE = SearchAttributeKey.for_keyword("ConmanEntityType")
+ENTITY_ID = SearchAttributeKey.for_keyword("ConmanEntityId")
+STATE = SearchAttributeKey.for_keyword("ConmanState")
+ACTOR = SearchAttributeKey.for_keyword("ConmanActor")
+SEARCH_ATTRIBUTES = (APP_ID, ENTITY_TYPE, ENTITY_ID, STATE, ACTOR)
+
+
+def changeset_workflow(changeset_id: str) -> str:
+    """Workflow id of a changeset."""
+    return f"changeset:{changeset_id}"
+
+
+def queue_workflow(app_id: str) -> str:
+    """Workflow id of an app's queue."""
+    return f"queue:{app_id}"
+
+
+def revalidation_workflow(app_id: str, epoch: int) -> str:
+    """Workflow id of one sweep."""
+    return f"revalidation:{app_id}:{epoch}"
+
+
+def release_workflow(release_id: str) -> str:
+    """Workflow id of a release."""
+    return f"release:{release_id}"
+
+
+def deployment_workflow(deployment_id: str) -> str:
+    """Workflow id of a deployment."""
+    return f"deployment:{deployment_id}"
+
+
+def job_workflow(job_id: str) -> str:
+    """Workflow id of a gate or an assembly."""
+    return f"job:{job_id}"
+
+
+def search_attributes(app_id: str, entity_type: str, entity_id: str, actor: str | None = None) -> TypedSearchAttributes:
+    """The search attributes that a workflow starts with; its state follows with each change."""
+    pairs = [
+        SearchAttributePair(APP_ID, app_id),
+        SearchAttributePair(ENTITY_TYPE, entity_type),
+        SearchAttributePair(ENTITY_ID, entity_id),
+    ]
+    if actor is not None:
+        pairs.append(SearchAttributePair(ACTOR, actor))
+    return TypedSearchAttributes(pairs)

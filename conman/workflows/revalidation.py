@@ -1,0 +1,118 @@
+"""`revalidation:{app}:{epoch}`: one sweep over what the queue shows, against one integration head."""
+
+from __future__ import annotations
+
+import asyncio
+
+from temporalio import workflow
+from temporalio.exceptions import FailureError
+
+from conman.workflows import options
+from conman.workflows.gate import run_gate
+
+with workflow.unsafe.imports_passed_through():
+    from conman.domain.decision import Verdict
+    from conman.domain.jobs import JobState, JobType, ReasonCode
+    from conman.domain.messages import GateStart, SweepStart, TrialReply, TrialRequest
+    from conman.domain.queue import Entry, EntryStatus, EntryVerdict
+
+TRIAL_PAGE = 50
+"""Trial merges asked for in one activity: enough to be cheap, few enough to heartbeat and to report early."""
+
+DEFAULT_CONCURRENCY = 4
+
+
+@workflow.defn(name="revalidation")
+class RevalidationWorkflow:
+    """Arrives: a cancel, when a newer publish supersedes it. Waits for: trial merges first, then bounded gates.
+
+    Verdicts go to the queue by signal and carry what they judged; the queue drops those of an older epoch.
+    """
+
+    @workflow.run
+    async def run(self, start: SweepStart) -> int:
+        """Judge every entry once; returns how many verdicts were sent."""
+        self.start = start
+        self.sent = 0
+        workflow.set_current_details(f"Waits for trial merges of {len(start.entries)} changesets.")
+        merged: dict[str, str] = {}
+        for index in range(0, len(start.entries), TRIAL_PAGE):
+            page = start.entries[index : index + TRIAL_PAGE]
+            reply = await workflow.execute_activity(
+                "trial_merges",
+                TrialRequest(app_id=start.app_id, integration_sha=start.integration_sha, entries=page),
+                result_type=TrialReply,
+                summary=f"trial merges {index + 1} to {index + len(page)}",
+                **options.git(),
+            )
+            merged |= reply.merged
+            conflicted = [self._conflicted(entry, reply) for entry in page if entry.changeset_id in reply.conflicts]
+            await self._send(conflicted)
+        concurrency = await workflow.execute_activity(
+            "revalidation_concurrency", start.app_id, result_type=int, **options.persist()
+        )
+        slots = asyncio.Semaphore(concurrency or DEFAULT_CONCURRENCY)
+        await asyncio.gather(
+            *(self._judge(entry, merged[entry.changeset_id], slots) for entry in start.entries if entry.changeset_id in merged)
+        )
+        return self.sent
+
+    async def _judge(self, entry: Entry, commit_sha: str, slots: asyncio.Semaphore) -> None:
+        async with slots:
+            verdict = await run_gate(
+                GateStart(
+                    job_id=entry.job_id or "",
+                    app_id=self.start.app_id,
+                    job_type=JobType.REVALIDATE_QUEUED_CHANGESET,
+                    entity_type="changeset",
+                    entity_id=entry.changeset_id,
+                    commit_sha=commit_sha,
+                    scope="submit",
+                    what=f"{entry.title} on the new integration head",
+                )
+            )
+        await self._send([self._judged(entry, verdict)])
+
+    async def _send(self, verdicts: list[EntryVerdict]) -> None:
+        if not verdicts:
+            return
+        handle = workflow.get_external_workflow_handle(options.queue_workflow(self.start.app_id))
+        try:
+            await handle.signal("take_verdicts", verdicts)
+        except FailureError as error:
+            workflow.logger.warning("the queue is not there; its next start begins a sweep of its own: %s", error)
+        self.sent += len(verdicts)
+        workflow.set_current_details(f"{self.sent} of {len(self.start.entries)} verdicts sent; waits for suites.")
+
+    def _conflicted(self, entry: Entry, reply: TrialReply) -> EntryVerdict:
+        return self._verdict(
+            entry, EntryStatus.CONFLICTED, JobState.FAILED, ReasonCode.TESTS_FAILED, conflicts=reply.conflicts[entry.changeset_id]
+        )
+
+    def _judged(self, entry: Entry, verdict: Verdict) -> EntryVerdict:
+        status = {ReasonCode.OK: EntryStatus.VALID, ReasonCode.TESTS_FAILED: EntryStatus.FAILED}.get(
+            verdict.reason_code, EntryStatus.UNKNOWN
+        )
+        found = self._verdict(entry, status, verdict.state, verdict.reason_code)
+        return found.model_copy(update={"exit_code": verdict.exit_code, "summary": verdict.summary})
+
+    def _verdict(
+        self,
+        entry: Entry,
+        status: EntryStatus,
+        state: JobState,
+        reason: ReasonCode,
+        *,
+        conflicts: list[dict[str, object]] | None = None,
+    ) -> EntryVerdict:
+        return EntryVerdict(
+            epoch=self.start.epoch,
+            integration_sha=self.start.integration_sha,
+            changeset_id=entry.changeset_id,
+            head_sha=entry.head_sha,
+            job_id=entry.job_id or "",
+            status=status,
+            job_state=state,
+            reason_code=reason,
+            conflicts=conflicts or [],
+        )
