@@ -6,13 +6,16 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from conman.git.adapter import ChangeRefused, ConflictKind, GitError, RefUpdate, Signature
+from conman.git.adapter import ChangeRefused, ConflictKind, EntryType, GitError, RefUpdate, Signature
 
 MODE_FILE = 0o100644
 MODE_EXECUTABLE = 0o100755
 MODE_SYMLINK = 0o120000
 MODE_SUBMODULE = 0o160000
 MODE_TREE = 0o040000
+
+PRIVATE_PREFIX = ".conman-"
+"""Folders of the storage root with this prefix are an adapter's own: half-made and removed repositories."""
 
 MAX_PATH_BYTES = 4096
 """Linux's PATH_MAX: a longer path can't be checked out."""
@@ -51,6 +54,15 @@ def is_dot_git(name: str) -> bool:
         if stem in (".git", "git~1"):
             return True
     return False
+
+
+def checked_repo(operation: str, repo: str) -> str:
+    """`repo` itself; raises `GitError` when it is not a plain path below the storage root."""
+    names = repo.split("/")
+    plain = all(name not in ("", ".", "..") and not name.startswith(PRIVATE_PREFIX) for name in names)
+    if not plain or "\0" in repo or "\\" in repo or not _is_utf8(repo):
+        raise GitError(operation, f"{repo!r} is not a path below the storage root", safe_to_repeat=False)
+    return repo
 
 
 def path_problem(path: str) -> str | None:
@@ -179,6 +191,15 @@ def conflict_kind(base: int | None, ours: int | None, theirs: int | None, *, fol
     if base is not None and theirs is not None:
         return ConflictKind.DELETE_MODIFY
     return ConflictKind.RENAME
+
+
+def entry_type(mode: int) -> EntryType:
+    """What a tree's entry of this mode is."""
+    if mode == MODE_TREE:
+        return EntryType.TREE
+    if mode == MODE_SYMLINK:
+        return EntryType.SYMLINK
+    return EntryType.SUBMODULE if mode == MODE_SUBMODULE else EntryType.BLOB
 
 
 def shown(name: bytes) -> str:

@@ -10,10 +10,9 @@ from pygit2.enums import SortMode
 
 from conman.git.adapter import Commit, EntryType, FileContent, ObjectMissing, Signature, TreeEntry
 from conman.git.checks import (
-    MODE_SUBMODULE,
-    MODE_SYMLINK,
     MODE_TREE,
     checked_folder,
+    entry_type,
     shown,
     trailers,
 )
@@ -131,15 +130,6 @@ def find_object(tree: pygit2.Tree, names: list[str]) -> pygit2.Object | None:
         except KeyError:
             return None
     return found
-
-
-def entry_type(mode: int) -> EntryType:
-    """What an entry of this mode is."""
-    if mode == MODE_TREE:
-        return EntryType.TREE
-    if mode == MODE_SYMLINK:
-        return EntryType.SYMLINK
-    return EntryType.SUBMODULE if mode == MODE_SUBMODULE else EntryType.BLOB
 
 
 def _entry(repository: pygit2.Repository, path: str, item: pygit2.Object) -> TreeEntry:

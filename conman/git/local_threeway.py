@@ -80,8 +80,9 @@ def finished(
 ) -> TrialMerge:
     """The outcome of a plain merge whose result is `index`, with moves followed."""
     merging = _Merge(repository, index, base, ours, theirs)
-    merging.follow_moves()
     merging.refuse_differing_modes()
+    merging.refuse_files_in_the_place_of_folders()
+    merging.follow_moves()
     if merging.conflicts:
         return TrialMerge(None, tuple(merging.conflicts[path] for path in sorted(merging.conflicts)))
     return TrialMerge(str(_write(repository, index, ours)))
@@ -122,11 +123,25 @@ class _Merge:
 
     def refuse_differing_modes(self) -> None:
         """A file that both sides added with different modes conflicts, as in git; libgit2 picks a mode."""
-        moved = {*self._ours.moves.values()} & {*self._theirs.moves.values()}
-        for path in (self._ours.added & self._theirs.added) - moved:
+        for path in self._ours.added & self._theirs.added:
             ours, theirs = self._ours.now[path], self._theirs.now[path]
             if path not in self.conflicts and ours is not None and theirs is not None and ours.mode != theirs.mode:
                 self.conflicts[path] = _Versions(None, ours, theirs).conflict(path, ConflictKind.ADD_ADD)
+
+    def refuse_files_in_the_place_of_folders(self) -> None:
+        """A file where the result, or a conflict, needs a folder. libgit2 sees some of them; its result then holds both."""
+        needed: set[bytes] = set()
+        for path in self._ours.now.keys() | self._theirs.now.keys() | self.conflicts.keys():
+            if b"/" in path and os.fsdecode(path) in self._index:
+                names = path.split(b"/")
+                needed.update(b"/".join(names[:length]) for length in range(1, len(names)))
+        for path in needed:
+            if path not in self.conflicts and os.fsdecode(path) in self._index:
+                self.conflicts[path] = self._versions(path).conflict(path, ConflictKind.TYPE)
+
+    def _versions(self, path: bytes) -> _Versions:
+        ours, theirs = self._trees
+        return _Versions(*(_file(find_object(tree, _names(path))) for tree in (self._base, ours, theirs)))
 
     def _moved_by_one(self, source: bytes, target: bytes, base: _File, *, mover: _Side, other: _Side) -> None:
         moved = mover.now[target]
@@ -166,10 +181,10 @@ class _Merge:
         return _Versions(base, moved, other) if mover is self._ours else _Versions(base, other, moved)
 
     def _settle(self, conflict: bytes, path: bytes, merged: _File) -> None:
-        if self.conflicts.pop(conflict, None) is not None:
-            present = self._index.conflicts
-            if present is not None:
-                del present[os.fsdecode(conflict)]
+        self.conflicts.pop(conflict, None)
+        staged = self._index.conflicts
+        if staged is not None and os.fsdecode(conflict) in staged:
+            del staged[os.fsdecode(conflict)]
         self._index.add(pygit2.IndexEntry(os.fsdecode(path), merged.id, FileMode(merged.mode)))
 
     def _merge_file(self, versions: _Versions) -> _File | None:
@@ -208,7 +223,9 @@ def _compare(base: pygit2.Tree, tree: pygit2.Tree) -> _Side:
         same_type = int(delta.old_file.mode) & _TYPE_BITS == int(delta.new_file.mode) & _TYPE_BITS
         # All empty files are alike, so they say nothing about where a file went.
         if delta.status == DeltaStatus.RENAMED and same_type and str(delta.old_file.id) != _EMPTY_BLOB:
-            side.moves[delta.old_file.raw_path] = delta.new_file.raw_path
+            source, target = delta.old_file.raw_path, delta.new_file.raw_path
+            if source in side.now and side.now[source] is None and target in side.added:
+                side.moves[source] = target
     return side
 
 
