@@ -2,14 +2,19 @@
 
 Rules that every adapter keeps (one contract suite holds them):
 
-- `repo` is a path relative to the storage root. A ref is a full name (`refs/heads/main`); a sha is 40 hex digits.
+- `repo` is a path relative to the storage root; one that leaves the root is refused with `GitError`.
+- A ref is a full name (`refs/heads/main`); a sha is 40 hex digits. Where a commit is asked for, a full ref name does too:
+  good for a look, but a caller that decides on what it reads passes shas.
 - Nothing that makes a commit leaves it dangling: each takes a `RefUpdate` target (`ref`, `expected_old`) and moves that ref
   to the new commit by compare-and-swap, or raises `StaleRef` and moves nothing.
 - Commits are a function of their inputs: author, committer and time are given, so that a repeat of the same call makes the
   same sha. A repeat whose ref already points at that sha succeeds.
 - Paths are given as `/`-separated UTF-8 text, already checked by `conman.domain.paths`; an adapter still refuses what would
   leave the tree or touch `.git`.
-- Symlinks and submodules are kept as they are, never followed.
+- Symlinks and submodules are kept as they are, never followed. A write over a symlink replaces its target; a submodule can't
+  be written, moved or deleted.
+- A name or a text in a repository that is not UTF-8 is shown with replacement characters; commits, merges and exports keep
+  its bytes.
 """
 
 from __future__ import annotations
@@ -221,7 +226,11 @@ class ConflictKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A path that does not merge, with the three versions' blob ids (None where a side has none)."""
+    """A path that does not merge, with the three versions' blob ids (None where a side has none).
+
+    A file that one side moved and the other changed in lines that clash is reported at both paths, with kind `rename`: where it
+    was, and where it went; there with the moved and the changed version side by side.
+    """
 
     path: str
     kind: ConflictKind
@@ -232,7 +241,7 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class TrialMerge:
-    """A merge that was only tried: `tree_id` when it is clean, else the conflicts, sorted by path."""
+    """A merge that was only tried: `tree_id` when it is clean, else the conflicts, sorted by path (bytes)."""
 
     tree_id: str | None
     conflicts: tuple[Conflict, ...] = field(default=())
@@ -276,11 +285,15 @@ class GitAdapter(Protocol):
         ...
 
     async def list_refs(self, repo: str, prefix: str) -> dict[str, str]:
-        """Full ref name → sha for all refs that start with `prefix`, sorted by name."""
+        """Full ref name → sha that it holds (tags are not peeled) for all refs that start with `prefix`, sorted by name."""
         ...
 
     async def update_refs(self, repo: str, updates: Sequence[RefUpdate]) -> None:
-        """Move all refs or none. A ref that already has its `new` value fails too unless `old` equals it. Raises `StaleRef`."""
+        """Move all refs or none. A ref that already has its `new` value fails too unless `old` equals it.
+
+        Raises `StaleRef`; `ObjectMissing` for a `new` that does not exist; `GitError` for a malformed name, a ref named twice
+        and a ref that would be the folder of another.
+        """
         ...
 
     async def commit(self, repo: str, sha: str) -> Commit:
@@ -308,7 +321,7 @@ class GitAdapter(Protocol):
         ...
 
     async def list_tree(self, repo: str, commit: str, path: str = "", *, recursive: bool = False) -> list[TreeEntry]:
-        """Entries below `path`, sorted by path (bytes). Recursive lists leaves only. Raises `ObjectMissing` for no such folder."""
+        """Entries below a folder, sorted by path (bytes); recursive: leaves only. Raises `ObjectMissing` for no such folder."""
         ...
 
     async def entry(self, repo: str, commit: str, path: str) -> TreeEntry | None:
@@ -374,7 +387,10 @@ class GitAdapter(Protocol):
         ...
 
     async def trial_merge(self, repo: str, ours: str, theirs: str) -> TrialMerge:
-        """Merge two commits in memory; nothing is written that a ref reaches."""
+        """Merge two commits in memory; nothing is written that a ref reaches.
+
+        Files that one side moved are followed, so that the other side's change lands where the file went.
+        """
         ...
 
     async def merge(
@@ -397,10 +413,11 @@ class GitAdapter(Protocol):
     async def rebase(
         self, repo: str, *, ref: str, expected_old: str | None, head: str, onto: str, committer: Signature
     ) -> CommitOutcome:
-        """Replay the commits of `head` that `onto` lacks , oldest first, on `onto`.
+        """Replay the commits of `head` that `onto` lacks, oldest first, on `onto`.
 
         Commits that become empty are dropped. A range that holds a merge commit can't be rebased: the outcome has `sha` None and
-        no conflicts, and the caller merges instead. Conflicts are those of the first commit that does not apply.
+        no conflicts, and the caller merges instead. Conflicts are those of the first commit that does not apply. A commit that
+        sits on `onto` already is kept as it is, and one that was empty from the start is replayed.
         """
         ...
 
@@ -416,11 +433,11 @@ class GitAdapter(Protocol):
         author: Signature,
         message: str,
     ) -> CommitOutcome:
-        """Commit on top of `onto` the inverse of the difference `base`→`head`; paths changed again since are conflicts."""
+        """Commit on top of `onto` the inverse of the difference `base`→`head`; what clashes with later changes conflicts."""
         ...
 
     async def export(self, repo: str, commit: str, destination: Path) -> int:
-        """Write the commit's files below the empty folder `destination` (symlinks as links, submodules as empty folders).
+        """Write the commit's files below `destination`, empty or not there yet (symlinks as links, submodules as empty folders).
 
         Returns the number of files. Nothing is ever written outside `destination`.
         """
