@@ -125,7 +125,7 @@ class TreeEdit:
     def _move(self, change: MoveFile) -> None:
         source = self._file(change.path, change.expected_blob_id)
         self._put(change.path, None)
-        if self._look(change.to) is not None:
+        if change.to == change.path or self._look(change.to) is not None:
             raise ChangeRefused(self._operation, change.to, "exists already")
         blob = source.id if change.data is None else self._repository.create_blob(change.data)
         self._put(change.to, _Leaf(source.mode, blob))

@@ -45,7 +45,7 @@ class _Edit:
     def move(self, change: MoveFile) -> None:
         source = self.take(change.path, change.expected_blob_id)
         to = checked_path(self._operation, change.to).encode()
-        if to in self.files or self._is_folder(change.to):
+        if change.to == change.path or to in self.files or self._is_folder(change.to):
             raise ChangeRefused(self._operation, change.to, "exists already")
         data = self._store.blob(source.sha) if change.data is None else change.data
         self._put(change.to, source.mode, data)

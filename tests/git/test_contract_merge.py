@@ -1,0 +1,448 @@
+"""The port's rules for merges, rebases and reverts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from git_harness import ANN, BOB, EXECUTABLE, FILE, MAIN, MISSING, SUBMODULE, SYMLINK, Repo, blob_id
+
+from conman.git.adapter import (
+    CommitOutcome,
+    Conflict,
+    ConflictKind,
+    MoveFile,
+    ObjectMissing,
+    StaleRef,
+    WriteFile,
+)
+
+LINES = b"".join(b"line %d\n" % number for number in range(20))
+TOP = LINES.replace(b"line 1\n", b"top\n")
+BOTTOM = LINES.replace(b"line 18\n", b"bottom\n")
+BOTH = TOP.replace(b"line 18\n", b"bottom\n")
+OTHER_TOP = LINES.replace(b"line 1\n", b"other\n")
+
+Files = Mapping[str, tuple[int, bytes]]
+CONTENT, ADD_ADD, RENAME, TYPE = ConflictKind.CONTENT, ConflictKind.ADD_ADD, ConflictKind.RENAME, ConflictKind.TYPE
+MODIFY_DELETE, DELETE_MODIFY = ConflictKind.MODIFY_DELETE, ConflictKind.DELETE_MODIFY
+
+
+def file(data: bytes) -> tuple[int, bytes]:
+    return (FILE, data)
+
+
+def three(repo: Repo, base: Files, ours: Files, theirs: Files) -> tuple[str, str]:
+    """Two commits on a common base."""
+    start = repo.plant(base)
+    return repo.plant(ours, (start,)), repo.plant(theirs, (start,))
+
+
+def swapped(conflict: Conflict) -> Conflict:
+    """The same conflict seen from the other side."""
+    kinds = {MODIFY_DELETE: DELETE_MODIFY, DELETE_MODIFY: MODIFY_DELETE}
+    kind = kinds.get(conflict.kind, conflict.kind)
+    return Conflict(conflict.path, kind, conflict.base_blob, conflict.theirs_blob, conflict.ours_blob)
+
+
+CLEAN: dict[str, tuple[Files, Files, Files, Files]] = {
+    "nothing changed": ({"a": file(b"1")}, {"a": file(b"1")}, {"a": file(b"1")}, {"a": file(b"1")}),
+    "different files": (
+        {"a": file(b"1"), "b": file(b"1")},
+        {"a": file(b"2"), "b": file(b"1")},
+        {"a": file(b"1"), "b": file(b"2")},
+        {"a": file(b"2"), "b": file(b"2")},
+    ),
+    "different ends of a file": ({"a": file(LINES)}, {"a": file(TOP)}, {"a": file(BOTTOM)}, {"a": file(BOTH)}),
+    "the same change": ({"a": file(LINES)}, {"a": file(TOP)}, {"a": file(TOP)}, {"a": file(TOP)}),
+    "line ends are content": (
+        {"a": file(LINES.replace(b"\n", b"\r\n"))},
+        {"a": file(TOP.replace(b"\n", b"\r\n"))},
+        {"a": file(BOTTOM.replace(b"\n", b"\r\n"))},
+        {"a": file(BOTH.replace(b"\n", b"\r\n"))},
+    ),
+    "text that is not UTF-8": (
+        {"a": file(b"\xe4\n" + LINES)},
+        {"a": file(b"\xe4\n" + TOP)},
+        {"a": file(b"\xe4\n" + BOTTOM)},
+        {"a": file(b"\xe4\n" + BOTH)},
+    ),
+    "both add the same": ({}, {"a": file(b"1")}, {"a": file(b"1")}, {"a": file(b"1")}),
+    "both delete": ({"a": file(b"1"), "b": file(b"")}, {"b": file(b"")}, {"b": file(b"")}, {"b": file(b"")}),
+    "one deletes": ({"a": file(b"1"), "b": file(b"")}, {"b": file(b"")}, {"a": file(b"1"), "b": file(b"")}, {"b": file(b"")}),
+    "a mode and a content": (
+        {"a": file(LINES)},
+        {"a": (EXECUTABLE, LINES)},
+        {"a": file(TOP)},
+        {"a": (EXECUTABLE, TOP)},
+    ),
+    "one empties": ({"a": file(LINES)}, {"a": file(b"")}, {"a": file(LINES)}, {"a": file(b"")}),
+    "one changes a binary": ({"a": file(b"\0a")}, {"a": file(b"\0b")}, {"a": file(b"\0a")}, {"a": file(b"\0b")}),
+    "one moves, the other changes": ({"a": file(LINES)}, {"b": file(LINES)}, {"a": file(TOP)}, {"b": file(TOP)}),
+    "one moves and changes, the other changes": ({"a": file(LINES)}, {"b": file(TOP)}, {"a": file(BOTTOM)}, {"b": file(BOTH)}),
+    "one moves, the other makes it executable": (
+        {"a": file(LINES)},
+        {"d/b": file(LINES)},
+        {"a": (EXECUTABLE, TOP)},
+        {"d/b": (EXECUTABLE, TOP)},
+    ),
+    "both move to the same path and change": (
+        {"a": file(LINES)},
+        {"b": file(TOP)},
+        {"b": file(BOTTOM)},
+        {"b": file(BOTH)},
+    ),
+    "a folder becomes a file": ({"d/x": file(b"1")}, {"d": file(b"2")}, {"d/x": file(b"1")}, {"d": file(b"2")}),
+    "links and submodules": (
+        {"l": (SYMLINK, b"a"), "m": (SUBMODULE, MISSING.encode())},
+        {"l": (SYMLINK, b"b"), "m": (SUBMODULE, MISSING.encode())},
+        {"l": (SYMLINK, b"a"), "m": (SUBMODULE, MISSING[::-1].encode())},
+        {"l": (SYMLINK, b"b"), "m": (SUBMODULE, MISSING[::-1].encode())},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CLEAN)
+@pytest.mark.parametrize("turned", [False, True], ids=["", "turned"])
+async def test_changes_that_do_not_touch_merge(repo: Repo, case: str, turned: bool) -> None:
+    base, ours, theirs, expected = CLEAN[case]
+    one, two = three(repo, base, *((theirs, ours) if turned else (ours, theirs)))
+    tried = await repo.git.trial_merge(repo.name, one, two)
+    assert tried.conflicts == ()
+    assert tried.clean
+    assert tried.tree_id == (await repo.git.commit(repo.name, repo.plant(expected))).tree_id
+    assert await repo.git.resolve(repo.name, MAIN) is None
+
+
+def expect(path: str, kind: ConflictKind, base: bytes | None, ours: bytes | None, theirs: bytes | None) -> Conflict:
+    return Conflict(path, kind, *(None if data is None else blob_id(data) for data in (base, ours, theirs)))
+
+
+CONFLICTS: dict[str, tuple[Files, Files, Files, list[Conflict]]] = {
+    "the same line": (
+        {"a": file(LINES)},
+        {"a": file(TOP)},
+        {"a": file(OTHER_TOP)},
+        [expect("a", CONTENT, LINES, TOP, OTHER_TOP)],
+    ),
+    "touching lines": (
+        {"a": file(b"1\n2\n3\n4\n")},
+        {"a": file(b"1\nx\n3\n4\n")},
+        {"a": file(b"1\n2\ny\n4\n")},
+        [expect("a", CONTENT, b"1\n2\n3\n4\n", b"1\nx\n3\n4\n", b"1\n2\ny\n4\n")],
+    ),
+    "a binary": ({"a": file(b"\0a")}, {"a": file(b"\0b")}, {"a": file(b"\0c")}, [expect("a", CONTENT, b"\0a", b"\0b", b"\0c")]),
+    "both add": ({}, {"a": file(b"1\n")}, {"a": file(b"2\n")}, [expect("a", ADD_ADD, None, b"1\n", b"2\n")]),
+    "both add with other modes": (
+        {},
+        {"a": file(b"1")},
+        {"a": (EXECUTABLE, b"1")},
+        [expect("a", ADD_ADD, None, b"1", b"1")],
+    ),
+    "one changes, one deletes": ({"a": file(b"1")}, {"a": file(b"2")}, {}, [expect("a", MODIFY_DELETE, b"1", b"2", None)]),
+    "a link and a file": (
+        {"a": file(b"1")},
+        {"a": (SYMLINK, b"x")},
+        {"a": file(b"2")},
+        [expect("a", TYPE, b"1", b"x", b"2")],
+    ),
+    "two links": (
+        {"a": (SYMLINK, b"x")},
+        {"a": (SYMLINK, b"y")},
+        {"a": (SYMLINK, b"z")},
+        [expect("a", CONTENT, b"x", b"y", b"z")],
+    ),
+    "two submodules": (
+        {"m": (SUBMODULE, b"1" * 40)},
+        {"m": (SUBMODULE, b"2" * 40)},
+        {"m": (SUBMODULE, b"3" * 40)},
+        [Conflict("m", CONTENT, "1" * 40, "2" * 40, "3" * 40)],
+    ),
+    "a file and a folder": ({}, {"d": file(b"1")}, {"d/x": file(b"2")}, [expect("d", TYPE, None, b"1", None)]),
+    "a file in the place of a folder that goes on": (
+        {"d/x": file(b"0")},
+        {"d": file(b"1")},
+        {"d/x": file(b"0"), "d/y": file(b"2")},
+        [expect("d", TYPE, None, b"1", None)],
+    ),
+    "a file in the place of a folder that both empty": (
+        {"d/x/w": file(b"0")},
+        {"d": file(b"1")},
+        {"d/y": file(b"2")},
+        [expect("d", TYPE, None, b"1", None)],
+    ),
+    "a file in the place of a folder with a change": (
+        {"d/x": file(b"0")},
+        {"d": file(b"1")},
+        {"d/x": file(b"2")},
+        [expect("d", TYPE, None, b"1", None), expect("d/x", DELETE_MODIFY, b"0", None, b"2")],
+    ),
+    "one moves a file onto a folder of the other": (
+        {"d/x": file(LINES)},
+        {"a": file(LINES)},
+        {"d/x": file(LINES), "a/q": file(b"2")},
+        [expect("a", TYPE, None, LINES, None)],
+    ),
+    "one moves and changes, the other changes the same line": (
+        {"a": file(LINES)},
+        {"b": file(TOP)},
+        {"a": file(OTHER_TOP)},
+        [expect("a", RENAME, LINES, None, OTHER_TOP), expect("b", RENAME, LINES, TOP, OTHER_TOP)],
+    ),
+    "one moves, the other deletes": ({"a": file(LINES)}, {"b": file(LINES)}, {}, [expect("b", RENAME, LINES, LINES, None)]),
+    "both move, to different paths": (
+        {"a": file(LINES)},
+        {"b": file(LINES)},
+        {"c": file(LINES)},
+        [expect("b", RENAME, LINES, LINES, None), expect("c", RENAME, LINES, None, LINES)],
+    ),
+    "both move to the same path and change the same line": (
+        {"a": file(LINES)},
+        {"b": file(TOP)},
+        {"b": file(OTHER_TOP)},
+        [expect("b", CONTENT, LINES, TOP, OTHER_TOP)],
+    ),
+    "one moves to where the other adds": (
+        {"a": file(LINES)},
+        {"b": file(LINES)},
+        {"a": file(LINES), "b": file(b"2\n")},
+        [expect("b", ADD_ADD, None, LINES, b"2\n")],
+    ),
+    "one changes and moves a link": (
+        {"a": (SYMLINK, b"x")},
+        {"b": (SYMLINK, b"x")},
+        {"a": (SYMLINK, b"y")},
+        [expect("a", DELETE_MODIFY, b"x", None, b"y")],
+    ),
+    "several, sorted by bytes": (
+        {"b": file(b"1"), "a/x": file(b"1"), "a.x": file(b"1"), "c": file(b"1")},
+        {"b": file(b"2"), "a/x": file(b"2"), "a.x": file(b"2"), "c": file(b"2")},
+        {"b": file(b"3"), "a/x": file(b"3"), "a.x": file(b"3"), "c": file(b"1")},
+        [expect(path, CONTENT, b"1", b"2", b"3") for path in ("a.x", "a/x", "b")],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONFLICTS)
+@pytest.mark.parametrize("turned", [False, True], ids=["", "turned"])
+async def test_changes_that_clash_are_reported_by_path_and_move_nothing(repo: Repo, case: str, turned: bool) -> None:
+    base, ours, theirs, expected = CONFLICTS[case]
+    if turned:
+        ours, theirs, expected = theirs, ours, [swapped(conflict) for conflict in expected]
+    one, two = three(repo, base, ours, theirs)
+    tried = await repo.git.trial_merge(repo.name, one, two)
+    assert list(tried.conflicts) == expected
+    assert tried.tree_id is None
+    assert not tried.clean
+    made = await repo.git.merge(repo.name, ref=MAIN, expected_old=None, ours=one, theirs=two, author=ANN, message="m")
+    assert made == CommitOutcome(None, tried.conflicts)
+    assert not made.clean
+    assert await repo.git.resolve(repo.name, MAIN) is None
+
+
+async def test_a_merge_is_a_commit_of_two_parents_even_where_one_could_fast_forward(repo: Repo) -> None:
+    one = await repo.commit({"a": b"1"}, ref=MAIN)
+    two = await repo.commit({"b": b"2"}, one)
+
+    async def merge() -> CommitOutcome:
+        return await repo.git.merge(
+            repo.name, ref=MAIN, expected_old=one, ours=one, theirs=two, author=BOB, message="Merge\n\nKey: v\n"
+        )
+
+    made = await merge()
+    assert made.sha is not None
+    assert made.clean
+    commit = await repo.git.commit(repo.name, made.sha)
+    assert commit.parents == (one, two)
+    assert commit.author == commit.committer == BOB
+    assert commit.message == "Merge\n\nKey: v\n"
+    assert await repo.git.resolve(repo.name, MAIN) == made.sha
+    assert await merge() == made
+
+
+async def test_a_merge_of_what_is_contained_makes_no_commit(repo: Repo) -> None:
+    one = await repo.commit({"a": b"1"})
+    two = await repo.commit({"b": b"2"}, one)
+    for theirs in (one, two):
+        made = await repo.git.merge(
+            repo.name, ref=f"refs/heads/{theirs}", expected_old=None, ours=two, theirs=theirs, author=ANN, message="m"
+        )
+        assert made == CommitOutcome(two)
+        assert await repo.git.resolve(repo.name, f"refs/heads/{theirs}") == two
+
+
+async def test_unrelated_histories_merge_like_additions(repo: Repo) -> None:
+    one, two = await repo.commit({"a": b"1", "same": b""}), await repo.commit({"b": b"2", "same": b""})
+    three_ = await repo.commit({"a": b"3"})
+    made = await repo.git.merge(repo.name, ref=MAIN, expected_old=None, ours=one, theirs=two, author=ANN, message="m")
+    assert made.sha is not None
+    assert await repo.files(made.sha) == {"a": b"1", "b": b"2", "same": b""}
+    assert (await repo.git.trial_merge(repo.name, one, three_)).conflicts == (expect("a", ADD_ADD, None, b"1", b"3"),)
+
+
+async def test_a_crossed_history_merges_from_both_bases(repo: Repo) -> None:
+    base = await repo.commit({"f": LINES})
+    left, right = await repo.commit({"f": TOP}, base), await repo.commit({"f": BOTTOM}, base)
+    crossed: list[str] = []
+    for number, (ours, theirs) in enumerate([(left, right), (right, left)]):
+        made = await repo.git.merge(
+            repo.name, ref=f"refs/heads/c{number}", expected_old=None, ours=ours, theirs=theirs, author=ANN, message="m"
+        )
+        assert made.sha is not None
+        crossed.append(made.sha)
+    assert await repo.git.merge_base(repo.name, *crossed) in (left, right)
+    changed = BOTH.replace(b"line 9\n", b"nine\n")
+    one = await repo.commit({"f": changed}, crossed[0])
+    two = await repo.commit({"f": BOTH.replace(b"top\n", b"TOP\n")}, crossed[1])
+    tried = await repo.git.trial_merge(repo.name, one, two)
+    assert tried.tree_id is not None
+    expected = repo.plant({"f": file(changed.replace(b"top\n", b"TOP\n"))})
+    assert tried.tree_id == (await repo.git.commit(repo.name, expected)).tree_id
+
+
+@pytest.mark.parametrize("operation", ["merge", "rebase", "revert"])
+async def test_a_ref_that_moved_is_left_alone(repo: Repo, operation: str) -> None:
+    base = await repo.commit({"a": b"1"})
+    one = await repo.commit({"b": b"1"}, base)
+    two = await repo.commit({"c": b"1"}, base)
+    other = await repo.commit({"z": b""}, ref=MAIN)
+    target = {"ref": MAIN, "expected_old": base}
+    calls = {
+        "merge": lambda: repo.git.merge(repo.name, **target, ours=one, theirs=two, author=ANN, message="m"),
+        "rebase": lambda: repo.git.rebase(repo.name, **target, head=one, onto=two, committer=ANN),
+        "revert": lambda: repo.git.revert(repo.name, **target, onto=one, base=base, head=one, author=ANN, message="m"),
+    }
+    with pytest.raises(StaleRef):
+        await calls[operation]()
+    assert await repo.git.resolve(repo.name, MAIN) == other
+
+
+async def rebase(repo: Repo, head: str, onto: str) -> CommitOutcome:
+    ref = "refs/heads/rebased"
+    old = await repo.git.resolve(repo.name, ref)
+    return await repo.git.rebase(repo.name, ref=ref, expected_old=old, head=head, onto=onto, committer=BOB)
+
+
+async def test_a_rebase_replays_the_missing_commits_in_order(repo: Repo) -> None:
+    base = await repo.commit({"f": LINES, "g": b"0"})
+    first = await repo.commit({"f": TOP}, base, message="first\n\nKey: 1\n")
+    second = await repo.commit([MoveFile("g", "h")], first, message="second")
+    onto = await repo.commit({"f": BOTTOM}, base)
+    made = await rebase(repo, second, onto)
+    assert made.sha is not None
+    assert await repo.files(made.sha) == {"f": BOTH, "h": b"0"}
+    log = await repo.git.log(repo.name, made.sha, exclude=onto)
+    originals = [await repo.git.commit(repo.name, sha) for sha in (second, first)]
+    assert [(commit.message, commit.author) for commit in log] == [(commit.message, commit.author) for commit in originals]
+    assert {commit.committer for commit in log} == {BOB}
+    assert log[-1].parents == (onto,)
+    assert await repo.git.resolve(repo.name, "refs/heads/rebased") == made.sha
+    assert await rebase(repo, second, onto) == made
+
+
+async def test_a_rebase_onto_an_ancestor_keeps_the_commits(repo: Repo) -> None:
+    base = await repo.commit({"a": b"1"})
+    head = await repo.commit({"a": b"2"}, await repo.commit({"b": b""}, base))
+    assert await rebase(repo, head, base) == CommitOutcome(head)
+
+
+async def test_a_rebase_of_what_is_contained_gives_the_new_base(repo: Repo) -> None:
+    base = await repo.commit({"a": b"1"})
+    onto = await repo.commit({"a": b"2"}, base)
+    assert await rebase(repo, base, onto) == CommitOutcome(onto)
+    assert await rebase(repo, onto, onto) == CommitOutcome(onto)
+
+
+async def test_a_rebase_drops_commits_that_become_empty_and_keeps_those_that_were(repo: Repo) -> None:
+    base = await repo.commit({"a": b"1", "b": b"1"})
+    same = await repo.commit({"a": b"2"}, base, message="same")
+    empty = await repo.commit([], same, message="empty")
+    head = await repo.commit({"b": b"2"}, empty, message="other")
+    onto = await repo.commit({"a": b"2"}, base)
+    made = await rebase(repo, head, onto)
+    assert made.sha is not None
+    assert [commit.message for commit in await repo.git.log(repo.name, made.sha, exclude=onto)] == ["other", "empty"]
+
+
+async def test_a_rebase_reports_the_first_commit_that_does_not_apply(repo: Repo) -> None:
+    base = await repo.commit({"a": LINES, "b": b"1"})
+    first = await repo.commit({"a": TOP}, base)
+    second = await repo.commit({"b": b"2"}, first)
+    onto = await repo.commit({"a": OTHER_TOP, "b": b"3"}, base)
+    assert await rebase(repo, second, onto) == CommitOutcome(None, (expect("a", CONTENT, LINES, OTHER_TOP, TOP),))
+    assert await repo.git.resolve(repo.name, "refs/heads/rebased") is None
+
+
+async def test_a_range_with_a_merge_is_not_rebased(repo: Repo) -> None:
+    base = await repo.commit({"a": b"1"})
+    one, two, onto = [await repo.commit({name: b""}, base) for name in ("one", "two", "onto")]
+    merged = await repo.git.merge(repo.name, ref=MAIN, expected_old=None, ours=one, theirs=two, author=ANN, message="m")
+    assert merged.sha is not None
+    assert await rebase(repo, merged.sha, onto) == CommitOutcome(None)
+    assert await repo.git.resolve(repo.name, "refs/heads/rebased") is None
+
+
+async def test_an_unrelated_history_is_rebased_from_its_root(repo: Repo) -> None:
+    head = await repo.commit({"b": b"2"}, await repo.commit({"a": b"1"}))
+    onto = await repo.commit({"z": b""})
+    made = await rebase(repo, head, onto)
+    assert made.sha is not None
+    assert await repo.files(made.sha) == {"a": b"1", "b": b"2", "z": b""}
+
+
+async def revert(repo: Repo, onto: str, base: str, head: str) -> CommitOutcome:
+    return await repo.git.revert(
+        repo.name, ref="refs/heads/reverted", expected_old=None, onto=onto, base=base, head=head, author=BOB, message="r\n"
+    )
+
+
+async def test_a_revert_takes_back_the_difference_and_keeps_what_came_after(repo: Repo) -> None:
+    base = await repo.commit({"f": LINES, "gone": b"1", "moved": LINES + b"x\n"})
+    middle = await repo.commit([WriteFile("f", TOP), WriteFile("new", b"2"), MoveFile("moved", "there")], base)
+    head = await repo.commit({"gone": None}, middle)
+    later = await repo.commit({"f": BOTH, "later": b"3"}, head)
+    made = await revert(repo, later, base, head)
+    assert made.sha is not None
+    assert await repo.files(made.sha) == {"f": BOTTOM, "gone": b"1", "later": b"3", "moved": LINES + b"x\n"}
+    commit = await repo.git.commit(repo.name, made.sha)
+    assert (commit.parents, commit.author, commit.message) == ((later,), BOB, "r\n")
+    assert await revert(repo, later, base, head) == made
+
+
+async def test_a_revert_of_what_changed_again_conflicts(repo: Repo) -> None:
+    base = await repo.commit({"f": LINES, "new": b"0"})
+    head = await repo.commit({"f": TOP, "new": b"1"}, base)
+    later = await repo.commit({"f": OTHER_TOP, "new": None}, head)
+    made = await revert(repo, later, base, head)
+    assert made.sha is None
+    assert made.conflicts == (
+        expect("f", CONTENT, TOP, OTHER_TOP, LINES),
+        expect("new", DELETE_MODIFY, b"1", None, b"0"),
+    )
+    assert await repo.git.resolve(repo.name, "refs/heads/reverted") is None
+
+
+async def test_a_revert_of_a_revert_brings_the_change_back(repo: Repo) -> None:
+    base = await repo.commit({"f": LINES})
+    head = await repo.commit({"f": TOP, "g": b""}, base)
+    first = await revert(repo, head, base, head)
+    assert first.sha is not None
+    again = await repo.git.revert(
+        repo.name, ref=MAIN, expected_old=None, onto=first.sha, base=head, head=first.sha, author=ANN, message="m"
+    )
+    assert again.sha is not None
+    assert await repo.files(again.sha) == await repo.files(head)
+
+
+async def test_what_does_not_exist_can_not_be_merged(repo: Repo) -> None:
+    one = await repo.commit({"a": b"1"})
+    target = {"ref": MAIN, "expected_old": None}
+    for call in (
+        repo.git.merge(repo.name, **target, ours=one, theirs=MISSING, author=ANN, message="m"),
+        repo.git.merge(repo.name, **target, ours=MISSING, theirs=one, author=ANN, message="m"),
+        repo.git.rebase(repo.name, **target, head=one, onto=MISSING, committer=ANN),
+        repo.git.rebase(repo.name, **target, head=MISSING, onto=one, committer=ANN),
+        repo.git.revert(repo.name, **target, onto=one, base=MISSING, head=one, author=ANN, message="m"),
+    ):
+        with pytest.raises(ObjectMissing):
+            await call
