@@ -34,6 +34,11 @@ class DataLock:
         self._path = data / "run" / "stack.lock"
         self._descriptor: int | None = None
 
+    @property
+    def held(self) -> bool:
+        """Whether this very object has the lock."""
+        return self._descriptor is not None
+
     def acquire(self) -> None:
         """Take it. Raises `EmbeddedError` if another process has it, naming that."""
         self._path.parent.mkdir(parents=True, exist_ok=True)

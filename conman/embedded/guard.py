@@ -21,6 +21,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _WATCH_SECONDS = 0.2
+_NOT_FOUND = 127
 
 
 def command(argv: Sequence[str], *, parent: int | None = None) -> list[str]:
@@ -51,7 +52,11 @@ def main(arguments: list[str]) -> int:
     parent, argv = int(arguments[0]), arguments[1:]
     if sys.platform == "linux" and os.environ.get("CONMAN_GUARD") != "watch":
         _die_with_parent(parent)
-        os.execvp(argv[0], argv)
+        try:
+            os.execvp(argv[0], argv)
+        except OSError as error:
+            print(f"{argv[0]} can't be run: {error.strerror}", file=sys.stderr)
+            return _NOT_FOUND
     return _stay_and_watch(parent, argv)
 
 

@@ -153,6 +153,11 @@ class ManagedProcess:
             await asyncio.wait([watcher])
         await self._end(at_once=at_once)
 
+    def kill(self) -> None:
+        """Kill the present life without waiting; a `stop` that waits goes on, else the watcher starts another."""
+        if self._running is not None and not self._running.ended.is_set():
+            self._running.process.kill()
+
     async def _live(self) -> None:
         """One start up to the first healthy answer."""
         spec = self.spec

@@ -78,13 +78,19 @@ class EmbeddedStack:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.stop()
 
-    async def start(self) -> None:
-        """Start both servers and wait until they answer. Raises `EmbeddedError`; then nothing of it is left running."""
+    def claim(self) -> None:
+        """Take the data folder; `start` does it too. Raises `EmbeddedError` if another process has it."""
+        if self._lock.held:
+            return
         try:
             self.data.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EmbeddedError(f"the data folder {self.data} can't be made: {error}") from error
         self._lock.acquire()
+
+    async def start(self) -> None:
+        """Start both servers and wait until they answer. Raises `EmbeddedError`; then nothing of it is left running."""
+        self.claim()
         try:
             remembered = self._remembered()
             await self._start_mongo(remembered)

@@ -36,7 +36,7 @@ RETENTION = timedelta(days=30)
 """How long the default namespace keeps finished workflows; the development server's own default is a day."""
 
 _CLI_PACKAGE = f"github.com/temporalio/cli/cmd/temporal@{CLI_VERSION}"
-_LINK_FLAGS = f"-s -w -X github.com/temporalio/cli/internal/temporalcli.Version={CLI_VERSION.removeprefix('v')}"
+_LINK_FLAGS = f"-s -w -X github.com/temporalio/cli/temporalcli.Version={CLI_VERSION.removeprefix('v')}"
 _FIRST_BYTE_SECONDS = 8.0
 _DOWNLOAD_SECONDS = 600.0
 _RPC_SECONDS = timedelta(seconds=2)
