@@ -77,7 +77,7 @@ def _tail(log: Path, limit: int = 600) -> str:
     """The last lines of a log that say something, as one line."""
     text = _ANSI.sub("", log.read_text(encoding="utf-8", errors="replace"))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    wrong = [line for line in lines if "rror" in line] or lines
+    wrong = [line for line in lines if "error" in line.lower()] or lines
     return " | ".join(wrong[-4:])[-limit:] or "it printed nothing"
 
 

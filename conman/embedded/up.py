@@ -228,10 +228,12 @@ async def run_up(
             progress(str(error))
             return 1
         finally:
-            if claimed:
-                withdraw(data, ready_file)
-            await up.stop()
-            hurry.cancel()
+            try:
+                if claimed:
+                    withdraw(data, ready_file)
+            finally:
+                await up.stop()
+                hurry.cancel()
 
 
 async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T | None:
