@@ -35,9 +35,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """The effective configuration of one process."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="CONMAN_", env_file=".env", env_file_encoding="utf-8", extra="ignore"
-    )
+    model_config = SettingsConfigDict(env_prefix="CONMAN_", env_file=".env", env_file_encoding="utf-8", extra="ignore")
 
     data: Path = Field(
         default=Path("data"),
@@ -50,27 +48,19 @@ class Settings(BaseSettings):
     git_backend: GitBackend = Field(
         default=GitBackend.LOCAL, description="Git backend; `local` reads bare repositories from disk."
     )
-    git_threads: int = Field(
-        default=8, ge=1, le=128, description="Threads for blocking Git calls, per process."
-    )
+    git_threads: int = Field(default=8, ge=1, le=128, description="Threads for blocking Git calls, per process.")
 
     mongo_uri: str | None = Field(
         default=None,
         description="MongoDB connection URI. Unset: the embedded server of `conman up` (or a running `up` in --data).",
     )
-    mongo_database: str = Field(
-        default="conman", min_length=1, max_length=38, description="Name of the MongoDB database."
-    )
+    mongo_database: str = Field(default="conman", min_length=1, max_length=38, description="Name of the MongoDB database.")
 
     temporal_address: str | None = Field(
         default=None, description="Temporal frontend as host:port. Unset: the embedded server of `conman up`."
     )
-    temporal_namespace: str = Field(
-        default="default", min_length=1, description="Temporal namespace of every workflow."
-    )
-    temporal_ui_url: str | None = Field(
-        default=None, description="URL of Temporal's Web UI, for links. Unset: the embedded one."
-    )
+    temporal_namespace: str = Field(default="default", min_length=1, description="Temporal namespace of every workflow.")
+    temporal_ui_url: str | None = Field(default=None, description="URL of Temporal's Web UI, for links. Unset: the embedded one.")
     task_queue_prefix: str = Field(
         default="conman",
         pattern=r"^[A-Za-z0-9_-]{1,60}$",
@@ -85,23 +75,17 @@ class Settings(BaseSettings):
 
     secret: SecretStr | None = Field(
         default=None,
-        description="Key that signs sessions and tokens, at least 32 bytes. Unset: `conman up` makes one and keeps it in DATA/keys.",
+        description="Key that signs sessions and tokens, at least 32 bytes. Unset: `conman up` makes one in DATA/keys.",
     )
     session_hours: int = Field(default=24, ge=1, le=720, description="Life of a login session, hours.")
 
-    admin_email: str | None = Field(
-        default=None, description="Email of the platform admin made at first start."
-    )
-    admin_password: SecretStr | None = Field(
-        default=None, description="Password of the platform admin made at first start."
-    )
+    admin_email: str | None = Field(default=None, description="Email of the platform admin made at first start.")
+    admin_password: SecretStr | None = Field(default=None, description="Password of the platform admin made at first start.")
     app_creation: Annotated[str, Field(pattern="^(platform_admin|any_user)$")] = Field(
         default="platform_admin", description="Who may create apps: `platform_admin` or `any_user`."
     )
 
-    smtp_host: str | None = Field(
-        default=None, description="SMTP server. Unset: mails land as .eml files in DATA/outbox."
-    )
+    smtp_host: str | None = Field(default=None, description="SMTP server. Unset: mails land as .eml files in DATA/outbox.")
     smtp_port: int = Field(default=587, ge=1, le=65535, description="Port of the SMTP server.")
     smtp_username: str | None = Field(default=None, description="User name at the SMTP server.")
     smtp_password: SecretStr | None = Field(default=None, description="Password at the SMTP server.")
@@ -113,9 +97,7 @@ class Settings(BaseSettings):
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
         default="info", description="Least level that is logged."
     )
-    log_format: LogFormat = Field(
-        default=LogFormat.JSON, description="`json` (one object a line) or `console`."
-    )
+    log_format: LogFormat = Field(default=LogFormat.JSON, description="`json` (one object a line) or `console`.")
 
     rate_limit_auth: int = Field(default=10, ge=1, description="Auth requests per minute and IP address.")
     rate_limit_files: int = Field(default=300, ge=1, description="File reads and writes per minute and user.")

@@ -111,5 +111,3 @@ _REFUSALS = frozenset(code.value for code in ErrorCode) - {ErrorCode.OUTCOME_UNK
 
 def _not_after() -> str:
     return format_time(datetime.now(UTC) + PATIENCE)
-
-

@@ -20,6 +20,7 @@ from conman.domain.decision import Verdict
 from conman.domain.jobs import ReasonCode, end_state
 from conman.domain.messages import GateRun
 from conman.domain.profile import Profile, effective, env_file, environment_variables
+from conman.domain.times import format_time
 from conman.git.adapter import GitAdapter, GitError
 from conman.services.clock import now
 from conman.store import records
@@ -44,7 +45,7 @@ class LogWriter:
 
     async def write(self, line: OutputLine) -> None:
         """Take one line; it is kept within a third of a second."""
-        self.lines.append({"seq": line.seq, "at": line.at, "stream": line.stream, "text": line.text})
+        self.lines.append({"seq": line.seq, "at": format_time(line.at), "stream": line.stream.value, "text": line.text})
         if len(self.lines) >= FLUSH_LINES:
             await self.flush()
 
@@ -180,11 +181,12 @@ class GateActivities:
         }
 
     async def _verdict(self, run: GateRun, result: RunResult, folder: Path) -> Verdict:
-        reason = ReasonCode(result.reason.value)
+        reason = result.reason
         summary: dict[str, Any] = {
             "duration_ms": round(result.duration_seconds * 1000),
             "lines": result.lines,
             "output_truncated": result.output_truncated,
+            "message": result.message,
         }
         report = await asyncio.to_thread(_report, folder / "report.json")
         if report is not None:

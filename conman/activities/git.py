@@ -127,9 +127,7 @@ class GitActivities:
                 )
                 if outcome.sha is None:
                     conflicts = [conflict_record(conflict) for conflict in outcome.conflicts]
-                    return ComposeReply(
-                        base_sha=base, prefix_shas=prefixes, conflicted=member.changeset_id, conflicts=conflicts
-                    )
+                    return ComposeReply(base_sha=base, prefix_shas=prefixes, conflicted=member.changeset_id, conflicts=conflicts)
                 prefixes.append(outcome.sha)
         return ComposeReply(base_sha=base, prefix_shas=prefixes)
 
@@ -196,9 +194,7 @@ class GitActivities:
         await self.db["release_tags"].update_one(
             {"release_id": question.release_id}, {"$set": {"release_id": f"skipped:{question.release_id}:{question.tag}"}}
         )
-        return await self.reserve_tag(
-            TagRequest(app_id=question.app_id, release_id=question.release_id, at=question.at)
-        )
+        return await self.reserve_tag(TagRequest(app_id=question.app_id, release_id=question.release_id, at=question.at))
 
     @activity.defn
     async def move_refs(self, request: MoveRefs) -> MoveRefsReply:
@@ -225,4 +221,3 @@ class GitActivities:
             except StaleRef:
                 continue
         raise RuntimeError(f"the refs of {request.tag} keep moving")
-

@@ -1,0 +1,1 @@
+"""The HTTP front door: routers parse, a policy allows, a service or a workflow answers."""

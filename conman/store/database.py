@@ -59,7 +59,18 @@ INDEXES: tuple[Index, ...] = (
     Index("audit", ("app_id",), "listing by app"),
     *(
         Index(collection, ("outgoing.id",), "the sweep finds what a crash left undelivered", sparse=True)
-        for collection in ("apps", "workspaces", "changesets", "queues", "releases", "deployments", "users", "memberships")
+        for collection in (
+            "apps",
+            "workspaces",
+            "changesets",
+            "queues",
+            "releases",
+            "deployments",
+            "jobs",
+            "users",
+            "memberships",
+            "profiles",
+        )
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -33,10 +34,8 @@ class Taken:
     concurrent: bool = False
 
 
-async def _is_free(db: Database, environment_id: str, entry: Document, at: str) -> bool:
-    holder = entry.get("holder")
-    if holder is None:
-        return True
+async def _is_free(db: Database, holder: Document, at: str) -> bool:
+    """Whether a holder counts as gone: its deployment has ended, or never came to be."""
     deployment = await db["deployments"].find_one({"_id": holder["deployment_id"]}, {"owned.state": 1})
     if deployment is None:
         return later(holder["since"], ORPHAN_AFTER) < at
@@ -52,10 +51,8 @@ async def take(db: Database, app_id: str, wanted: dict[str, str], at: str) -> Ta
     while True:
         document = await db["locks"].find_one({"_id": app_id})
         if document is None:
-            try:
+            with suppress(DuplicateKeyError):  # another request made it first, and the loop reads that one
                 await db["locks"].insert_one({"_id": app_id, "revision": 0, "environments": {}})
-            except DuplicateKeyError:
-                pass  # why: another request made it first, and the loop reads that one
             continue
         entries: dict[str, Document] = document["environments"]
         changes: Document = {}
@@ -66,7 +63,7 @@ async def take(db: Database, app_id: str, wanted: dict[str, str], at: str) -> Ta
             if holder is not None and holder["deployment_id"] == deployment_id:
                 fences[environment_id] = entry["fence"]
                 continue
-            if not await _is_free(db, environment_id, entry, at):
+            if holder is not None and not await _is_free(db, holder, at):
                 return Taken({}, Holder(environment_id, holder["deployment_id"], holder["state"], holder["since"]))
             fences[environment_id] = entry["fence"] + 1
             changes[f"environments.{environment_id}"] = {

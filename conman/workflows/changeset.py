@@ -144,7 +144,7 @@ class ChangesetWorkflow:
         """Ask the queue for what the intent needs, then finish the command; refused, the intent is cleared first."""
         actor = Actor.model_validate(intent.actor)
         answer = await workflow.execute_activity(
-            "call_queue", self._queue_call(intent, actor), result_type=Answer, summary=intent.move.value, **options.call()
+            "call_queue", self._queue_call(intent, actor), result_type=Answer, **options.call(summary=intent.move.value)
         )
         refused = _refused(answer)
         try:

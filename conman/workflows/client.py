@@ -81,9 +81,7 @@ class Commands:
     def release_start(self, app_id: str, release_id: str, tag: str = "") -> EntityWorkflow:
         """The workflow of a release."""
         start = EntityStart(app_id=app_id, entity_id=release_id)
-        return EntityWorkflow(
-            "release", options.release_workflow(release_id), start, "release", f"release {tag or release_id}"
-        )
+        return EntityWorkflow("release", options.release_workflow(release_id), start, "release", f"release {tag or release_id}")
 
     def deployment_start(self, app_id: str, deployment_id: str, summary: str = "") -> EntityWorkflow:
         """The workflow of a deployment."""
@@ -111,9 +109,7 @@ class Commands:
                     task_queue=options.queue_name(options.Queue.MAIN),
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                     task_timeout=options.WORKFLOW_TASK_TIMEOUT,
-                    search_attributes=options.search_attributes(
-                        entity.start.app_id, entity.entity_type, entity.start.entity_id
-                    ),
+                    search_attributes=options.search_attributes(entity.start.app_id, entity.entity_type, entity.start.entity_id),
                     static_summary=entity.summary,
                     static_details=f"{entity.entity_type} {entity.start.entity_id} of app {entity.start.app_id}",
                 )

@@ -117,9 +117,7 @@ class DeploymentWorkflow:
 
     async def _effect(self, activity: str, request: SwitchRequest, summary: str) -> SwitchReply:
         try:
-            return await workflow.execute_activity(
-                activity, request, result_type=SwitchReply, summary=summary, **options.effect()
-            )
+            return await workflow.execute_activity(activity, request, result_type=SwitchReply, **options.effect(summary=summary))
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise

@@ -50,19 +50,24 @@ GATE_MARGIN = timedelta(seconds=120)
 """What a gate's activity may take beside the suite: checkout, and the end of its process group."""
 
 
-def persist() -> ActivityConfig:
+def persist(*, summary: str | None = None) -> ActivityConfig:
     """A guarded write or a read of the store."""
-    return ActivityConfig(task_queue=queue_name(Queue.MAIN), start_to_close_timeout=PERSIST_TIMEOUT, retry_policy=_FOREVER)
+    return ActivityConfig(
+        summary=summary, task_queue=queue_name(Queue.MAIN), start_to_close_timeout=PERSIST_TIMEOUT, retry_policy=_FOREVER
+    )
 
 
-def bulk() -> ActivityConfig:
+def bulk(*, summary: str | None = None) -> ActivityConfig:
     """Store work over many documents."""
-    return ActivityConfig(task_queue=queue_name(Queue.MAIN), start_to_close_timeout=timedelta(seconds=30), retry_policy=_FOREVER)
+    return ActivityConfig(
+        summary=summary, task_queue=queue_name(Queue.MAIN), start_to_close_timeout=timedelta(seconds=30), retry_policy=_FOREVER
+    )
 
 
-def git() -> ActivityConfig:
+def git(*, summary: str | None = None) -> ActivityConfig:
     """Git work in proportion to a release or a queue; it heartbeats."""
     return ActivityConfig(
+        summary=summary,
         task_queue=queue_name(Queue.GIT),
         start_to_close_timeout=timedelta(minutes=10),
         heartbeat_timeout=HEARTBEAT,
@@ -70,9 +75,10 @@ def git() -> ActivityConfig:
     )
 
 
-def effect() -> ActivityConfig:
+def effect(*, summary: str | None = None) -> ActivityConfig:
     """A visible effect on an environment: repeatable under its fence, given up after ten attempts."""
     return ActivityConfig(
+        summary=summary,
         task_queue=queue_name(Queue.GIT),
         start_to_close_timeout=timedelta(minutes=15),
         heartbeat_timeout=HEARTBEAT,
@@ -82,9 +88,10 @@ def effect() -> ActivityConfig:
     )
 
 
-def call() -> ActivityConfig:
+def call(*, summary: str | None = None) -> ActivityConfig:
     """An update of another workflow, repeated until it is answered."""
     return ActivityConfig(
+        summary=summary,
         task_queue=queue_name(Queue.CALLS),
         start_to_close_timeout=timedelta(minutes=2),
         heartbeat_timeout=HEARTBEAT,
@@ -92,9 +99,10 @@ def call() -> ActivityConfig:
     )
 
 
-def await_job() -> ActivityConfig:
+def await_job(*, summary: str | None = None) -> ActivityConfig:
     """Waiting for a gate that an earlier run of this workflow started."""
     return ActivityConfig(
+        summary=summary,
         task_queue=queue_name(Queue.CALLS),
         start_to_close_timeout=timedelta(hours=24),
         heartbeat_timeout=HEARTBEAT,
@@ -102,9 +110,10 @@ def await_job() -> ActivityConfig:
     )
 
 
-def gate(timeout_seconds: int) -> ActivityConfig:
+def gate(timeout_seconds: int, *, summary: str | None = None) -> ActivityConfig:
     """One attempt at a suite; a cancel is waited for, so that nothing runs on unseen (`durability.md` 16)."""
     return ActivityConfig(
+        summary=summary,
         task_queue=queue_name(Queue.MSUITE),
         start_to_close_timeout=timedelta(seconds=timeout_seconds) + GATE_MARGIN,
         heartbeat_timeout=HEARTBEAT,

@@ -114,7 +114,7 @@ class QueueWorkflow:
 
     async def _deliver(self, news: list[News]) -> None:
         telling = Telling(app_id=self.app_id, by=f"queue:{self.app_id}", news=[(item.changeset_id, item.news) for item in news])
-        await workflow.execute_activity("tell_changesets", telling, summary=f"tell {len(news)} changesets", **options.call())
+        await workflow.execute_activity("tell_changesets", telling, **options.call(summary=f"tell {len(news)} changesets"))
         await self.entity.apply(f"delivered:{workflow.uuid4()}", Actor(), lambda queue: rules.decide_delivered(queue, news))
 
     def _job_ids(self, command_id: str) -> rules.JobIds:

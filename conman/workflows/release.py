@@ -142,7 +142,7 @@ class ReleaseWorkflow:
 
     async def _call(self, call: QueueCall) -> Answer:
         return await workflow.execute_activity(
-            "call_queue", call, result_type=Answer, summary=f"queue: {call.update}", **options.call()
+            "call_queue", call, result_type=Answer, **options.call(summary=f"queue: {call.update}")
         )
 
     async def _reserve(self, edit: EditIntent, actor: Actor, ids: list[str]) -> list[Member]:
@@ -257,8 +257,7 @@ class ReleaseWorkflow:
             "move_refs",
             MoveRefs(app_id=self.app_id, old_sha=intent.old_sha, new_sha=intent.new_sha, tag=intent.tag),
             result_type=MoveRefsReply,
-            summary=f"move the branch and tag {intent.tag}",
-            **options.git(),
+            **options.git(summary=f"move the branch and tag {intent.tag}"),
         )
         actor = Actor.model_validate(intent.actor)
         if not moved.moved:
@@ -287,8 +286,7 @@ class ReleaseWorkflow:
             await workflow.execute_activity(
                 "tell_changesets",
                 Telling(app_id=self.app_id, by=f"release:{self.id}", news=news),
-                summary=f"release {len(news)} changesets",
-                **options.call(),
+                **options.call(summary=f"release {len(news)} changesets"),
             )
         await self._call(
             QueueCall(
@@ -356,8 +354,7 @@ class ReleaseWorkflow:
         await workflow.execute_activity(
             "tell_changesets",
             Telling(app_id=self.app_id, by=f"release:{self.id}", news=[(member.changeset_id, news)]),
-            summary="tell the changeset that is to blame",
-            **options.call(),
+            **options.call(summary="tell the changeset that is to blame"),
         )
 
     async def _by_intent(

@@ -42,8 +42,7 @@ class RevalidationWorkflow:
                 "trial_merges",
                 TrialRequest(app_id=start.app_id, integration_sha=start.integration_sha, entries=page),
                 result_type=TrialReply,
-                summary=f"trial merges {index + 1} to {index + len(page)}",
-                **options.git(),
+                **options.git(summary=f"trial merges {index + 1} to {index + len(page)}"),
             )
             merged |= reply.merged
             conflicted = [self._conflicted(entry, reply) for entry in page if entry.changeset_id in reply.conflicts]

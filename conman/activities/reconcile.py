@@ -1,0 +1,83 @@
+"""Records without their workflow get it back (`durability.md` 20)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import structlog
+from temporalio import activity
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from conman.activities.heartbeat import heartbeating
+from conman.store.database import Database, Document
+from conman.store.outgoing import sweep
+from conman.workflows.client import Commands, EntityWorkflow
+
+log = structlog.get_logger(__name__)
+
+
+class ReconcileActivities:
+    """Bound to the records and the way to workflows."""
+
+    def __init__(self, db: Database, commands: Commands) -> None:
+        self.db = db
+        self.commands = commands
+
+    def all(self) -> list[Any]:
+        """The activities to register."""
+        return [self.start_missing]
+
+    @activity.defn
+    async def start_missing(self) -> int:
+        """Start the workflow of each record whose state calls for work and that has none running; returns how many."""
+        async with heartbeating():
+            return await start_missing(self.db, self.commands)
+
+
+async def reconcile_once(db: Database, commands: Commands) -> dict[str, int]:
+    """One round by hand: `{delivered, started}`."""
+    return {"delivered": await sweep(db), "started": await start_missing(db, commands)}
+
+
+async def start_missing(db: Database, commands: Commands) -> int:
+    """Start what the records call for and is not running; returns how many."""
+    started = 0
+    async for entity in _wanted(db, commands):
+        if not await is_running(commands.client, entity.workflow_id):
+            await commands.start(entity)
+            started += 1
+            log.warning("started_missing_workflow", missing=entity.workflow_id)
+    return started
+
+
+async def _wanted(db: Database, commands: Commands) -> AsyncIterator[EntityWorkflow]:
+    """Never a listing of Temporal's: the records say what must run."""
+    async for row in _rows(db, "deployments", {"owned.state": {"$in": ["pending", "running"]}}):
+        yield commands.deployment_start(row["app_id"], row["_id"])
+    open_release = [{"owned.state": "assembling"}, {"owned.told": False}, {"owned.edit": {"$ne": None}}]
+    async for row in _rows(db, "releases", {"$or": [*open_release, {"owned.publishing": {"$ne": None}}]}):
+        yield commands.release_start(row["app_id"], row["_id"])
+    working = [{"owned.gate.state": {"$in": ["queued", "running"]}}, {"owned.intent": {"$ne": None}}]
+    async for row in _rows(db, "changesets", {"$or": working}):
+        yield commands.changeset_start(row["app_id"], row["_id"])
+    telling = [{"owned.sweep_started": False}, {"owned.undelivered.0": {"$exists": True}}]
+    async for row in _rows(db, "queues", {"$or": telling}):
+        yield commands.queue_start(row["app_id"])
+
+
+async def _rows(db: Database, collection: str, query: Document) -> AsyncIterator[Document]:
+    for row in await db[collection].find(query, {"app_id": 1}).limit(1000).to_list():
+        yield row
+
+
+async def is_running(client: Client, workflow_id: str) -> bool:
+    """Whether a workflow of this id is open."""
+    try:
+        description = await client.get_workflow_handle(workflow_id).describe()
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return False
+        raise
+    return description.status is WorkflowExecutionStatus.RUNNING

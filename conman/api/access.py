@@ -1,0 +1,190 @@
+"""Who asks, and whether they may: login, membership, capability, in this order (`api.md` 1 and 2).
+
+Every route declares its access by one of `public()`, `logged_in()`, `platform_capability()` or `capability()`; one that declares
+none stops the start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+
+from conman.domain.decision import Actor
+from conman.domain.errors import DomainError, ErrorCode, invalid, not_found
+from conman.domain.roles import Capability, Role, allows
+from conman.services import accounts
+from conman.services.call import Call, command_id, remember
+from conman.services.clock import new_id, now
+from conman.services.platform import Platform
+from conman.store import records
+from conman.store.database import Document
+
+_KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
+
+
+def platform_of(request: Request) -> Platform:
+    """The process's components."""
+    return request.app.state.platform
+
+
+@dataclass(slots=True)
+class Caller:
+    """Who asks; `app` and `role` are set on routes of an app."""
+
+    platform: Platform
+    call: Call
+    session_id: str
+    app: Document | None = None
+    role: Role | None = None
+
+    @property
+    def user(self) -> Document:
+        """The caller's account."""
+        return self.call.user
+
+    @property
+    def of_app(self) -> Document:
+        """The app of the route."""
+        if self.app is None:
+            raise LookupError("this route has no app")
+        return self.app
+
+    def may(self, wanted: Capability) -> bool:
+        """Whether the caller has a capability."""
+        return allows(self.role, wanted, platform_admin=self.user["is_platform_admin"])
+
+    def require(self, wanted: Capability) -> None:
+        """Raises `forbidden` without the capability."""
+        if not self.may(wanted):
+            raise _forbidden(wanted)
+
+    def require_own(self, owner_id: str, own: Capability, others: Capability) -> None:
+        """What is the caller's own needs `own`, what is somebody else's needs `others`."""
+        self.require(own if owner_id == self.user["_id"] else others)
+
+
+def _forbidden(wanted: Capability) -> DomainError:
+    return DomainError(
+        ErrorCode.FORBIDDEN, f"You may not do this ({wanted.value}): ask an app admin for the role that may.", None
+    )
+
+
+def _mark(dependency: Any, name: str) -> Any:
+    dependency.access = name
+    return Depends(dependency)
+
+
+def public() -> Any:
+    """A route that anybody may call; the call has no user."""
+
+    async def anyone(request: Request) -> Caller:
+        platform = platform_of(request)
+        at = now()
+        return Caller(platform, Call(command_id=f"anonymous:{new_id(at)}", at=at, actor=_actor(request, None)), session_id="")
+
+    return _mark(anyone, "public")
+
+
+def _actor(request: Request, user_id: str | None) -> Actor:
+    agent = request.headers.get("user-agent")
+    return Actor(
+        user_id=user_id,
+        ip=request.client.host if request.client else None,
+        user_agent=agent[:256] if agent else None,
+        request_id=request.state.request_id,
+    )
+
+
+async def _caller(request: Request) -> Caller:
+    platform = platform_of(request)
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise DomainError(ErrorCode.UNAUTHORIZED, "Log in and send the token as `Authorization: Bearer …`.")
+    user, session_id = await accounts.who(platform, token.strip())
+    return Caller(platform, await _call(request, platform, user), session_id)
+
+
+async def _call(request: Request, platform: Platform, user: Document) -> Call:
+    """The call with its command id: from the `Idempotency-Key`, else fresh (`durability.md` 4)."""
+    at = now()
+    actor = _actor(request, user["_id"])
+    key = request.headers.get("idempotency-key")
+    if key is None or request.method in ("GET", "HEAD"):
+        return Call(command_id=new_id(at), at=at, actor=actor, user=user)
+    if not _KEY.match(key):
+        raise invalid("Idempotency-Key", "needs 1 to 255 printable characters")
+    command = command_id(user["_id"], request.method, request.url.path, key)
+    digest = hashlib.sha256(await request.body() + b"\0" + request.url.query.encode()).hexdigest()
+    return Call(command_id=command, at=await remember(platform.db, command, digest, at), actor=actor, user=user)
+
+
+def logged_in() -> Any:
+    """A route for everybody with an account."""
+
+    async def anybody(request: Request) -> Caller:
+        return await _caller(request)
+
+    return _mark(anybody, "logged_in")
+
+
+def platform_capability(wanted: Capability) -> Any:
+    """A route outside apps that needs a platform capability."""
+
+    async def allowed(request: Request) -> Caller:
+        caller = await _caller(request)
+        caller.require(wanted)
+        return caller
+
+    return _mark(allowed, wanted.value)
+
+
+def capability(*wanted: Capability) -> Any:
+    """A route of an app that needs the first of `wanted`; the others it may ask for besides, for other people's things."""
+
+    async def allowed(request: Request) -> Caller:
+        caller = await _caller(request)
+        app = await records.find(caller.platform.db, "apps", request.path_params["app"])
+        if app is None or not app["ready"]:
+            raise not_found("app")
+        member = await caller.platform.db["memberships"].find_one({"app_id": app["_id"], "user_id": caller.user["_id"]})
+        if member is None:
+            raise DomainError(ErrorCode.FORBIDDEN, "You are not a member of this app: ask one of its admins for an invite.")
+        caller.app = app
+        caller.role = Role(member["role"])
+        caller.require(wanted[0])
+        return caller
+
+    return _mark(allowed, "+".join(one.value for one in wanted))
+
+
+class AccessError(Exception):
+    """A route does not say who may call it."""
+
+
+def _dependencies(dependant: Dependant) -> Iterator[Any]:
+    for child in dependant.dependencies:
+        yield child.call
+        yield from _dependencies(child)
+
+
+def check_every_route(routers: Iterable[APIRouter]) -> None:
+    """Raises `AccessError` for a route that declares no access; describes bodies in the OpenAPI document on the way."""
+    for router in routers:
+        for route in router.routes:
+            if not isinstance(route, APIRoute):
+                raise AccessError(f"{route!r} is no API route; it can't declare who may call it")
+            calls = list(_dependencies(route.dependant))
+            access = [call.access for call in calls if hasattr(call, "access")]
+            if len(access) != 1:
+                raise AccessError(f"{sorted(route.methods or ())} {route.path} declares {len(access)} kinds of access; it needs one")
+            for call in calls:
+                if hasattr(call, "body_model"):
+                    schema = call.body_model.model_json_schema()
+                    route.openapi_extra = {"requestBody": {"content": {"application/json": {"schema": schema}}}}

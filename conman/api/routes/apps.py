@@ -1,0 +1,149 @@
+"""Apps, members, environments and audit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+from pymongo import ASCENDING
+
+from conman.api.access import Caller, capability, logged_in, platform_capability
+from conman.api.body import Body, body
+from conman.api.routes import PageLimit, PageNumber, data, listed
+from conman.domain.errors import DomainError, ErrorCode, invalid
+from conman.domain.roles import Capability, Role, may_create_app
+from conman.services import apps
+from conman.store import records
+
+router = APIRouter(tags=["apps"])
+
+
+class NewApp(Body):
+    """An app on a repository."""
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
+    repo_path: str = Field(min_length=1, max_length=400)
+    integration_branch: str = Field(default="main", max_length=200)
+    create_repository: bool = False
+
+
+class NewMember(Body):
+    """Somebody with an account, and their role."""
+
+    user_id: str | None = None
+    email: str | None = Field(default=None, max_length=320)
+    role: str
+
+
+@router.get("/apps")
+async def list_apps(page: int = PageNumber, limit: int = PageLimit, caller: Caller = logged_in()) -> dict[str, Any]:
+    """The apps that the caller belongs to."""
+    db = caller.platform.db
+    roles = {row["app_id"]: row["role"] async for row in db["memberships"].find({"user_id": caller.user["_id"]})}
+    query = {"_id": {"$in": list(roles)}, "ready": True}
+    found = await records.page(db, "apps", query, number=page, limit=limit)
+    shown = [
+        apps.app_record(app, integration_sha=await apps.integration_head(caller.platform, app), my_role=roles[app["_id"]])
+        for app in found.items
+    ]
+    return listed(shown, found)
+
+
+@router.post("/apps", status_code=201)
+async def create_app(caller: Caller = logged_in(), new: NewApp = body(NewApp)) -> dict[str, Any]:
+    """Make an app; the caller becomes its app_admin."""
+    any_user = caller.platform.settings.app_creation == "any_user"
+    if not may_create_app(platform_admin=caller.user["is_platform_admin"], any_user=any_user):
+        raise DomainError(ErrorCode.FORBIDDEN, "Only a platform admin makes apps here: ask one.")
+    app = await apps.create_app(
+        caller.platform,
+        caller.call,
+        name=new.name,
+        repo_path=new.repo_path,
+        integration_branch=new.integration_branch,
+        create_repository=new.create_repository,
+    )
+    head = await apps.integration_head(caller.platform, app)
+    return data(apps.app_record(app, integration_sha=head, my_role=Role.APP_ADMIN.value))
+
+
+@router.get("/apps/{app}")
+async def show_app(caller: Caller = capability(Capability.APP_READ)) -> dict[str, Any]:
+    """One app."""
+    head = await apps.integration_head(caller.platform, caller.of_app)
+    return data(apps.app_record(caller.of_app, integration_sha=head, my_role=caller.role.value if caller.role else None))
+
+
+@router.get("/apps/{app}/members")
+async def list_members(
+    page: int = PageNumber, limit: int = PageLimit, caller: Caller = capability(Capability.MEMBER_READ)
+) -> dict[str, Any]:
+    """The app's members."""
+    db = caller.platform.db
+    found = await records.page(db, "memberships", {"app_id": caller.of_app["_id"]}, number=page, limit=limit)
+    users = {user["_id"]: user async for user in db["users"].find({"_id": {"$in": [row["user_id"] for row in found.items]}})}
+    return listed([apps.member_record(row, users.get(row["user_id"])) for row in found.items], found)
+
+
+@router.post("/apps/{app}/members", status_code=201)
+async def add_member(caller: Caller = capability(Capability.MEMBER_MANAGE), new: NewMember = body(NewMember)) -> dict[str, Any]:
+    """Make somebody with an account a member."""
+    if new.role not in {role.value for role in Role}:
+        raise invalid("role", f"is none of {', '.join(role.value for role in Role)}")
+    user = await apps.find_user(caller.platform, user_id=new.user_id, email=new.email)
+    made = await apps.add_member(caller.platform, caller.call, caller.of_app, user=user, role=Role(new.role), via="direct")
+    return data(apps.member_record(made, user))
+
+
+@router.get("/apps/{app}/environments")
+async def list_environments(caller: Caller = capability(Capability.ENVIRONMENT_READ)) -> dict[str, Any]:
+    """The environments in stage order, with what is where now."""
+    shown = await apps.environment_records(caller.platform, caller.of_app)
+    return {"data": shown, "pagination": {"page": 1, "limit": max(len(shown), 1), "total": len(shown)}}
+
+
+def _audit_query(entity_type: str | None, entity_id: str | None, action: str | None, actor_user_id: str | None) -> dict[str, Any]:
+    wanted = {"entity_type": entity_type, "entity_id": entity_id, "action": action, "actor_user_id": actor_user_id}
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+@router.get("/apps/{app}/audit")
+async def audit(
+    page: int = PageNumber,
+    limit: int = PageLimit,
+    after: str | None = Query(None, max_length=64, description="id of the last event seen: oldest first from there"),
+    entity_type: str | None = Query(None, max_length=64),
+    entity_id: str | None = Query(None, max_length=64),
+    action: str | None = Query(None, max_length=64),
+    actor_user_id: str | None = Query(None, max_length=64),
+    caller: Caller = capability(Capability.AUDIT_READ),
+) -> dict[str, Any]:
+    """What was done in this app."""
+    query = {"app_id": caller.of_app["_id"], **_audit_query(entity_type, entity_id, action, actor_user_id)}
+    return await _audit_page(caller, query, page, limit, after)
+
+
+@router.get("/audit")
+async def platform_audit(
+    page: int = PageNumber,
+    limit: int = PageLimit,
+    after: str | None = Query(None, max_length=64),
+    entity_type: str | None = Query(None, max_length=64),
+    entity_id: str | None = Query(None, max_length=64),
+    action: str | None = Query(None, max_length=64),
+    actor_user_id: str | None = Query(None, max_length=64),
+    caller: Caller = platform_capability(Capability.AUDIT_READ_PLATFORM),
+) -> dict[str, Any]:
+    """What was done outside apps."""
+    query = {"app_id": None, **_audit_query(entity_type, entity_id, action, actor_user_id)}
+    return await _audit_page(caller, query, page, limit, after)
+
+
+async def _audit_page(caller: Caller, query: dict[str, Any], page: int, limit: int, after: str | None) -> dict[str, Any]:
+    sort = None
+    if after is not None:
+        query["_id"] = {"$gt": after}
+        sort = [("_id", ASCENDING)]
+    found = await records.page(caller.platform.db, "audit", query, number=page, limit=limit, sort=sort)
+    return listed([{"id": event.pop("_id"), **event} for event in found.items], found)

@@ -1,0 +1,316 @@
+"""Changesets and the queue."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query
+from pydantic import Field
+
+from conman.api.access import Caller, capability
+from conman.api.body import Body, Empty, body
+from conman.api.routes import PageLimit, PageNumber, cut, data, listed
+from conman.domain.changeset import Move
+from conman.domain.errors import invalid
+from conman.domain.messages import ReorderCommand, RevalidateCommand
+from conman.domain.roles import Capability
+from conman.services import apps, changesets
+from conman.services.jobs import job_record
+from conman.store import records
+from conman.store.database import Document
+
+router = APIRouter(prefix="/apps/{app}", tags=["changesets"])
+_C = Capability
+
+
+class NewChangeset(Body):
+    """A proposal on a workspace."""
+
+    workspace_id: str = Field(max_length=64)
+    title: str = Field(min_length=1, max_length=200)
+    description: str | None = Field(default=None, max_length=20_000)
+
+
+class ChangesetPatch(Body):
+    """What may be edited while it is not at its end."""
+
+    title: str | None = Field(default=None, min_length=1, max_length=200)
+    description: str | None = Field(default=None, max_length=20_000)
+    version: int | None = Field(default=None, ge=1)
+
+
+class Review(Body):
+    """One reviewer's word."""
+
+    action: Literal["approve", "request_changes", "reject"]
+    comment: str | None = Field(default=None, max_length=20_000)
+
+
+class Order(Body):
+    """Another order of the queue."""
+
+    ordered_changeset_ids: list[Annotated[str, Field(max_length=64)]] = Field(max_length=10_000)
+
+
+async def _changeset(caller: Caller, changeset_id: str) -> Document:
+    return await records.get(caller.platform.db, "changesets", changeset_id, app_id=caller.of_app["_id"], what="changeset")
+
+
+async def _own_changeset(caller: Caller, changeset_id: str, own: Capability, others: Capability) -> Document:
+    found = await _changeset(caller, changeset_id)
+    caller.require_own(found["owned"]["author_user_id"], own, others)
+    return found
+
+
+async def _shown(caller: Caller, changeset_id: str) -> dict[str, Any]:
+    return await changesets.shown(caller.platform, caller.of_app, changeset_id)
+
+
+@router.get("/changesets")
+async def list_changesets(
+    page: int = PageNumber,
+    limit: int = PageLimit,
+    state: str | None = Query(None, max_length=200),
+    author: str | None = Query(None, max_length=64),
+    caller: Caller = capability(_C.CHANGESET_READ),
+) -> dict[str, Any]:
+    """The app's changesets."""
+    query: dict[str, Any] = {"app_id": caller.of_app["_id"]}
+    states = changesets.parse_states(state)
+    if states is not None:
+        query["owned.state"] = {"$in": states}
+    if author is not None:
+        query["owned.author_user_id"] = author
+    found = await records.page(caller.platform.db, "changesets", query, number=page, limit=limit)
+    head = await apps.integration_head(caller.platform, caller.of_app)
+    queue = await changesets.queue_of(caller.platform, caller.of_app["_id"])
+    rows = [changesets.changeset_record(caller.of_app, row, integration_sha=head, queue=queue) for row in found.items]
+    return listed(rows, found)
+
+
+@router.post("/changesets", status_code=201)
+async def create_changeset(
+    caller: Caller = capability(_C.CHANGESET_CREATE_OWN), new: NewChangeset = body(NewChangeset)
+) -> dict[str, Any]:
+    """A draft on one's own workspace."""
+    workspace = await records.get(
+        caller.platform.db, "workspaces", new.workspace_id, app_id=caller.of_app["_id"], what="workspace"
+    )
+    caller.require_own(workspace["owner_user_id"], _C.CHANGESET_CREATE_OWN, _C.WORKSPACE_EDIT_ANY)
+    made = await changesets.create(
+        caller.platform, caller.call, caller.of_app, workspace, title=new.title, description=new.description
+    )
+    return data(await _shown(caller, made["_id"]))
+
+
+@router.get("/changesets/{cs}")
+async def show_changeset(cs: str, caller: Caller = capability(_C.CHANGESET_READ)) -> dict[str, Any]:
+    """One changeset."""
+    return data(await _shown(caller, cs))
+
+
+@router.patch("/changesets/{cs}")
+async def edit_changeset(
+    cs: str,
+    caller: Caller = capability(_C.CHANGESET_EDIT_OWN),
+    patch: ChangesetPatch = body(ChangesetPatch),
+    if_match: Annotated[str | None, Header()] = None,
+) -> dict[str, Any]:
+    """Change title or description."""
+    found = await _own_changeset(caller, cs, _C.CHANGESET_EDIT_OWN, _C.WORKSPACE_EDIT_ANY)
+    change = {name: getattr(patch, name) for name in ("title", "description") if name in patch.model_fields_set}
+    if "title" in change and change["title"] is None:
+        raise invalid("title", "can't be null")
+    if change:
+        version = patch.version if patch.version is not None else parse_if_match(if_match)
+        await changesets.revise(caller.platform, caller.call, caller.of_app, found, change=change, version=version)
+    return data(await _shown(caller, cs))
+
+
+def parse_if_match(text: str | None) -> int | None:
+    """The version of an `If-Match` header, quoted or not. Raises `validation_error`."""
+    if text is None:
+        return None
+    digits = text.strip().removeprefix("W/").strip('"')
+    if not digits.isdecimal():
+        raise invalid("If-Match", "must be a record's version, such as 7")
+    return int(digits)
+
+
+@router.delete("/changesets/{cs}")
+async def withdraw_changeset(
+    cs: str, caller: Caller = capability(_C.CHANGESET_WITHDRAW_OWN, _C.CHANGESET_WITHDRAW_ANY)
+) -> dict[str, Any]:
+    """Withdraw it."""
+    found = await _own_changeset(caller, cs, _C.CHANGESET_WITHDRAW_OWN, _C.CHANGESET_WITHDRAW_ANY)
+    await changesets.leave(caller.platform, caller.call, found, Move.WITHDRAW)
+    return data(await _shown(caller, cs))
+
+
+async def _submit(caller: Caller, found: Document, *, again: bool) -> dict[str, Any]:
+    result = await changesets.submit(caller.platform, caller.call, caller.of_app, found, again=again)
+    job = await records.get(caller.platform.db, "jobs", result["job_id"], what="job")
+    present = await _changeset(caller, found["_id"])
+    revision = changesets.revision_records(present)[result["revision_number"] - 1]
+    return data(
+        {
+            "changeset": await _shown(caller, found["_id"]),
+            "revision": revision,
+            "job": job_record(job),
+            "included_profile_overrides": revision["overrides"],
+        }
+    )
+
+
+@router.post("/changesets/{cs}/submit")
+async def submit_changeset(
+    cs: str,
+    caller: Caller = capability(_C.CHANGESET_SUBMIT_OWN, _C.CHANGESET_SUBMIT_ANY),
+    _: Empty = body(Empty),
+) -> dict[str, Any]:
+    """Freeze the first revision and start its gate."""
+    found = await _own_changeset(caller, cs, _C.CHANGESET_SUBMIT_OWN, _C.CHANGESET_SUBMIT_ANY)
+    return await _submit(caller, found, again=False)
+
+
+@router.post("/changesets/{cs}/resubmit")
+async def resubmit_changeset(
+    cs: str,
+    caller: Caller = capability(_C.CHANGESET_RESUBMIT_OWN, _C.CHANGESET_RESUBMIT_ANY),
+    _: Empty = body(Empty),
+) -> dict[str, Any]:
+    """Freeze the next revision; votes are void."""
+    found = await _own_changeset(caller, cs, _C.CHANGESET_RESUBMIT_OWN, _C.CHANGESET_RESUBMIT_ANY)
+    return await _submit(caller, found, again=True)
+
+
+@router.post("/changesets/{cs}/review")
+async def review_changeset(
+    cs: str, caller: Caller = capability(_C.CHANGESET_REVIEW_OTHERS), review: Review = body(Review)
+) -> dict[str, Any]:
+    """Approve, request changes, or reject; never one's own."""
+    found = await _changeset(caller, cs)
+    review_id = await changesets.review(
+        caller.platform, caller.call, caller.of_app, found, action=review.action, comment=review.comment
+    )
+    present = await _changeset(caller, cs)
+    vote = next(row for row in changesets.review_records(present) if row["id"] == review_id)
+    return data({"review": vote, "changeset": await _shown(caller, cs)})
+
+
+@router.post("/changesets/{cs}/queue")
+async def queue_changeset(
+    cs: str,
+    caller: Caller = capability(_C.CHANGESET_QUEUE_OWN, _C.CHANGESET_QUEUE_ANY),
+    _: Empty = body(Empty),
+) -> dict[str, Any]:
+    """Put it into the queue."""
+    found = await _own_changeset(caller, cs, _C.CHANGESET_QUEUE_OWN, _C.CHANGESET_QUEUE_ANY)
+    await changesets.enqueue(caller.platform, caller.call, caller.of_app, found)
+    return data(await _shown(caller, cs))
+
+
+@router.post("/changesets/{cs}/move-to-draft")
+async def move_to_draft(
+    cs: str,
+    caller: Caller = capability(_C.CHANGESET_TO_DRAFT_OWN, _C.CHANGESET_TO_DRAFT_ANY),
+    _: Empty = body(Empty),
+) -> dict[str, Any]:
+    """Return it to draft."""
+    found = await _own_changeset(caller, cs, _C.CHANGESET_TO_DRAFT_OWN, _C.CHANGESET_TO_DRAFT_ANY)
+    await changesets.leave(caller.platform, caller.call, found, Move.MOVE_TO_DRAFT)
+    return data(await _shown(caller, cs))
+
+
+@router.post("/changesets/{cs}/revalidate", status_code=202)
+async def revalidate_changeset(
+    cs: str,
+    caller: Caller = capability(_C.CHANGESET_REVALIDATE_OWN, _C.CHANGESET_REVALIDATE_ANY),
+    _: Empty = body(Empty),
+) -> dict[str, Any]:
+    """Judge a queued changeset again on the present integration head."""
+    found = await _own_changeset(caller, cs, _C.CHANGESET_REVALIDATE_OWN, _C.CHANGESET_REVALIDATE_ANY)
+    commands = caller.platform.commands
+    command = RevalidateCommand(
+        id=caller.call.command_id, actor=caller.call.actor, not_after=commands.not_after(), changeset_id=found["_id"]
+    )
+    result = await commands.send(commands.queue_start(caller.of_app["_id"]), "revalidate", command)
+    return data({"job": job_record(await records.get(caller.platform.db, "jobs", result["job_id"], what="job"))})
+
+
+@router.get("/changesets/{cs}/revisions")
+async def list_revisions(
+    cs: str, page: int = PageNumber, limit: int = PageLimit, caller: Caller = capability(_C.CHANGESET_READ)
+) -> dict[str, Any]:
+    """What was submitted, newest first."""
+    return cut(changesets.revision_records(await _changeset(caller, cs))[::-1], page, limit)
+
+
+@router.get("/changesets/{cs}/reviews")
+async def list_reviews(
+    cs: str, page: int = PageNumber, limit: int = PageLimit, caller: Caller = capability(_C.CHANGESET_READ)
+) -> dict[str, Any]:
+    """What reviewers said, newest first."""
+    return cut(changesets.review_records(await _changeset(caller, cs))[::-1], page, limit)
+
+
+@router.get("/changesets/{cs}/diff")
+async def changeset_diff(
+    cs: str,
+    mode: Literal["raw"] = "raw",
+    revision: Annotated[int | None, Query(ge=1)] = None,
+    page: int = PageNumber,
+    limit: int = PageLimit,
+    caller: Caller = capability(_C.DIFF_READ),
+) -> dict[str, Any]:
+    """The raw diff of a revision against its base."""
+    return await changesets.raw_diff(caller.platform, caller.of_app, await _changeset(caller, cs), revision, page, limit)
+
+
+@router.get("/queue")
+async def show_queue(caller: Caller = capability(_C.QUEUE_READ)) -> dict[str, Any]:
+    """The queue in its order, with the progress of the present epoch."""
+    queue = await changesets.queue_of(caller.platform, caller.of_app["_id"])
+    items = [
+        {
+            "changeset_id": entry.changeset_id,
+            "position": number,
+            "queued_at": entry.queued_at,
+            "state": entry.state.value,
+            "status": entry.status.value,
+            "job_id": entry.job_id,
+            "release_id": entry.reserved_by,
+        }
+        for number, entry in enumerate(queue.entries, start=1)
+    ]
+    return data(
+        {
+            "version": queue.version,
+            "epoch": queue.epoch,
+            "integration_sha": queue.integration_sha,
+            "progress": {"done": queue.progress_done, "total": queue.progress_total},
+            "items": items,
+        }
+    )
+
+
+@router.post("/queue/reorder")
+async def reorder_queue(
+    caller: Caller = capability(_C.QUEUE_REORDER),
+    order: Order = body(Order),
+    if_match: Annotated[str | None, Header()] = None,
+) -> dict[str, Any]:
+    """Another order, against the version that was read."""
+    version = parse_if_match(if_match)
+    if version is None:
+        raise invalid("If-Match", "is required: send the queue's version that you read")
+    commands = caller.platform.commands
+    command = ReorderCommand(
+        id=caller.call.command_id,
+        actor=caller.call.actor,
+        not_after=commands.not_after(),
+        ordered_changeset_ids=order.ordered_changeset_ids,
+        expected_version=version,
+    )
+    await commands.send(commands.queue_start(caller.of_app["_id"]), "reorder", command)
+    return await show_queue(caller)

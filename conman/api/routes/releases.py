@@ -1,0 +1,117 @@
+"""Releases."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from conman.api.access import Caller, capability
+from conman.api.body import Body, Empty, body
+from conman.api.routes import PageLimit, PageNumber, data, listed
+from conman.domain.roles import Capability
+from conman.services import releases
+from conman.services.jobs import job_record
+from conman.store import records
+
+router = APIRouter(prefix="/apps/{app}/releases", tags=["releases"])
+_C = Capability
+
+Ids = list[Annotated[str, Field(max_length=64)]]
+
+
+class NewRelease(Body):
+    """A selection from the queue, in merge order."""
+
+    changeset_ids: Ids = Field(default_factory=list, max_length=1000)
+
+
+class Edit(Body):
+    """The whole selection, or some more and some less."""
+
+    changeset_ids: Ids | None = Field(default=None, max_length=1000)
+    add: Ids = Field(default_factory=list, max_length=1000)
+    remove: Ids = Field(default_factory=list, max_length=1000)
+
+
+class Order(Body):
+    """Another merge order."""
+
+    ordered_changeset_ids: Ids = Field(max_length=1000)
+
+
+@router.get("")
+async def list_releases(
+    page: int = PageNumber,
+    limit: int = PageLimit,
+    state: str | None = Query(None, max_length=200),
+    caller: Caller = capability(_C.RELEASE_READ),
+) -> dict[str, Any]:
+    """The app's releases."""
+    query: dict[str, Any] = {"app_id": caller.of_app["_id"], "owned.created": True}
+    states = releases.parse_state(state)
+    if states is not None:
+        query["owned.state"] = {"$in": states}
+    found = await records.page(caller.platform.db, "releases", query, number=page, limit=limit)
+    return listed([releases.release_record(row) for row in found.items], found)
+
+
+@router.post("", status_code=201)
+async def create_release(caller: Caller = capability(_C.RELEASE_MANAGE), new: NewRelease = body(NewRelease)) -> dict[str, Any]:
+    """A draft that reserves its selection."""
+    made = await releases.create(caller.platform, caller.call, caller.of_app, new.changeset_ids)
+    return data(releases.release_record(made))
+
+
+@router.get("/{r}")
+async def show_release(r: str, caller: Caller = capability(_C.RELEASE_READ)) -> dict[str, Any]:
+    """One release."""
+    return data(releases.release_record(await releases.find(caller.platform, caller.of_app, r)))
+
+
+@router.delete("/{r}")
+async def drop_release(r: str, caller: Caller = capability(_C.RELEASE_MANAGE)) -> dict[str, Any]:
+    """Drop a draft or validated release."""
+    found = await releases.find(caller.platform, caller.of_app, r)
+    await releases.drop(caller.platform, caller.call, found)
+    return await show_release(r, caller)
+
+
+@router.post("/{r}/changesets")
+async def edit_release(r: str, caller: Caller = capability(_C.RELEASE_MANAGE), edit: Edit = body(Edit)) -> dict[str, Any]:
+    """Change the selection; a validated release returns to draft."""
+    found = await releases.find(caller.platform, caller.of_app, r)
+    wanted = releases.edited(found, whole=edit.changeset_ids, add=edit.add, remove=edit.remove)
+    await releases.select(caller.platform, caller.call, found, wanted)
+    return await show_release(r, caller)
+
+
+@router.post("/{r}/reorder")
+async def reorder_release(r: str, caller: Caller = capability(_C.RELEASE_MANAGE), order: Order = body(Order)) -> dict[str, Any]:
+    """Change the merge order; a validated release returns to draft."""
+    found = await releases.find(caller.platform, caller.of_app, r)
+    await releases.reorder(caller.platform, caller.call, found, order.ordered_changeset_ids)
+    return await show_release(r, caller)
+
+
+@router.post("/{r}/assemble", status_code=202)
+async def assemble_release(r: str, caller: Caller = capability(_C.RELEASE_MANAGE), _: Empty = body(Empty)) -> dict[str, Any]:
+    """Compose the candidate and run the release gate on it."""
+    found = await releases.find(caller.platform, caller.of_app, r)
+    job_id = await releases.assemble(caller.platform, caller.call, found)
+    job = await records.get(caller.platform.db, "jobs", job_id, what="job")
+    present = await releases.find(caller.platform, caller.of_app, r)
+    return data({"release": releases.release_record(present), "job": job_record(job)})
+
+
+@router.post("/{r}/publish")
+async def publish_release(
+    r: str, response: Response, caller: Caller = capability(_C.RELEASE_MANAGE), _: Empty = body(Empty)
+) -> dict[str, Any]:
+    """Move the integration branch and make the tag, in one transaction."""
+    found = await releases.find(caller.platform, caller.of_app, r)
+    if not await releases.publish(caller.platform, caller.call, found):
+        response.status_code = 202
+    present = await releases.find(caller.platform, caller.of_app, r)
+    return data({"release": releases.release_record(present)})

@@ -1,0 +1,294 @@
+"""The `conman` command (`spec.md` 15)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from conman import __version__
+from conman.config import Settings, SettingsError, load_settings
+
+cli = typer.Typer(
+    name="conman",
+    help="Change the configuration kept in Git repositories safely: edit, review, check, release, deploy, roll back.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+admin = typer.Typer(help="Platform admins.", no_args_is_help=True)
+cli.add_typer(admin, name="admin")
+
+out = Console()
+err = Console(stderr=True)
+
+DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of all local state; joins a running `conman up` there.")]
+PortOption = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port of the API; 0 takes a free one.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+USAGE_ERROR = 2
+FAILED = 1
+
+
+def fail(message: str, code: int = FAILED) -> typer.Exit:
+    """Say in one line what is wrong and what to do; the exit to raise."""
+    err.print(f"[red]conman:[/red] {message}", soft_wrap=True, highlight=False)
+    return typer.Exit(code)
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """The settings, or an exit with one line that names every bad variable."""
+    try:
+        return load_settings(**overrides)
+    except SettingsError as error:
+        raise fail(str(error), USAGE_ERROR) from error
+
+
+def joined(data: Path | None, **overrides: Any) -> Settings:
+    """The settings; what they leave open comes from a running `conman up` on the data folder."""
+    from conman.embedded.running import read_running
+
+    settings = read_settings(data=data, **overrides)
+    running = read_running(settings.data)
+    if running is None:
+        return settings
+    known = {
+        "mongo_uri": settings.mongo_uri or running.mongo_uri,
+        "temporal_address": settings.temporal_address or running.temporal_address,
+        "temporal_ui_url": settings.temporal_ui_url or running.temporal_ui_url,
+        "secret": settings.secret or running.secret,
+    }
+    return read_settings(data=data, **overrides, **known)
+
+
+def run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run to the end on uvloop; a failure to start is one line."""
+    import uvloop
+    from pymongo.errors import PyMongoError
+    from temporalio.service import RPCError
+
+    from conman.store.database import StoreError
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(work())
+    except SettingsError as error:
+        raise fail(str(error), USAGE_ERROR) from error
+    except StoreError as error:
+        raise fail(str(error)) from error
+    except PyMongoError as error:
+        raise fail(f"MongoDB does not answer; check CONMAN_MONGO_URI ({str(error).splitlines()[0][:160]})") from error
+    except (RPCError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "connect" not in str(error).lower():
+            raise
+        raise fail(f"Temporal does not answer; check CONMAN_TEMPORAL_ADDRESS ({str(error).splitlines()[0][:160]})") from error
+
+
+@cli.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@cli.command()
+def up(
+    data: DataOption = None,
+    port: PortOption = None,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option("--ready-file", help="Written (0600) when all is ready: addresses and the admin's login, as JSON."),
+    ] = None,
+    no_worker: Annotated[bool, typer.Option("--no-worker", help="Leave the worker out; start one with `conman worker`.")] = False,
+) -> None:
+    """Run everything on this machine: Temporal, a MongoDB-protocol server, the API and a worker, until Ctrl-C."""
+    from conman.embedded.up import run_up
+
+    settings = read_settings(data=data, port=port)
+
+    def progress(line: str) -> None:
+        err.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    raise typer.Exit(asyncio.run(run_up(settings, ready_file=ready_file, worker=not no_worker, progress=progress)))
+
+
+@cli.command()
+def api(
+    data: DataOption = None,
+    port: PortOption = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+) -> None:
+    """Run the HTTP API alone."""
+    import uvicorn
+
+    from conman.api.app import create_api
+    from conman.telemetry import configure_logging
+
+    settings = joined(data, port=port, host=host)
+
+    async def serve() -> None:
+        configure_logging(settings)
+        config = uvicorn.Config(
+            create_api(settings),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+            server_header=False,
+        )
+        server = uvicorn.Server(config)
+        await server.serve()
+        if not server.started:
+            raise fail(f"the API could not start on {settings.host}:{settings.port}; see the log line above")
+
+    run(serve)
+
+
+@cli.command()
+def worker(
+    data: DataOption = None,
+    queues: Annotated[
+        str | None,
+        typer.Option(
+            "--queues", help="Only these task queues, comma-separated: conman, conman-git, conman-msuite, conman-calls."
+        ),
+    ] = None,
+) -> None:
+    """Run Temporal workers; SIGTERM lets running activities finish first."""
+    from conman.telemetry import configure_logging
+    from conman.worker import run_worker
+    from conman.workflows.options import Queue
+
+    settings = joined(data)
+    chosen: set[Queue] | None = None
+    if queues is not None:
+        known = {queue.value: queue for queue in Queue}
+        names = [name.strip() for name in queues.split(",") if name.strip()]
+        unknown = [name for name in names if name not in known]
+        if unknown or not names:
+            raise fail(f"--queues: {', '.join(unknown) or 'nothing'} is unknown; choose from {', '.join(known)}", USAGE_ERROR)
+        chosen = {known[name] for name in names}
+    configure_logging(settings)
+    run(lambda: run_worker(settings, chosen))
+
+
+@cli.command()
+def msuite(
+    path: Annotated[Path, typer.Argument(help="Folder with the configuration files.")] = Path(),
+    report: Annotated[Path | None, typer.Option("--report", help="Write the findings as JSON to this file.")] = None,
+) -> None:
+    """Check configuration files: syntax, duplicate keys, merge markers, JSON Schemas. Exit 0 ok, 1 findings, 2 can't run."""
+    from conman.msuite import run as check
+
+    raise typer.Exit(check(path, report, sys.stdout))
+
+
+@cli.command()
+def config(as_json: JsonOption = False, data: DataOption = None) -> None:
+    """Show the effective configuration, secrets masked, and where each value comes from."""
+    from conman.configuration import effective_rows
+
+    rows = effective_rows(read_settings(data=data), {"data"} if data is not None else set())
+    if as_json:
+        out.print_json(json.dumps([row.as_dict() for row in rows]))
+        return
+    table = Table("Variable", "Value", "From", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(row.variable, row.value, row.source)
+    out.print(table)
+
+
+@cli.command()
+def doctor(as_json: JsonOption = False, data: DataOption = None) -> None:
+    """Check the configuration and every component, and say what to mend. Exit 0 when all is well, 1 else."""
+    from conman.doctor import examine
+
+    findings = run(lambda: examine(joined(data)))
+    if as_json:
+        out.print_json(json.dumps([finding.as_dict() for finding in findings]))
+    else:
+        for finding in findings:
+            mark = "[green]ok[/green]  " if finding.ok else "[red]mend[/red]"
+            out.print(f"{mark} {finding.component}: {finding.message}", highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED)
+
+
+@cli.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Exit at the end instead of staying up.")] = False,
+    data: DataOption = None,
+) -> None:
+    """Run the main job on real configuration files, step by step, on the embedded stack."""
+    from conman.demo import run_demo
+
+    raise typer.Exit(asyncio.run(run_demo(read_settings(data=data), once=once, console=out)))
+
+
+@cli.command()
+def reconcile(data: DataOption = None, as_json: JsonOption = False) -> None:
+    """Deliver what crashes left behind and start the workflows that records call for; safe at any time."""
+    from conman.activities.reconcile import reconcile_once
+    from conman.services.platform import make_platform
+
+    settings = joined(data)
+
+    async def work() -> dict[str, int]:
+        platform = await make_platform(settings)
+        try:
+            return await reconcile_once(platform.db, platform.commands)
+        finally:
+            await platform.close()
+
+    found = run(work)
+    if as_json:
+        out.print_json(json.dumps(found))
+    else:
+        out.print(f"{found['delivered']} entries delivered, {found['started']} workflows started", highlight=False)
+
+
+@admin.command("create")
+def admin_create(
+    email: Annotated[str, typer.Option("--email", prompt=True, help="The account's email.")],
+    name: Annotated[str, typer.Option("--name", help="The person's name.")] = "Platform admin",
+    password: Annotated[
+        str, typer.Option("--password", prompt=True, confirmation_prompt=True, hide_input=True, help="12 to 128 characters.")
+    ] = "",
+    data: DataOption = None,
+) -> None:
+    """Make a platform admin, or make an existing account one."""
+    from conman.domain.errors import DomainError
+    from conman.services.accounts import create_platform_admin
+    from conman.store.database import connect, ensure_indexes
+
+    settings = joined(data)
+    uri = settings.mongo_uri
+    if uri is None:
+        raise fail("CONMAN_MONGO_URI: give it, or join a running `conman up` with --data DIR", USAGE_ERROR)
+
+    async def work() -> str:
+        db = connect(uri)[settings.mongo_database]
+        try:
+            await ensure_indexes(db)
+            return await create_platform_admin(db, email=email, name=name, password=password)
+        finally:
+            await db.client.close()
+
+    try:
+        out.print(run(work), highlight=False)
+    except DomainError as error:
+        raise fail(error.message, USAGE_ERROR) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script."""
+    cli(args=list(arguments) if arguments is not None else None)

@@ -1,0 +1,71 @@
+"""`conman doctor`: the configuration and every component, each with what to mend."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from conman.config import Settings
+from conman.services.platform import make_git, make_platform
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    component: str
+    ok: bool
+    message: str
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def _folder(name: str, path: Path) -> Finding:
+    parent = path
+    while not parent.exists():
+        parent = parent.parent
+    if not os.access(parent, os.W_OK):
+        return Finding(name, ok=False, message=f"{path} can't be written: change its owner or CONMAN_DATA")
+    free = shutil.disk_usage(parent).free // (1024 * 1024)
+    if free < 500:
+        return Finding(name, ok=False, message=f"only {free} MiB are free at {parent}: make room")
+    return Finding(name, ok=True, message=f"{path} ({free} MiB free)")
+
+
+def _suite(settings: Settings) -> Finding:
+    program = settings.msuite_command[0] if settings.msuite_command else ""
+    if program == "conman" or (program and shutil.which(program)):
+        return Finding("msuite", ok=True, message=" ".join(settings.msuite_command))
+    return Finding("msuite", ok=False, message=f"{program or 'nothing'} is no program on PATH: mend CONMAN_MSUITE_COMMAND")
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Look at everything; nothing is changed."""
+    from conman.api.routes.health import components
+
+    findings = [_folder("data", settings.data.resolve()), _suite(settings)]
+    if settings.secret is None:
+        findings.append(Finding("secret", ok=False, message="CONMAN_SECRET is missing: give at least 32 bytes"))
+    else:
+        findings.append(Finding("secret", ok=True, message="is set"))
+    if settings.mongo_uri is None or settings.temporal_address is None:
+        message = "no `conman up` runs on this data folder, and CONMAN_MONGO_URI or CONMAN_TEMPORAL_ADDRESS is missing: start one"
+        return [*findings, Finding("servers", ok=False, message=message)]
+    try:
+        platform = await make_platform(settings)
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from connecting is the finding
+        message = f"Temporal at {settings.temporal_address} does not answer: start it or mend CONMAN_TEMPORAL_ADDRESS"
+        findings.append(Finding("temporal", ok=False, message=f"{message} ({str(error).splitlines()[0][:120]})"))
+        await make_git(settings).health()
+        return findings
+    try:
+        for name, state in (await components(platform)).items():
+            message = state.get("message", "answers")
+            findings.append(Finding(name, ok=state["status"] == "ok", message=message))
+    finally:
+        await platform.close()
+    return findings

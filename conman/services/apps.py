@@ -1,0 +1,300 @@
+"""Apps, their members and environments (`spec.md` 6)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo import ASCENDING
+from pymongo.errors import DuplicateKeyError
+
+from conman.domain.app import (
+    BRANCHES,
+    CANONICAL_DEFAULT,
+    DEFAULT_ENVIRONMENTS,
+    AppSettings,
+    check_branch_name,
+    check_repo_path,
+)
+from conman.domain.decision import Event
+from conman.domain.errors import DomainError, ErrorCode, invalid
+from conman.domain.outgoing import audit_entry
+from conman.domain.profile import Profile
+from conman.domain.queue import Queue
+from conman.domain.roles import Role
+from conman.domain.times import parse_time
+from conman.git.adapter import RepositoryExists, Signature
+from conman.services.accounts import clean_email
+from conman.services.call import Call, record
+from conman.services.platform import Platform
+from conman.store import locks, records
+from conman.store.database import Document
+
+ABANDONED_AFTER_SECONDS = 60
+"""An app whose making was cut short this long ago makes room for another of its name."""
+
+
+def app_record(app: Document, *, integration_sha: str | None, my_role: str | None) -> dict[str, Any]:
+    """An app as `api.md` 4 shows it."""
+    return record(
+        app,
+        "name",
+        "repo_path",
+        "integration_branch",
+        "archived",
+        "settings",
+        integration_sha=integration_sha,
+        my_role=my_role,
+    )
+
+
+async def integration_head(platform: Platform, app: Document) -> str:
+    """The present head of the integration branch. Raises `git_error` when the branch is gone."""
+    head = await platform.git.resolve(app["repo_path"], BRANCHES + app["integration_branch"])
+    if head is None:
+        raise DomainError(
+            ErrorCode.GIT_ERROR, f"The integration branch {app['integration_branch']} is gone from {app['repo_path']}."
+        )
+    return head
+
+
+async def create_app(
+    platform: Platform, call: Call, *, name: str, repo_path: str, integration_branch: str, create_repository: bool
+) -> Document:
+    """Make an app with its environments, profiles and queue; the caller becomes its app_admin.
+
+    The record is inserted first, unready, so that name and repository are taken by one request only; every further step is
+    repeatable. Raises `validation_error` or `conflict`.
+    """
+    check_repo_path(repo_path)
+    check_branch_name(integration_branch)
+    app_id = call.derived_id("app")
+    environment_ids = [call.derived_id("environment", env) for env in DEFAULT_ENVIRONMENTS]
+    canonical = environment_ids[DEFAULT_ENVIRONMENTS.index(CANONICAL_DEFAULT)]
+    settings = AppSettings(
+        canonical_env_id=canonical, default_base_profile_id=call.derived_id("profile", DEFAULT_ENVIRONMENTS[0])
+    )
+    app: Document = {
+        "_id": app_id,
+        "name": name,
+        "repo_path": repo_path,
+        "integration_branch": integration_branch,
+        "archived": False,
+        "ready": False,
+        "settings": settings.model_dump(mode="json"),
+        "admin_ids": [call.user_id],
+        "environment_ids": environment_ids,
+        "created_at": call.at,
+        "updated_at": call.at,
+        "created_by": call.user_id,
+        "version": 1,
+        "outgoing": [],
+    }
+    made, fresh = await _take_name(platform, app)
+    if made["ready"]:
+        return made
+    try:
+        head, created = await _prepare_repository(platform, call, made, create_repository=create_repository, fresh=fresh)
+    except DomainError:
+        await platform.db["apps"].delete_one({"_id": app_id, "ready": False})
+        raise
+    await _make_environments(platform, call, made)
+    queue = Queue(app_id=app_id, integration_sha=head)
+    await records.insert_once(
+        platform.db,
+        "queues",
+        {"_id": app_id, "app_id": app_id, "created_at": call.at, "updated_at": call.at, "owned": queue.model_dump(mode="json")},
+    )
+    await add_member(platform, call, made, user=call.user, role=Role.APP_ADMIN, via="app_created")
+    event = Event(
+        "app",
+        app_id,
+        "created",
+        after={
+            "name": name,
+            "repo_path": repo_path,
+            "integration_branch": integration_branch,
+            "integration_sha": head,
+            "repository_created": created,
+        },
+    )
+    return await records.update_part(
+        platform.db, "apps", app_id, set_fields={"ready": True}, at=call.at, outgoing=call.audit(event, app_id=app_id)
+    )
+
+
+async def _take_name(platform: Platform, app: Document) -> tuple[Document, bool]:
+    try:
+        return await records.insert_once(platform.db, "apps", app)
+    except DuplicateKeyError:
+        pass  # why: one of the two names is taken; which one, and by whom, is told below
+    for field in ("name", "repo_path"):
+        there = await platform.db["apps"].find_one({field: app[field]})
+        if there is None:
+            continue
+        age = (datetime.now(UTC) - parse_time(there["created_at"])).total_seconds()
+        if there["ready"] or age < ABANDONED_AFTER_SECONDS:
+            raise DomainError(ErrorCode.CONFLICT, f"Another app has this {field}: choose another one.", {"field": field})
+        await platform.db["apps"].delete_one({"_id": there["_id"], "ready": False})
+    try:
+        return await records.insert_once(platform.db, "apps", app)
+    except DuplicateKeyError as error:
+        raise DomainError(ErrorCode.CONFLICT, "Another app has this name or repository: choose another one.") from error
+
+
+async def _prepare_repository(
+    platform: Platform, call: Call, app: Document, *, create_repository: bool, fresh: bool
+) -> tuple[str, bool]:
+    """The integration head, and whether the repository was made for this app; an empty one gets a first commit."""
+    repo, branch = app["repo_path"], BRANCHES + app["integration_branch"]
+    created = False
+    if create_repository:
+        try:
+            await platform.git.create_repository(repo, app["integration_branch"])
+            created = True
+        except RepositoryExists as error:
+            if fresh:
+                raise DomainError(
+                    ErrorCode.CONFLICT, f"{repo} exists already: register it without create_repository, or choose another path."
+                ) from error
+            created = True
+    elif not await platform.git.repository_exists(repo):
+        raise invalid("repo_path", f"there is no repository at {repo}; pass create_repository: true to make one")
+    head = await platform.git.resolve(repo, branch)
+    if head is not None:
+        return head, created
+    if await platform.git.list_refs(repo, BRANCHES):
+        raise invalid("integration_branch", f"{repo} has no branch {app['integration_branch']}")
+    author = Signature(call.user["name"], call.user["email"], parse_time(call.at))
+    head = await platform.git.commit_files(
+        repo, ref=branch, expected_old=None, parent=None, changes=[], author=author, message="Start an empty configuration\n"
+    )
+    return head, created
+
+
+async def _make_environments(platform: Platform, call: Call, app: Document) -> None:
+    for position, name in enumerate(DEFAULT_ENVIRONMENTS):
+        profile_id = call.derived_id("profile", name)
+        revision_id = call.derived_id("profile-revision", name)
+        content = Profile(name=name).model_dump(mode="json")
+        common = {
+            "app_id": app["_id"],
+            "created_at": call.at,
+            "updated_at": call.at,
+            "created_by": call.user_id,
+            "version": 1,
+        }
+        revision = {"_id": revision_id, "profile_id": profile_id, "revision_number": 1, "content": content, **common}
+        await records.insert_once(platform.db, "profile_revisions", revision)
+        event = Event(
+            "runtime_profile", profile_id, "created", after={"name": name, "kind": "persistent_env", "revision_number": 1}
+        )
+        profile = {
+            "_id": profile_id,
+            "content": content,
+            "revision_id": revision_id,
+            "revision_number": 1,
+            "outgoing": [_profile_audit(call, event, app["_id"], name)],
+            **common,
+        }
+        await records.insert_once(platform.db, "profiles", profile)
+        environment = {
+            "_id": call.derived_id("environment", name),
+            "name": name,
+            "position": position,
+            "runtime_profile_id": profile_id,
+            "deploy_target": "directory",
+            "archived": False,
+            "owned": {"fence": 0, "version": 0, "commands": []},
+            **common,
+        }
+        await records.insert_once(platform.db, "environments", environment)
+
+
+def _profile_audit(call: Call, event: Event, app_id: str, name: str) -> Document:
+    return audit_entry(call.derived_id("audit-profile", name), event, app_id=app_id, actor=call.actor, at=call.at)
+
+
+async def add_member(platform: Platform, call: Call, app: Document, *, user: Document, role: Role, via: str) -> Document:
+    """Make somebody a member. Raises `conflict` when they are one already."""
+    membership_id = call.derived_id("membership", user["_id"])
+    event = Event(
+        "membership",
+        membership_id,
+        "added",
+        after={"user_id": user["_id"], "role": role.value, "email": user["email"], "via": via},
+    )
+    entry_id = call.derived_id("audit-membership", user["_id"])
+    entry = audit_entry(entry_id, event, app_id=app["_id"], actor=call.actor, at=call.at)
+    document = {
+        "_id": membership_id,
+        "app_id": app["_id"],
+        "user_id": user["_id"],
+        "role": role.value,
+        "created_at": call.at,
+        "updated_at": call.at,
+        "created_by": call.user_id,
+        "version": 1,
+        "outgoing": [entry],
+    }
+    try:
+        made, _ = await records.insert_once(platform.db, "memberships", document)
+    except DuplicateKeyError as error:
+        raise DomainError(ErrorCode.CONFLICT, f"{user['email']} is a member already: change the role instead.") from error
+    if role is Role.APP_ADMIN:
+        await platform.db["apps"].update_one({"_id": app["_id"]}, {"$addToSet": {"admin_ids": user["_id"]}})
+    return made
+
+
+async def find_user(platform: Platform, *, user_id: str | None, email: str | None) -> Document:
+    """The account that a request names by one of the two. Raises `validation_error`."""
+    if (user_id is None) == (email is None):
+        raise invalid("user_id", "give either user_id or email")
+    query = {"_id": user_id} if user_id is not None else {"email": clean_email(email or "")}
+    user = await platform.db["users"].find_one(query)
+    if user is None:
+        raise invalid("user_id" if user_id is not None else "email", "there is no such account")
+    return user
+
+
+def member_record(membership: Document, user: Document | None) -> dict[str, Any]:
+    """A membership with who it is."""
+    return record(membership, "user_id", "role", email=user["email"] if user else None, name=user["name"] if user else None)
+
+
+async def list_environments(platform: Platform, app: Document) -> list[Document]:
+    """The app's environments in stage order."""
+    query = {"app_id": app["_id"], "archived": False}
+    return await platform.db["environments"].find(query).sort([("position", ASCENDING)]).to_list()
+
+
+async def environment_records(platform: Platform, app: Document) -> list[dict[str, Any]]:
+    """Environments with what is where now (`api.md` 4)."""
+    held = await locks.read(platform.db, app["_id"])
+    shown: list[dict[str, Any]] = []
+    for environment in await list_environments(platform, app):
+        owned = environment["owned"]
+        holder = held.get(environment["_id"], {}).get("holder")
+        folder = platform.settings.environments_folder / app["_id"] / environment["_id"] / "current"
+        shown.append(
+            record(
+                environment,
+                "name",
+                "position",
+                "runtime_profile_id",
+                "deploy_target",
+                is_canonical=environment["_id"] == app["settings"]["canonical_env_id"],
+                current_release_id=owned.get("current_release_id"),
+                current_deployment_id=owned.get("current_deployment_id"),
+                deployed_at=owned.get("deployed_at"),
+                deployed_by=owned.get("deployed_by"),
+                health=owned.get("health", "unknown"),
+                drift=None,
+                active_deployment_id=holder["deployment_id"] if holder else None,
+                waiting_deployment_ids=[],
+                frozen_until=None,
+                folder=str(folder),
+                bad_release_ids=[],
+            )
+        )
+    return shown

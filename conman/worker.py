@@ -1,0 +1,186 @@
+"""The worker process: task queues, graceful drain, and the sign of life that health looks for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from pymongo.errors import PyMongoError
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+)
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from conman.activities.calls import CallActivities
+from conman.activities.gates import GateActivities
+from conman.activities.git import GitActivities
+from conman.activities.reconcile import ReconcileActivities
+from conman.activities.store import StoreActivities
+from conman.activities.targets import TargetActivities
+from conman.config import Settings
+from conman.services.clock import now
+from conman.services.platform import Platform, make_platform
+from conman.store.database import ensure_indexes
+from conman.workflows import options
+from conman.workflows.assemble import AssembleWorkflow
+from conman.workflows.changeset import ChangesetWorkflow
+from conman.workflows.deployment import DeploymentWorkflow
+from conman.workflows.gate import GateWorkflow
+from conman.workflows.options import Queue
+from conman.workflows.queue import QueueWorkflow
+from conman.workflows.release import ReleaseWorkflow
+from conman.workflows.revalidation import RevalidationWorkflow
+from conman.workflows.upkeep import UPKEEP_ID, UpkeepWorkflow
+
+log = structlog.get_logger(__name__)
+
+WORKFLOWS = [
+    ChangesetWorkflow,
+    QueueWorkflow,
+    RevalidationWorkflow,
+    ReleaseWorkflow,
+    AssembleWorkflow,
+    GateWorkflow,
+    DeploymentWorkflow,
+    UpkeepWorkflow,
+]
+SIGN_OF_LIFE_SECONDS = 5.0
+UPKEEP_EVERY = timedelta(minutes=1)
+
+
+def sandbox() -> SandboxedWorkflowRunner:
+    """The sandbox; the pure domain and the models pass through it, since they are deterministic and slow to import twice."""
+    return SandboxedWorkflowRunner(
+        restrictions=SandboxRestrictions.default.with_passthrough_modules("conman.domain", "pydantic", "pydantic_core")
+    )
+
+
+def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
+    """One Temporal worker per task queue."""
+    settings, client = platform.settings, platform.commands.client
+    store = StoreActivities(platform.db)
+    git = GitActivities(platform.db, platform.git)
+    drain = timedelta(seconds=settings.worker_drain_seconds)
+
+    def worker(queue: Queue, activities: list[Any], at_once: int, **more: Any) -> Worker:
+        return Worker(
+            client,
+            task_queue=options.queue_name(queue),
+            activities=activities,
+            graceful_shutdown_timeout=drain,
+            max_concurrent_activities=at_once,
+            max_heartbeat_throttle_interval=options.HEARTBEAT_THROTTLE,
+            default_heartbeat_throttle_interval=options.HEARTBEAT_THROTTLE,
+            **more,
+        )
+
+    made: list[Worker] = []
+    if Queue.MAIN in queues:
+        made.append(
+            worker(
+                Queue.MAIN,
+                store.all(),
+                100,
+                workflows=WORKFLOWS,
+                workflow_runner=sandbox(),
+                sticky_queue_schedule_to_start_timeout=options.STICKY_TIMEOUT,
+            )
+        )
+    if Queue.GIT in queues:
+        targets = TargetActivities(settings, platform.db, platform.git)
+        made.append(worker(Queue.GIT, [*git.all(), *targets.all()], 20))
+    if Queue.MSUITE in queues:
+        made.append(worker(Queue.MSUITE, GateActivities(settings, platform.db, platform.git).all(), settings.gate_concurrency))
+    if Queue.CALLS in queues:
+        reconcile = ReconcileActivities(platform.db, platform.commands)
+        made.append(worker(Queue.CALLS, [*CallActivities(client).all(), *reconcile.all()], 200))
+    return made
+
+
+async def register_search_attributes(client: Client) -> None:
+    """Make the typed search attributes known to the namespace; the ones that are there stay."""
+    wanted = {key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in options.SEARCH_ATTRIBUTES}
+    service = client.operator_service
+    there = await service.list_search_attributes(ListSearchAttributesRequest(namespace=client.namespace))
+    missing = {name: kind for name, kind in wanted.items() if name not in there.custom_attributes}
+    if not missing:
+        return
+    try:
+        await service.add_search_attributes(AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing))
+    except RPCError as error:
+        if error.status is not RPCStatusCode.ALREADY_EXISTS:
+            raise
+
+
+async def ensure_upkeep(client: Client) -> None:
+    """Create the schedule that delivers what crashes left behind and starts workflows that are missing."""
+    schedule = Schedule(
+        action=ScheduleActionStartWorkflow(
+            "upkeep",
+            id=UPKEEP_ID,
+            task_queue=options.queue_name(Queue.MAIN),
+            static_summary="deliver what crashes left, start what is missing",
+        ),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=UPKEEP_EVERY)]),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=UPKEEP_EVERY),
+    )
+    try:
+        await client.create_schedule(UPKEEP_ID, schedule, trigger_immediately=True)
+    except ScheduleAlreadyRunningError:
+        log.debug("the upkeep schedule is there")
+
+
+async def _signs_of_life(platform: Platform, identity: str, queues: list[str]) -> None:
+    while True:
+        try:
+            await platform.db["workers"].update_one(
+                {"_id": identity}, {"$set": {"seen_at": now(), "queues": queues}}, upsert=True
+            )
+        except PyMongoError as error:
+            log.warning("sign_of_life_failed", error=str(error)[:200])
+        await asyncio.sleep(SIGN_OF_LIFE_SECONDS)
+
+
+async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> None:
+    """Run until SIGTERM or SIGINT, then let running activities finish for `worker_drain_seconds`."""
+    chosen = queues or set(Queue)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    platform = await make_platform(settings)
+    try:
+        await ensure_indexes(platform.db)
+        await register_search_attributes(platform.commands.client)
+        await ensure_upkeep(platform.commands.client)
+        identity = f"{os.getpid()}@{socket.gethostname()}"
+        names = sorted(options.queue_name(queue) for queue in chosen)
+        async with AsyncExitStack() as stack:
+            for worker in make_workers(platform, chosen):
+                await stack.enter_async_context(worker)
+            life = asyncio.create_task(_signs_of_life(platform, identity, names))
+            log.info("worker_ready", queues=names, identity=identity)
+            await stop.wait()
+            log.info("worker_draining", seconds=settings.worker_drain_seconds)
+            life.cancel()
+            await platform.db["workers"].delete_one({"_id": identity})
+        log.info("worker_stopped")
+    finally:
+        await platform.close()
