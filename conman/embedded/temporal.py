@@ -69,7 +69,7 @@ async def find_temporal(cache: Cache, progress: Progress) -> Path:
         for name in ("GOOS", "GOARCH"):
             env.pop(name, None)
         await run_step(
-            [str(go), "install", "-trimpath", f"-ldflags={_LINK_FLAGS}", _CLI_PACKAGE],
+            [str(go), "install", f"-ldflags={_LINK_FLAGS}", _CLI_PACKAGE],
             what=f"building Temporal {CLI_VERSION} with Go (once; about five minutes on two cores)",
             progress=progress,
             log=work / "go.log",
