@@ -76,3 +76,7 @@ def configuration_page() -> str:
         default = "" if default == "(unset)" else f"`{default}`"
         lines.append(f"| `CONMAN_{name.upper()}` | {default} | {field.description} |")
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(configuration_page(), end="")

@@ -183,7 +183,8 @@ def check_every_route(routers: Iterable[APIRouter]) -> None:
             calls = list(_dependencies(route.dependant))
             access = [call.access for call in calls if hasattr(call, "access")]
             if len(access) != 1:
-                raise AccessError(f"{sorted(route.methods or ())} {route.path} declares {len(access)} kinds of access; it needs one")
+                named = f"{'/'.join(sorted(route.methods or ()))} {route.path}"
+                raise AccessError(f"{named} declares {len(access)} kinds of access; it needs one")
             for call in calls:
                 if hasattr(call, "body_model"):
                     schema = call.body_model.model_json_schema()

@@ -1,0 +1,56 @@
+# CI and people call only these targets.
+.DEFAULT_GOAL := help
+SHELL := bash
+UV_VERSION := 0.13.9
+PYTHON ?= python3
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+RUN := .venv/bin
+ONCE ?=
+
+.PHONY: help setup demo test check lint types imports unit bench docs proto fuzz clean up
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/.ready ## Install the locked dependencies into .venv
+
+.tools/bin/uv:
+	@echo "installing uv $(UV_VERSION) into .tools"
+	@$(PYTHON) -m venv .tools && .tools/bin/python -m pip install --quiet "uv==$(UV_VERSION)"
+
+.venv/.ready: pyproject.toml uv.lock $(filter .tools/bin/uv,$(UV))
+	@echo "installing the locked dependencies into .venv"
+	@$(UV) sync --frozen --quiet
+	@touch $@
+
+demo: setup ## Run the main job on real files; ONCE=1 exits at the end
+	@$(RUN)/python -m conman demo $(if $(ONCE),--once)
+
+up: setup ## Run everything on this machine until Ctrl-C
+	@$(RUN)/python -m conman up
+
+test: setup ## Run all tests
+	@$(RUN)/python -m pytest
+
+unit: setup ## Run the tests that need no server
+	@$(RUN)/python -m pytest tests/unit tests/git
+
+lint: setup
+	@$(RUN)/ruff check . && $(RUN)/ruff format --check .
+
+types: setup
+	@$(RUN)/pyright
+
+imports: setup
+	@$(RUN)/lint-imports --no-cache
+
+check: lint types imports test ## Lint, types, layers and all tests
+
+bench: setup ## Print latencies as ratios, measured side by side in one run
+	@$(RUN)/python -m tests.load.bench
+
+docs: setup ## Write the generated pages
+	@$(RUN)/python -m conman.configuration > docs/configuration.md
+
+clean: ## Remove what the targets made in this folder
+	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis data

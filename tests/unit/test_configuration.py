@@ -1,0 +1,75 @@
+"""The settings, and the page that is generated from them (`spec.md` 15)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conman.config import Settings, SettingsError, load_settings
+from conman.configuration import configuration_page, effective_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_configuration_page_is_what_the_settings_say() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert page == configuration_page(), "run `make docs`"
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CONMAN_PORT", "70000"),
+        ("CONMAN_PORT", "-1"),
+        ("CONMAN_GIT_THREADS", "0"),
+        ("CONMAN_LOG_LEVEL", "loud"),
+        ("CONMAN_SECRET", "too short"),
+        ("CONMAN_SECRET", "x" * 31),
+        ("CONMAN_SESSION_HOURS", "0"),
+        ("CONMAN_GIT_BACKEND", "svn"),
+    ],
+)
+def test_a_value_out_of_range_stops_the_start_in_one_line_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert variable in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_secret_of_32_bytes_is_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONMAN_SECRET", "x" * 32)
+    assert load_settings().secret is not None
+
+
+def test_secrets_and_passwords_in_addresses_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONMAN_SECRET", "s" * 40)
+    monkeypatch.setenv("CONMAN_ADMIN_PASSWORD", "hunter2 hunter2")
+    monkeypatch.setenv("CONMAN_MONGO_URI", "mongodb://conman:hunter2@db.internal/?x=1")
+    rows = effective_rows(load_settings(), set())
+    shown = " ".join(row.value for row in rows)
+    assert "hunter2" not in shown
+    assert "s" * 40 not in shown
+    assert "mongodb://****@db.internal/?x=1" in shown
+
+
+def test_each_value_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("CONMAN_MAIL_FROM=ops@example.com\n", encoding="utf-8")
+    monkeypatch.setenv("CONMAN_PORT", "9090")
+    rows = {row.variable: row for row in effective_rows(load_settings(data=tmp_path), {"data"})}
+    sources = {name: rows[name].source for name in ("CONMAN_PORT", "CONMAN_MAIL_FROM", "CONMAN_DATA", "CONMAN_HOST")}
+    assert sources == {
+        "CONMAN_PORT": "environment",
+        "CONMAN_MAIL_FROM": ".env",
+        "CONMAN_DATA": "command line",
+        "CONMAN_HOST": "default",
+    }
+    assert rows["CONMAN_MAIL_FROM"].value == "ops@example.com"
