@@ -69,9 +69,6 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API; 0 takes a free one.")
-    public_url: str | None = Field(
-        default=None, description="URL that people reach Conman by, for links in mails. Default: the API's."
-    )
 
     secret: SecretStr | None = Field(
         default=None,
@@ -85,24 +82,10 @@ class Settings(BaseSettings):
         default="platform_admin", description="Who may create apps: `platform_admin` or `any_user`."
     )
 
-    smtp_host: str | None = Field(default=None, description="SMTP server. Unset: mails land as .eml files in DATA/outbox.")
-    smtp_port: int = Field(default=587, ge=1, le=65535, description="Port of the SMTP server.")
-    smtp_username: str | None = Field(default=None, description="User name at the SMTP server.")
-    smtp_password: SecretStr | None = Field(default=None, description="Password at the SMTP server.")
-    smtp_tls: Annotated[str, Field(pattern="^(none|starttls|tls)$")] = Field(
-        default="starttls", description="Transport security of SMTP: `none`, `starttls` or `tls`."
-    )
-    mail_from: str = Field(default="conman@localhost", description="Sender of mails.")
-
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
         default="info", description="Least level that is logged."
     )
     log_format: LogFormat = Field(default=LogFormat.JSON, description="`json` (one object a line) or `console`.")
-
-    rate_limit_auth: int = Field(default=10, ge=1, description="Auth requests per minute and IP address.")
-    rate_limit_files: int = Field(default=300, ge=1, description="File reads and writes per minute and user.")
-    rate_limit_reads: int = Field(default=1200, ge=1, description="Other GETs per minute and user.")
-    rate_limit_writes: int = Field(default=60, ge=1, description="Other writes per minute and user.")
 
     command_timeout_seconds: float = Field(
         default=30.0,

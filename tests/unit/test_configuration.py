@@ -62,14 +62,14 @@ def test_secrets_and_passwords_in_addresses_are_masked(monkeypatch: pytest.Monke
 
 def test_each_value_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    Path(".env").write_text("CONMAN_MAIL_FROM=ops@example.com\n", encoding="utf-8")
+    Path(".env").write_text("CONMAN_TEMPORAL_NAMESPACE=config\n", encoding="utf-8")
     monkeypatch.setenv("CONMAN_PORT", "9090")
     rows = {row.variable: row for row in effective_rows(load_settings(data=tmp_path), {"data"})}
-    sources = {name: rows[name].source for name in ("CONMAN_PORT", "CONMAN_MAIL_FROM", "CONMAN_DATA", "CONMAN_HOST")}
+    sources = {name: rows[name].source for name in ("CONMAN_PORT", "CONMAN_TEMPORAL_NAMESPACE", "CONMAN_DATA", "CONMAN_HOST")}
     assert sources == {
         "CONMAN_PORT": "environment",
-        "CONMAN_MAIL_FROM": ".env",
+        "CONMAN_TEMPORAL_NAMESPACE": ".env",
         "CONMAN_DATA": "command line",
         "CONMAN_HOST": "default",
     }
-    assert rows["CONMAN_MAIL_FROM"].value == "ops@example.com"
+    assert rows["CONMAN_TEMPORAL_NAMESPACE"].value == "config"
