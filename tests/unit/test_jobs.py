@@ -20,9 +20,7 @@ LEGAL = {
 }
 
 
-@pytest.mark.parametrize(
-    ("before", "after"), [pytest.param(a, b, id=f"{a.value} -> {b.value}") for a, b in product(S, S)]
-)
+@pytest.mark.parametrize(("before", "after"), [pytest.param(a, b, id=f"{a.value} -> {b.value}") for a, b in product(S, S)])
 def test_a_job_moves_only_along_the_table(before: JobState, after: JobState) -> None:
     if (before, after) in LEGAL:
         jobs.check_transition(before, after)
@@ -54,9 +52,7 @@ def test_every_state_has_a_row_and_the_ends_have_none_after_them() -> None:
         ("baseline_failing", "failed", False),
     ],
 )
-def test_a_reason_code_fixes_the_end_state_and_whether_the_job_runs_again(
-    reason: str, state: str, again: bool
-) -> None:
+def test_a_reason_code_fixes_the_end_state_and_whether_the_job_runs_again(reason: str, state: str, again: bool) -> None:
     code = ReasonCode(reason)
     assert jobs.end_state(code) == state
     assert jobs.runs_again(code, 1, 2) is again
@@ -99,9 +95,7 @@ def test_a_failed_suite_is_never_run_again_by_itself() -> None:
     assert not any(jobs.runs_again(ReasonCode.TESTS_FAILED, attempt, 4) for attempt in range(1, 5))
 
 
-@pytest.mark.parametrize(
-    ("attempt", "seconds"), [(1, 2.0), (2, 4.0), (3, 8.0), (5, 32.0), (6, 60.0), (7, 60.0), (10_000, 60.0)]
-)
+@pytest.mark.parametrize(("attempt", "seconds"), [(1, 2.0), (2, 4.0), (3, 8.0), (5, 32.0), (6, 60.0), (7, 60.0), (10_000, 60.0)])
 def test_the_pause_doubles_up_to_its_cap(attempt: int, seconds: float) -> None:
     assert jobs.backoff_seconds(attempt) == seconds
 
