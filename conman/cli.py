@@ -185,7 +185,9 @@ def worker(
 @cli.command()
 def msuite(
     path: Annotated[Path, typer.Argument(help="Folder with the configuration files.")] = Path(),
-    report: Annotated[Path | None, typer.Option("--report", help="Write the findings as JSON to this file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", envvar="MSUITE_REPORT", help="Write the findings as JSON to this file.")
+    ] = None,
 ) -> None:
     """Check configuration files: syntax, duplicate keys, merge markers, JSON Schemas. Exit 0 ok, 1 findings, 2 can't run."""
     from conman.msuite import run as check
@@ -226,12 +228,17 @@ def doctor(as_json: JsonOption = False, data: DataOption = None) -> None:
 @cli.command()
 def demo(
     once: Annotated[bool, typer.Option("--once", help="Exit at the end instead of staying up.")] = False,
-    data: DataOption = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the demo's state; by default `demo` below the usual one.")
+    ] = None,
 ) -> None:
-    """Run the main job on real configuration files, step by step, on the embedded stack."""
+    """Run the main job on real configuration files, step by step, on a stack of its own."""
     from conman.demo import run_demo
 
-    raise typer.Exit(asyncio.run(run_demo(read_settings(data=data), once=once, console=out)))
+    settings = read_settings(data=data)
+    if data is None:
+        settings = settings.model_copy(update={"data": settings.data / "demo"})
+    raise typer.Exit(asyncio.run(run_demo(settings, once=once, console=out)))
 
 
 @cli.command()

@@ -167,7 +167,7 @@ async def read(
     """A file with its bytes, or a folder's entries with their status against the branch. Raises `not_found`."""
     repo = app["repo_path"]
     at = await tips(platform, app, workspace)
-    clean = normalise_path(path) if path.strip("/") else ""
+    clean = normalise_path(path, folder=True)
     if clean:
         content = await platform.git.read_file(repo, at.pending, clean)
         if content is not None:
