@@ -220,5 +220,7 @@ def _release_moves(end: EndDeployment, release: Release, state: ReleaseState) ->
 
 
 def _reply(written: Written) -> PersistReply:
-    document: Document | None = written.document
-    return PersistReply(status=written.status, owned=document["owned"] if document is not None else None)
+    """The workflow knows what it has saved; only what somebody else wrote goes into its history."""
+    document = written.document
+    known = written.status == "saved" or document is None
+    return PersistReply(status=written.status, owned=None if known else document["owned"])

@@ -198,7 +198,9 @@ class Entity(Generic[OwnedT]):
     async def _persist(self, command_id: str, actor: Actor, before: OwnedT, decision: Decision[OwnedT]) -> PersistReply:
         request = self.persist_request(command_id, actor, before, decision)
         try:
-            return await workflow.execute_activity("persist", request, result_type=PersistReply, **options.persist())
+            return await workflow.execute_activity(
+                "persist", request, result_type=PersistReply, **options.persist(summary=_summary(decision))
+            )
         except (FailureError, asyncio.CancelledError) as error:
             # The write may have landed: know the record again before anybody else decides on it (rule 5).
             self._synced = False
@@ -259,3 +261,10 @@ class Entity(Generic[OwnedT]):
     def carry(self) -> dict[str, Any]:
         """The state for the next run."""
         return self.state.model_dump(mode="json")
+
+
+def _summary(decision: Decision[Any]) -> str | None:
+    """What an operator reads beside the write in the Web UI."""
+    words = [event.action.replace("_", " ") for event in decision.events]
+    words += [f"{end.id[-6:]} {end.reason_code.value}" for end in decision.job_ends]
+    return ", ".join(words[:4]) or None
