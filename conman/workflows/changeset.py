@@ -8,7 +8,7 @@ from typing import Any
 from temporalio import workflow
 
 from conman.workflows import options
-from conman.workflows.entity import Entity, refusal
+from conman.workflows.entity import Entity, refusal, refusals
 from conman.workflows.gate import run_gate
 
 with workflow.unsafe.imports_passed_through():
@@ -73,38 +73,48 @@ class ChangesetWorkflow:
     async def run(self, start: EntityStart) -> str:
         """Do what the state calls for until it is terminal; returns the last state."""
         if not await self.entity.load():
+            await workflow.wait_condition(workflow.all_handlers_finished)
             return "gone"
-        while True:
+        canceled = False
+        while self.entity.state.state not in TERMINAL:
             try:
+                if canceled and self.entity.state.intent is None:
+                    canceled = False
+                    await self._withdraw()
+                    continue
                 await self._work()
-                state = self.entity.state
-                if state.state in TERMINAL:
-                    break
                 seen = self.entity.changes
+                if self.entity.state.state in TERMINAL or (canceled and self.entity.state.intent is None):
+                    continue
                 await workflow.wait_condition(
                     lambda seen=seen: self.entity.changes != seen or self.entity.should_continue_as_new()
                 )
-                if self.entity.should_continue_as_new() and not self.gates and self.entity.state.intent is None:
+                if self.entity.should_continue_as_new() and self._idle():
                     self.entity.draining = True
                     await workflow.wait_condition(workflow.all_handlers_finished)
-                    if self.entity.state.state not in TERMINAL and self.entity.state.intent is None:
+                    if self._idle():
                         workflow.continue_as_new(start.model_copy(update={"carried": self.entity.carry()}))
                     self.entity.draining = False
             except asyncio.CancelledError:
-                # Somebody canceled it in the Web UI: that means what withdraw means.
-                await self._withdraw()
-                break
+                # Somebody canceled it in the Web UI: that means what withdraw means, once the queue has answered.
+                canceled = True
         for gate in self.gates.values():
             gate.cancel()
         await asyncio.gather(*self.gates.values(), return_exceptions=True)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self.entity.state.state.value
 
+    def _idle(self) -> bool:
+        state = self.entity.state
+        return not self.gates and state.intent is None and state.state not in TERMINAL
+
     async def _withdraw(self) -> None:
         try:
-            await self.entity.apply(f"cancel:{workflow.info().run_id}", Actor(), lambda cs: rules.decide_withdraw(self.id, cs))
+            await self.entity.apply(
+                f"cancel:{workflow.info().run_id}:{workflow.uuid4()}", Actor(), lambda cs: rules.decide_withdraw(self.id, cs)
+            )
         except DomainError as error:
-            workflow.logger.warning("canceled, but it can't be withdrawn: %s", error.message)
+            workflow.logger.warning("it was canceled, but can't be withdrawn and goes on: %s", error.message)
 
     async def _work(self) -> None:
         """Start what the state calls for and is not running, stop what it no longer calls for (`durability.md` 2)."""
@@ -209,11 +219,19 @@ class ChangesetWorkflow:
             self.outcomes.pop(command.id, None)
         # A refused command leaves nothing behind, so a later try of it records a fresh intent.
         await self.entity.command(command.model_copy(update={"id": f"{command.id}:intent:{workflow.uuid4()}"}), decide)
-        await workflow.wait_condition(lambda: command.id in self.outcomes or self.entity.state.remembered(command.id) is not None)
+        await workflow.wait_condition(lambda: self._answered(command.id))
         refused = self.outcomes.get(command.id)
         if refused is not None:
             raise refusal(refused)
+        if self.entity.state.remembered(command.id) is None:
+            with refusals():
+                rules.target(self.entity.state.state, move)
         return {}
+
+    def _answered(self, command_id: str) -> bool:
+        state = self.entity.state
+        done = command_id in self.outcomes or state.remembered(command_id) is not None
+        return done or (state.state in TERMINAL and state.intent is None)
 
     async def _no_intent(self, command: Command) -> None:
         """Commands wait until the one that the queue is being asked about is finished; a repeat of that one does not."""
@@ -234,7 +252,7 @@ class ChangesetWorkflow:
     @submit.validator
     def _validate_submit(self, command: SubmitCommand) -> None:
         self.entity.validate(command)
-        self._early(Move.RESUBMIT if command.again else Move.SUBMIT)
+        self._early(command, Move.RESUBMIT if command.again else Move.SUBMIT)
 
     @workflow.update
     async def review(self, command: ReviewCommand) -> dict[str, Any]:
@@ -287,8 +305,10 @@ class ChangesetWorkflow:
     def _validate_take_news(self, command: NewsCommand) -> None:
         self.entity.validate(command)
 
-    def _early(self, move: Move) -> None:
-        if self.entity.loaded and self.entity.state.intent is None:
+    def _early(self, command: Command, move: Move) -> None:
+        """A repeat of what was carried out is no refusal: it gets the first run's answer (`durability.md` 4)."""
+        known = self.entity.loaded and self.entity.state.remembered(command.id) is not None
+        if self.entity.loaded and not known and self.entity.state.intent is None:
             try:
                 rules.target(self.entity.state.state, move)
             except DomainError as error:

@@ -78,6 +78,7 @@ class DeploymentWorkflow:
     async def run(self, start: EntityStart) -> str:
         """Approvals, gate, switch, verify, record; every end frees the lock."""
         if not await self.entity.load():
+            await workflow.wait_condition(workflow.all_handlers_finished)
             return "gone"
         if self.entity.state.state not in TERMINAL:
             try:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError
+from temporalio.exceptions import ApplicationError, FailureError
 
 from conman.workflows import options
 
@@ -79,6 +79,7 @@ class Entity(Generic[OwnedT]):
         self._state: OwnedT | None = kind.model_validate(carried) if carried is not None else None
         self._synced = carried is not None
         self._shown: str | None = None
+        self._interrupted = False
 
     @property
     def loaded(self) -> bool:
@@ -163,8 +164,11 @@ class Entity(Generic[OwnedT]):
                 self._state = self._next(command_id, before, decision)
                 self.changes += 1
                 self._show()
+            else:
+                self._take(reply.owned)
+            self._check_interrupted()
+            if reply.status == "saved":
                 return decision.result
-            self._take(reply.owned)
 
     def _next(self, command_id: str, before: OwnedT, decision: Decision[OwnedT]) -> OwnedT:
         commands = [*before.commands, Remembered(id=command_id, result=decision.result)][-REMEMBERED_COMMANDS:]
@@ -197,21 +201,29 @@ class Entity(Generic[OwnedT]):
 
     async def _persist(self, command_id: str, actor: Actor, before: OwnedT, decision: Decision[OwnedT]) -> PersistReply:
         request = self.persist_request(command_id, actor, before, decision)
+        write = asyncio.ensure_future(
+            workflow.execute_activity("persist", request, result_type=PersistReply, **options.persist(summary=_summary(decision)))
+        )
         try:
-            return await workflow.execute_activity(
-                "persist", request, result_type=PersistReply, **options.persist(summary=_summary(decision))
-            )
-        except (FailureError, asyncio.CancelledError) as error:
+            return await asyncio.shield(write)
+        except asyncio.CancelledError:
+            # The run was canceled while the write was under way: its outcome is waited for, then the cancel goes on.
+            self._interrupted = True
+            return await write
+        except FailureError as error:
             # The write may have landed: know the record again before anybody else decides on it (rule 5).
             self._synced = False
-            await asyncio.shield(self.sync())
-            if isinstance(error, ActivityError):
-                raise ApplicationError(
-                    "The outcome is not known: read the record, or repeat with the same Idempotency-Key.",
-                    type=ErrorCode.OUTCOME_UNKNOWN.value,
-                    non_retryable=True,
-                ) from error
-            raise
+            await self.sync()
+            raise ApplicationError(
+                "The outcome is not known: read the record, or repeat with the same Idempotency-Key.",
+                type=ErrorCode.OUTCOME_UNKNOWN.value,
+                non_retryable=True,
+            ) from error
+
+    def _check_interrupted(self) -> None:
+        if self._interrupted:
+            self._interrupted = False
+            raise asyncio.CancelledError
 
     async def end_with(
         self, activity: str, command_id: str, build: Callable[[OwnedT], tuple[Decision[OwnedT], Any] | None]

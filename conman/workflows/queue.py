@@ -50,6 +50,7 @@ class QueueWorkflow:
     async def run(self, start: EntityStart) -> str:
         """Start sweeps, take their verdicts, tell changesets; for ever."""
         if not await self.entity.load():
+            await workflow.wait_condition(workflow.all_handlers_finished)
             return "gone"
         while True:
             try:

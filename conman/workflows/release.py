@@ -10,7 +10,7 @@ from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedErro
 
 from conman.workflows import options
 from conman.workflows.assemble import AssembleWorkflow
-from conman.workflows.entity import Entity, now, refusal
+from conman.workflows.entity import Entity, now, refusal, refusals
 
 with workflow.unsafe.imports_passed_through():
     from conman.domain import release as rules
@@ -72,14 +72,19 @@ class ReleaseWorkflow:
     async def run(self, start: EntityStart) -> str:
         """Do what the state calls for until it is published and told, or dropped."""
         if not await self.entity.load():
+            await workflow.wait_condition(workflow.all_handlers_finished)
             return "gone"
-        while True:
+        canceled = False
+        while not self._over():
             try:
+                if canceled and self.entity.state.edit is None:
+                    canceled = False
+                    await self._cancel()
+                    continue
                 await self._work()
-                state = self.entity.state
-                if state.state not in rules.OPEN and state.told and state.publishing is None:
-                    break
                 seen = self.entity.changes
+                if self._over() or (canceled and self.entity.state.edit is None):
+                    continue
                 await workflow.wait_condition(
                     lambda seen=seen: self.entity.changes != seen or self.entity.should_continue_as_new()
                 )
@@ -90,32 +95,29 @@ class ReleaseWorkflow:
                         workflow.continue_as_new(start.model_copy(update={"carried": self.entity.carry()}))
                     self.entity.draining = False
             except asyncio.CancelledError:
-                if not await self._cancel():
-                    continue
-                break
+                canceled = True
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self.entity.state.state.value
+
+    def _over(self) -> bool:
+        state = self.entity.state
+        return state.state not in rules.OPEN and state.told and state.publishing is None
 
     def _idle(self) -> bool:
         state = self.entity.state
         return self.assembly is None and state.edit is None and state.publishing is None and state.state in rules.OPEN
 
-    async def _cancel(self) -> bool:
+    async def _cancel(self) -> None:
         """Canceled in the Web UI: an assembly is given up, an open release is dropped; after the refs moved it goes on."""
         state = self.entity.state
         if state.publishing is not None or state.state not in rules.OPEN:
             workflow.logger.warning("release %s is being published and goes on", state.tag)
-            return False
-        if self.assembly is not None:
+        elif self.assembly is not None:
             self.assembly.cancel()
-            return False
-        await self._call(
-            QueueCall(app_id=self.app_id, update="reserve", command_id=f"cancel:{self.id}", payload=self._select([]))
-        )
-        await self.entity.apply(
-            f"cancel:{workflow.info().run_id}", Actor(), lambda release: rules.decide_dropped(self.id, release)
-        )
-        return True
+        else:
+            command_id = f"cancel:{workflow.info().run_id}:{workflow.uuid4()}"
+            await self._call(QueueCall(app_id=self.app_id, update="reserve", command_id=command_id, payload=self._select([])))
+            await self.entity.apply(command_id, Actor(), lambda release: rules.decide_dropped(self.id, release))
 
     async def _work(self) -> None:
         state = self.entity.state
@@ -384,6 +386,9 @@ class ReleaseWorkflow:
         refused = self.outcomes.get(command.id)
         if refused is not None:
             raise refusal(refused)
+        if self.entity.state.remembered(command.id) is None:
+            with refusals():
+                check(self.entity.state)
         return facts or {}
 
     def _free(self, command: Command) -> bool:
@@ -395,7 +400,7 @@ class ReleaseWorkflow:
         if command_id in self.outcomes:
             return True
         state = self.entity.state
-        return state.remembered(command_id) is not None and state.told
+        return (state.remembered(command_id) is not None and state.told) or self._over()
 
     @workflow.update
     async def select(self, command: SelectCommand) -> dict[str, Any]:
