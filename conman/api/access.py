@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 
 from conman.domain.decision import Actor
 from conman.domain.errors import DomainError, ErrorCode, invalid, not_found
@@ -25,6 +26,9 @@ from conman.services.clock import new_id, now
 from conman.services.platform import Platform
 from conman.store import records
 from conman.store.database import Document
+
+_BEARER = Depends(HTTPBearer(auto_error=False, description="the token of POST /api/auth/login"))
+"""Tells the OpenAPI document that a route wants a token; the check itself is `_caller`."""
 
 _KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
 
@@ -128,7 +132,7 @@ async def _call(request: Request, platform: Platform, user: Document) -> Call:
 def logged_in() -> Any:
     """A route for everybody with an account."""
 
-    async def anybody(request: Request) -> Caller:
+    async def anybody(request: Request, _: Any = _BEARER) -> Caller:
         return await _caller(request)
 
     return _mark(anybody, "logged_in")
@@ -137,7 +141,7 @@ def logged_in() -> Any:
 def platform_capability(wanted: Capability) -> Any:
     """A route outside apps that needs a platform capability."""
 
-    async def allowed(request: Request) -> Caller:
+    async def allowed(request: Request, _: Any = _BEARER) -> Caller:
         caller = await _caller(request)
         caller.require(wanted)
         return caller
@@ -148,7 +152,7 @@ def platform_capability(wanted: Capability) -> Any:
 def capability(*wanted: Capability) -> Any:
     """A route of an app that needs the first of `wanted`; the others it may ask for besides, for other people's things."""
 
-    async def allowed(request: Request) -> Caller:
+    async def allowed(request: Request, _: Any = _BEARER) -> Caller:
         caller = await _caller(request)
         app = await records.find(caller.platform.db, "apps", request.path_params["app"])
         if app is None or not app["ready"]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from conman import __version__
 from conman.api import access, errors
@@ -42,13 +43,15 @@ def create_api(settings: Settings, platform: Platform | None = None) -> FastAPI:
         if platform is None:
             await made.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # its pages bring their scripts along, so that they work without the internet
         title="Conman",
         version=__version__,
         description="Change the configuration kept in Git repositories safely.",
         openapi_url="/api/openapi.json",
         docs_url="/api/docs",
         redoc_url=None,
+        static_url="/api/docs-assets",
+        swagger_ui_oauth2_redirect_url="/api/docs/oauth2-redirect",
         lifespan=lifespan,
     )
     errors.install(app)
