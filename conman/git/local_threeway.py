@@ -80,6 +80,7 @@ def finished(
 ) -> TrialMerge:
     """The outcome of a plain merge whose result is `index`, with moves followed."""
     merging = _Merge(repository, index, base, ours, theirs)
+    merging.settle_modes()
     merging.refuse_differing_modes()
     merging.refuse_files_in_the_place_of_folders()
     merging.follow_moves()
@@ -105,7 +106,8 @@ class _Merge:
         self._ours = _compare(base, ours)
         self._theirs = _compare(base, theirs)
         self._trees = (ours, theirs)
-        self.conflicts = {path: self._plain_conflict(path, versions) for path, versions in _conflicts(index)}
+        self._clashes = dict(_conflicts(index))
+        self.conflicts = {path: self._plain_conflict(path, versions) for path, versions in self._clashes.items()}
 
     def follow_moves(self) -> None:
         """Look at every path of the base that a side moved, in order."""
@@ -120,6 +122,13 @@ class _Merge:
                 self._moved_by_one(source, to_ours, base, mover=self._ours, other=self._theirs)
             elif to_ours is not None and to_theirs is not None:
                 self._moved_by_both(to_ours, to_theirs, base)
+
+    def settle_modes(self) -> None:
+        """A mode that one side changed beside a binary content that the other changed; libgit2 sees a conflict there."""
+        for path, versions in self._clashes.items():
+            merged = _by_parts(versions)
+            if merged is not None:
+                self._settle(path, path, merged)
 
     def refuse_differing_modes(self) -> None:
         """A file that both sides added with different modes conflicts, as in git; libgit2 picks a mode."""
@@ -189,6 +198,9 @@ class _Merge:
 
     def _merge_file(self, versions: _Versions) -> _File | None:
         """The three versions of one file merged, None when they don't: a merge of trees that hold only this file."""
+        merged = _by_parts(versions)
+        if merged is not None:
+            return merged
         base, ours, theirs = map(self._tree_of, (versions.base, versions.ours, versions.theirs))
         index = self._repository.merge_trees(base, ours, theirs, flags=NO_RENAMES)
         if index.conflicts is not None:
@@ -206,6 +218,19 @@ class _Merge:
         folder = any(isinstance(find_object(tree, _names(path)), pygit2.Tree) for tree in self._trees)
         modes = [None if side is None else side.mode for side in (versions.base, versions.ours, versions.theirs)]
         return versions.conflict(path, conflict_kind(*modes, folder=folder))
+
+
+def _by_parts(versions: _Versions) -> _File | None:
+    """Content and mode merged each for itself, None where that needs a look into the content, or the types differ."""
+    base, ours, theirs = versions.base, versions.ours, versions.theirs
+    if base is None or ours is None or theirs is None:
+        return None
+    if not base.mode & _TYPE_BITS == ours.mode & _TYPE_BITS == theirs.mode & _TYPE_BITS:
+        return None
+    if base.id not in (ours.id, theirs.id):
+        return None
+    content = theirs.id if ours.id == base.id else ours.id
+    return _File(content, theirs.mode if ours.mode == base.mode else ours.mode)
 
 
 def _compare(base: pygit2.Tree, tree: pygit2.Tree) -> _Side:

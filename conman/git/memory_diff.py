@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 from conman.git.adapter import ChangedPath, ChangeStatus, FileDiff
 from conman.git.checks import MODE_EXECUTABLE, MODE_FILE, MODE_SUBMODULE, shown
 from conman.git.memory_objects import Files, Leaf, ObjectStore
@@ -9,6 +12,9 @@ from conman.git.memory_text import is_binary, similarity, unified
 
 _SIMILAR = 50
 """Percent from which two files are one that moved."""
+_TO_QUOTE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')
+_ESCAPES = {b'"': b'\\"', b"\\": b"\\\\", b"\a": b"\\a", b"\b": b"\\b", b"\t": b"\\t", b"\n": b"\\n"}
+_ESCAPES |= {b"\v": b"\\v", b"\f": b"\\f", b"\r": b"\\r"}
 _REGULAR = (MODE_FILE, MODE_EXECUTABLE)
 
 
@@ -33,6 +39,12 @@ def file_diff(store: ObjectStore, path: bytes, old_path: bytes | None, change: C
     new = _content(store, change.new_blob_id, change.new_mode)
     if is_binary(old) or is_binary(new):
         return FileDiff(change, 0, 0, binary=True, patch="")
+    if change.status is ChangeStatus.TYPE_CHANGED:
+        # Git prints the deletion of one file and the addition of another.
+        gone = replace(change, status=ChangeStatus.DELETED, new_blob_id=None, new_mode=None)
+        come = replace(change, status=ChangeStatus.ADDED, old_blob_id=None, old_mode=None)
+        first, second = (file_diff(store, path, None, part, context) for part in (gone, come))
+        return FileDiff(change, second.additions, first.deletions, binary=False, patch=first.patch + second.patch)
     additions, deletions, hunks = unified(old, new, context)
     return FileDiff(change, additions, deletions, binary=False, patch=shown(_header(path, old_path, change, old, new) + hunks))
 
@@ -109,10 +121,18 @@ def _header(path: bytes, old_path: bytes | None, change: ChangedPath, old: bytes
         same_mode = change.old_mode == change.new_mode
         lines.append(b"index %s..%s" % (ids[0], ids[1]) + (b" %o" % (change.new_mode or 0) if same_mode else b""))
         if old != new:
-            lines.append(b"--- " + (b"/dev/null" if change.old_mode is None else before))
-            lines.append(b"+++ " + (b"/dev/null" if change.new_mode is None else after))
+            lines.append(b"--- " + (b"/dev/null" if change.old_mode is None else before + _tab(before)))
+            lines.append(b"+++ " + (b"/dev/null" if change.new_mode is None else after + _tab(after)))
     return b"\n".join(lines) + b"\n"
 
 
+def _tab(name: bytes) -> bytes:
+    """What git ends a name with in a patch."""
+    return b"\t" if b" " in name else b""
+
+
 def _quoted(path: bytes) -> bytes:
-    return path
+    """A path as git prints it: in quotes, with C's escapes, when it has control characters, quotes or anything but ASCII."""
+    if not _TO_QUOTE.search(path):
+        return path
+    return b'"%s"' % _TO_QUOTE.sub(lambda match: _ESCAPES.get(match[0]) or b"\\%03o" % match[0][0], path)

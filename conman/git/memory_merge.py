@@ -8,7 +8,7 @@ from conman.git.adapter import Conflict, ConflictKind
 from conman.git.checks import MODE_EXECUTABLE, MODE_FILE, MODE_SUBMODULE, conflict_kind, shown
 from conman.git.memory_diff import moves
 from conman.git.memory_objects import Files, Leaf, ObjectStore
-from conman.git.memory_text import merge_lines
+from conman.git.memory_text import is_binary, merge_lines
 
 _REGULAR = (MODE_FILE, MODE_EXECUTABLE)
 
@@ -124,6 +124,10 @@ class _Merge:
         if len({_type(leaf) for leaf in leaves}) > 1:
             return None
         if base is None and ours.mode != theirs.mode:
+            return None
+        contents = [self._store.blob(leaf.sha) for leaf in (ours, theirs)]
+        if base is None and any(map(is_binary, contents)):
+            # Without a base even an empty file counts as a change.
             return None
         text = merge_lines(
             b"" if base is None else self._store.blob(base.sha), self._store.blob(ours.sha), self._store.blob(theirs.sha)

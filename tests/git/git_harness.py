@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pygit2
+from pygit2.enums import Option
 
 from conman.git.adapter import DeleteFile, FileChange, GitAdapter, Signature, WriteFile
 from conman.git.local import LocalGit
@@ -22,6 +23,9 @@ ANN = Signature("Ann Example", "ann@example.org", datetime(2024, 5, 1, 12, 0, tz
 BOB = Signature("Bob Beispiel", "bob@example.org", datetime(2024, 5, 2, 9, 30, tzinfo=UTC))
 MISSING = "1234567890" * 4
 """A sha of nothing."""
+
+# A flush to the disk for each object would take most of the time of the tests, and none of them takes the power away.
+pygit2.option(Option.ENABLE_FSYNC_GITDIR, False)
 
 FILE, EXECUTABLE, SYMLINK, SUBMODULE, TREE = 0o100644, 0o100755, 0o120000, 0o160000, 0o040000
 

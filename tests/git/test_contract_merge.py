@@ -86,6 +86,12 @@ CLEAN: dict[str, tuple[Files, Files, Files, Files]] = {
         {"a": (EXECUTABLE, TOP)},
         {"d/b": (EXECUTABLE, TOP)},
     ),
+    "a mode and a binary": (
+        {"a": file(b"\0a")},
+        {"a": (EXECUTABLE, b"\0a")},
+        {"a": file(b"\0b")},
+        {"a": (EXECUTABLE, b"\0b")},
+    ),
     "both move to the same path and change": (
         {"a": file(LINES)},
         {"b": file(TOP)},
@@ -133,6 +139,12 @@ CONFLICTS: dict[str, tuple[Files, Files, Files, list[Conflict]]] = {
     ),
     "a binary": ({"a": file(b"\0a")}, {"a": file(b"\0b")}, {"a": file(b"\0c")}, [expect("a", CONTENT, b"\0a", b"\0b", b"\0c")]),
     "both add": ({}, {"a": file(b"1\n")}, {"a": file(b"2\n")}, [expect("a", ADD_ADD, None, b"1\n", b"2\n")]),
+    "both add, one an empty file and one a binary": (
+        {},
+        {"a": file(b"")},
+        {"a": file(b"\0")},
+        [expect("a", ADD_ADD, None, b"", b"\0")],
+    ),
     "both add with other modes": (
         {},
         {"a": file(b"1")},
