@@ -77,26 +77,26 @@ def workspace_branch(email: str, app_name: str, suffix: int = 0) -> str:
     return f"{base}-{suffix}" if suffix else base
 
 
-_BRANCH = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}$")
+_BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}")
 
 
 def check_branch_name(name: str) -> str:
     """A branch name that a user may choose: Git's rules, and nothing of Conman's own. Raises `validation_error`."""
     bad_part = any(part in ("", ".", "..") or part.endswith((".lock", ".")) or part.startswith(".") for part in name.split("/"))
-    if not _BRANCH.match(name) or bad_part or ".." in name:
+    if not _BRANCH.fullmatch(name) or bad_part or ".." in name:
         raise invalid("branch_name", "use letters, digits, '.', '_', '-' and '/' only, as Git allows")
     if name.lower().startswith(("conman/", "refs/")) or name.lower() in ("conman", "head"):
         raise invalid("branch_name", "names under conman/ are Conman's own; choose another")
     return name
 
 
-_REPO_SEGMENT = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")
+_REPO_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def check_repo_path(path: str) -> str:
     """A repository path below the operator's repositories folder. Raises `validation_error`."""
     segments = path.split("/")
-    if len(path) > 400 or not all(_REPO_SEGMENT.match(segment) for segment in segments):
+    if len(path) > 400 or not all(_REPO_SEGMENT.fullmatch(segment) for segment in segments):
         raise invalid("repo_path", "give a relative path like team/config.git, without '..' or special characters")
     return path
 

@@ -219,6 +219,12 @@ def _superseded_gate(cs: Changeset) -> tuple[JobEnd, ...]:
     return (JobEnd(id=cs.gate.job_id, state=JobState.CANCELED, reason_code=ReasonCode.SUPERSEDED),)
 
 
+def _gate_at_the_end(cs: Changeset) -> Gate | None:
+    """The gate as a changeset that has ended shows it: a job ends only after the record says so (`spec.md` 9)."""
+    ends = _superseded_gate(cs)
+    return Gate(state=ends[0].state, job_id=ends[0].id, reason_code=ends[0].reason_code) if ends else cs.gate
+
+
 def decide_submit(changeset_id: str, cs: Changeset, facts: SubmitFacts, by: str | None, *, again: bool) -> Decision[Changeset]:
     """Submit or resubmit freezes the head as the next revision and starts its gate (`spec.md` 3, first rule).
 
@@ -297,10 +303,10 @@ def decide_review(changeset_id: str, cs: Changeset, facts: ReviewFacts, by: str)
 
     Raises `invalid_transition`, `forbidden` for the author, `gate_not_passed` for an approval before the gate has passed.
     """
+    if by == cs.author_user_id:  # who may comes before state (`api.md` 1, order of refusals)
+        raise DomainError(ErrorCode.FORBIDDEN, "The author of a changeset can't review it; ask somebody else to.")
     action = Move(facts.action)
     passing = target(cs.state, action if cs.state is ChangesetState.APPROVED else Move.REVIEW)
-    if by == cs.author_user_id:
-        raise DomainError(ErrorCode.FORBIDDEN, "The author of a changeset can't review it; ask somebody else to.")
     if action is Move.APPROVE and (cs.gate is None or cs.gate.state is not JobState.SUCCEEDED):
         found = "missing" if cs.gate is None else cs.gate.state.value
         raise DomainError(
@@ -336,7 +342,9 @@ def decide_review(changeset_id: str, cs: Changeset, facts: ReviewFacts, by: str)
         revision_number=cs.current_revision,
         approval_count=voted.approval_count,
     )
-    ends = _superseded_gate(cs) if voted.state in TERMINAL else ()
+    ends: tuple[JobEnd, ...] = ()
+    if voted.state in TERMINAL:
+        ends, voted = _superseded_gate(cs), voted.model_copy(update={"gate": _gate_at_the_end(cs)})
     return Decision(voted, events=(event,), job_ends=ends, result={"review_id": facts.review_id})
 
 
@@ -395,7 +403,8 @@ def decide_move_to_draft(changeset_id: str, cs: Changeset) -> Decision[Changeset
 
 def decide_withdraw(changeset_id: str, cs: Changeset) -> Decision[Changeset]:
     """The end by the author's or a manager's wish."""
-    after = cs.model_copy(update={"state": target(cs.state, Move.WITHDRAW), "intent": None, "queued_at": None})
+    update = {"state": target(cs.state, Move.WITHDRAW), "intent": None, "queued_at": None, "gate": _gate_at_the_end(cs)}
+    after = cs.model_copy(update=update)
     return Decision(after, events=(_event(changeset_id, "withdrawn", cs, after),), job_ends=_superseded_gate(cs))
 
 
@@ -425,11 +434,14 @@ _NEWS_MOVES = {
 def decide_news(changeset_id: str, cs: Changeset, news: QueueNews) -> Decision[Changeset] | None:
     """News about what is still queued moves it; anything else is dropped (None), since it judged what is no more."""
     move = _NEWS_MOVES[news.kind]
-    if (cs.state, move) not in TRANSITIONS or news.head_sha != cs.head_sha:
+    # Once the refs of a release have moved there is only forward: a verdict that came in between keeps no member back.
+    late = move is Move.PUBLISH and cs.state in (ChangesetState.NEEDS_REVALIDATION, ChangesetState.CONFLICTED)
+    state = ChangesetState.QUEUED if late else cs.state
+    if (state, move) not in TRANSITIONS or news.head_sha != cs.head_sha:
         return None
-    update: dict[str, Any] = {"state": TRANSITIONS[cs.state, move], "intent": None}
+    update: dict[str, Any] = {"state": TRANSITIONS[state, move], "intent": None}
     if news.kind == "released":
-        update |= {"release_id": news.release_id, "last_revalidation_status": None}
+        update |= {"release_id": news.release_id, "last_revalidation_status": None, "conflicts": []}
     else:
         status = {"conflicted": "conflicted", "needs_revalidation": "failed", "revalidated": "valid"}[news.kind]
         update |= {

@@ -165,8 +165,7 @@ def passes_stage_order(
     ):
         return True
     stage = max(before, key=lambda other: other.position)
-    ended = (old for old in past if old.environment_id == stage.id and old.release_id == release_id and old.state in TERMINAL)
-    last = next(ended, None)
+    last = next((old for old in past if old.environment_id == stage.id and old.release_id == release_id), None)
     return last is not None and last.state is DeploymentState.SUCCEEDED
 
 

@@ -98,15 +98,20 @@ def _revalidation_job(job_id: str, changeset_id: str) -> NewJob:
     return NewJob(job_id, kind, "changeset", changeset_id, max_attempts(kind))
 
 
+def _superseded_jobs(entries: Sequence[Entry]) -> list[JobEnd]:
+    """The ends of the revalidations of these entries that still run: nobody waits for them any more."""
+    return [
+        JobEnd(id=entry.job_id, state=JobState.CANCELED, reason_code=ReasonCode.SUPERSEDED)
+        for entry in entries
+        if entry.status is EntryStatus.RUNNING and entry.job_id is not None
+    ]
+
+
 def _with_sweep(
     queue: Queue, integration_sha: str, ids: Sequence[str], job_ids: JobIds
 ) -> tuple[Queue, list[NewJob], list[JobEnd]]:
     """A new epoch in which the entries `ids` are judged against `integration_sha`; an older sweep is superseded."""
-    ends = [
-        JobEnd(id=entry.job_id, state=JobState.CANCELED, reason_code=ReasonCode.SUPERSEDED)
-        for entry in queue.entries
-        if entry.status is EntryStatus.RUNNING and entry.job_id is not None
-    ]
+    ends = _superseded_jobs(queue.entries)
     running = {entry.changeset_id for entry in queue.entries if entry.status is EntryStatus.RUNNING}
     wanted = [entry.changeset_id for entry in queue.entries if entry.changeset_id in ids or entry.changeset_id in running]
     jobs = {changeset_id: job_ids(changeset_id) for changeset_id in wanted}
@@ -124,7 +129,7 @@ def _with_sweep(
             "epoch": epoch,
             "integration_sha": integration_sha,
             "sweep": Sweep(epoch=epoch, integration_sha=integration_sha, changeset_ids=wanted) if wanted else None,
-            "sweep_started": not wanted,
+            "sweep_started": not wanted and not superseded,  # an older sweep is stopped even where none follows it
             "superseded_epochs": [*queue.superseded_epochs, *superseded],
             "progress_done": 0,
             "progress_total": len(wanted),
@@ -134,15 +139,16 @@ def _with_sweep(
 
 
 def decide_enqueue(queue: Queue, entry: Entry, job_ids: JobIds) -> Decision[Queue]:
-    """An approved changeset is appended (a hotpatch goes to the head); judged on an older head, it is revalidated at once.
+    """An approved changeset is appended (a hotpatch goes to the head).
 
+    A hotpatch, what is behind the integration head, and what was judged on an older one are revalidated at once.
     A repeat for what is already in the queue changes nothing.
     """
     if queue.entry(entry.changeset_id) is not None:
         return Decision(queue)
     entries = [entry, *queue.entries] if entry.hotpatch else [*queue.entries, entry]
     after = queue.model_copy(update={"entries": entries})
-    if entry.judged_sha == queue.integration_sha:
+    if entry.judged_sha == entry.base_sha == queue.integration_sha and not entry.hotpatch:
         return Decision(after)
     after, jobs, ends = _with_sweep(after, queue.integration_sha, [entry.changeset_id], job_ids)
     return Decision(after, jobs=tuple(jobs), job_ends=tuple(ends))
@@ -159,11 +165,8 @@ def decide_remove(queue: Queue, changeset_id: str) -> Decision[Queue]:
             "The changeset is in an open release: take it out of the release first.",
             [{"changeset_id": changeset_id, "state": entry.state.value, "release_id": entry.reserved_by}],
         )
-    ends: tuple[JobEnd, ...] = ()
-    if entry.status is EntryStatus.RUNNING and entry.job_id is not None:
-        ends = (JobEnd(id=entry.job_id, state=JobState.CANCELED, reason_code=ReasonCode.SUPERSEDED),)
     after = queue.model_copy(update={"entries": [old for old in queue.entries if old.changeset_id != changeset_id]})
-    return Decision(_counted(after), job_ends=ends, result={"removed": True})
+    return Decision(_counted(after), job_ends=tuple(_superseded_jobs([entry])), result={"removed": True})
 
 
 def decide_reorder(queue: Queue, ordered: Sequence[str], expected_version: int) -> Decision[Queue]:
@@ -253,7 +256,8 @@ def decide_published(queue: Queue, release_id: str, integration_sha: str, job_id
         if queue.sweep is not None
         else ()
     )
-    return Decision(after, events=events, jobs=tuple(jobs), job_ends=tuple(ends))
+    left = _superseded_jobs([entry for entry in queue.entries if entry.reserved_by == release_id])
+    return Decision(after, events=events, jobs=tuple(jobs), job_ends=(*left, *ends))
 
 
 class EntryVerdict(Model):
@@ -282,7 +286,7 @@ def decide_verdicts(queue: Queue, verdicts: Sequence[EntryVerdict]) -> Decision[
         entry = after.entry(verdict.changeset_id)
         if (
             entry is None
-            or verdict.epoch != queue.epoch
+            or (verdict.epoch, verdict.integration_sha) != (queue.epoch, queue.integration_sha)
             or verdict.job_id != entry.job_id
             or verdict.head_sha != entry.head_sha
             or entry.status is not EntryStatus.RUNNING
@@ -381,7 +385,8 @@ def decide_eject(queue: Queue, release_id: str, changeset_id: str, *, conflicted
     else:
         blamed = {"state": EntryState.NEEDS_REVALIDATION, "status": EntryStatus.FAILED, "reserved_by": None, "job_id": job_id}
         entries = queue.replaced(entry.model_copy(update=blamed))
-    return Decision(_counted(queue.model_copy(update={"entries": entries})))
+    ended = tuple(_superseded_jobs([entry]))
+    return Decision(_counted(queue.model_copy(update={"entries": entries})), job_ends=ended)
 
 
 def decide_delivered(queue: Queue, delivered: Sequence[News]) -> Decision[Queue]:

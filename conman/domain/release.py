@@ -10,7 +10,7 @@ from pydantic import Field
 
 from conman.domain.decision import Decision, Event, JobEnd, Model, NewJob, Owned
 from conman.domain.errors import DomainError, ErrorCode
-from conman.domain.jobs import JobState, JobType, ReasonCode, max_attempts
+from conman.domain.jobs import JobState, JobType, ReasonCode, end_state, max_attempts
 
 
 class ReleaseState(StrEnum):
@@ -226,10 +226,16 @@ class AssemblyResult(Model):
     conflicts: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
 
 
-_JOB_STATES = {
-    ReasonCode.CANCELED.value: JobState.CANCELED,
-    ReasonCode.SUPERSEDED.value: JobState.CANCELED,
-}
+HEAD_MOVED = "head_moved"
+"""The failure of an assembly, or the end of a validated candidate, whose integration head is no longer the present one."""
+
+
+def _job_reason(failure: Failure) -> ReasonCode:
+    """The reason code of the assembly's job: a head that moved made it pointless, what is no code of a job is a failed check."""
+    if failure.reason_code == HEAD_MOVED:
+        return ReasonCode.SUPERSEDED
+    known = {reason.value for reason in ReasonCode}
+    return ReasonCode(failure.reason_code) if failure.reason_code in known else ReasonCode.TESTS_FAILED
 
 
 def decide_assembly_result(release_id: str, release: Release, found: AssemblyResult) -> Decision[Release] | None:
@@ -239,7 +245,7 @@ def decide_assembly_result(release_id: str, release: Release, found: AssemblyRes
     failure = found.failure
     if failure is None and found.head_moved:
         failure = Failure(
-            reason_code="head_moved",
+            reason_code=HEAD_MOVED,
             message="The integration branch moved while this was assembled; assemble again.",
         )
     result = {
@@ -269,11 +275,10 @@ def decide_assembly_result(release_id: str, release: Release, found: AssemblyRes
             "members": [member for member in release.members if member.changeset_id != failure.changeset_id],
         }
     )
-    known = {reason.value for reason in ReasonCode}
-    reason = ReasonCode(failure.reason_code) if failure.reason_code in known else ReasonCode.TESTS_FAILED
+    reason = _job_reason(failure)
     end = JobEnd(
         id=found.job_id,
-        state=_JOB_STATES.get(failure.reason_code, JobState.FAILED),
+        state=end_state(reason),
         reason_code=reason,
         summary={"message": failure.message},
         result={**result, "failure": failure.model_dump(mode="json")},
@@ -310,7 +315,7 @@ def decide_head_moved(release_id: str, release: Release) -> Decision[Release]:
             "prefix_shas": [],
             "edit": None,
             "publishing": None,
-            "failure": Failure(reason_code="head_moved", message="The integration branch moved; assemble again."),
+            "failure": Failure(reason_code=HEAD_MOVED, message="The integration branch moved; assemble again."),
         }
     )
     event = _event(release_id, "returned_to_draft", release, after, reason="the integration branch moved")
