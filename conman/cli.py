@@ -91,13 +91,19 @@ def run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         raise fail(f"Temporal does not answer; check CONMAN_TEMPORAL_ADDRESS ({str(error).splitlines()[0][:160]})") from error
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
 @cli.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
 ) -> None:
-    if version:
-        out.print(__version__)
-        raise typer.Exit
+    """Change the configuration kept in Git repositories safely: edit, review, check, release, deploy, roll back."""
 
 
 @cli.command()
@@ -130,26 +136,32 @@ def api(
     """Run the HTTP API alone."""
     import uvicorn
 
-    from conman.api.app import create_api
+    from conman.api.app import create_api, prepare
+    from conman.services.platform import make_platform
     from conman.telemetry import configure_logging
 
     settings = joined(data, port=port, host=host)
 
     async def serve() -> None:
         configure_logging(settings)
-        config = uvicorn.Config(
-            create_api(settings),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=5,
-            server_header=False,
-        )
-        server = uvicorn.Server(config)
-        await server.serve()
-        if not server.started:
-            raise fail(f"the API could not start on {settings.host}:{settings.port}; see the log line above")
+        platform = await make_platform(settings)
+        try:
+            await prepare(platform)
+            config = uvicorn.Config(
+                create_api(platform),
+                host=settings.host,
+                port=settings.port,
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=5,
+                server_header=False,
+            )
+            server = uvicorn.Server(config)
+            await server.serve()
+            if not server.started:
+                raise fail(f"the API could not start on {settings.host}:{settings.port}; see the log line above")
+        finally:
+            await platform.close()
 
     run(serve)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
@@ -12,9 +9,8 @@ from conman import __version__
 from conman.api import access, errors
 from conman.api.middleware import RequestMiddleware
 from conman.api.routes import apps, auth, changesets, deployments, health, jobs, releases, workspaces
-from conman.config import Settings
 from conman.services.accounts import ensure_platform_admin
-from conman.services.platform import Platform, make_platform
+from conman.services.platform import Platform
 from conman.store.database import ensure_indexes
 
 ROUTERS = (
@@ -29,20 +25,15 @@ ROUTERS = (
 )
 
 
-def create_api(settings: Settings, platform: Platform | None = None) -> FastAPI:
-    """The application; it connects as it starts, unless a `platform` is given. Raises `AccessError` for an undeclared route."""
+async def prepare(platform: Platform) -> None:
+    """What must hold before the first request. Raises `SettingsError` or `StoreError`."""
+    _ = platform.secret
+    await ensure_indexes(platform.db)
+    await ensure_platform_admin(platform)
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        made = platform or await make_platform(settings)
-        app.state.platform = made
-        _ = made.secret
-        await ensure_indexes(made.db)
-        await ensure_platform_admin(made)
-        yield
-        if platform is None:
-            await made.close()
 
+def create_api(platform: Platform) -> FastAPI:
+    """The application on a platform that was prepared. Raises `AccessError` for a route that declares no access."""
     app = FastAPIOffline(  # its pages bring their scripts along, so that they work without the internet
         title="Conman",
         version=__version__,
@@ -52,8 +43,8 @@ def create_api(settings: Settings, platform: Platform | None = None) -> FastAPI:
         redoc_url=None,
         static_url="/api/docs-assets",
         swagger_ui_oauth2_redirect_url="/api/docs/oauth2-redirect",
-        lifespan=lifespan,
     )
+    app.state.platform = platform
     errors.install(app)
     access.check_every_route(ROUTERS)
     for router in ROUTERS:
