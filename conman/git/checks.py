@@ -21,6 +21,8 @@ MAX_PATH_BYTES = 4096
 """Linux's PATH_MAX: a longer path can't be checked out."""
 MAX_NAME_BYTES = 255
 """Linux's NAME_MAX, for one segment of a path."""
+MAX_PATH_SEGMENTS = 256
+"""Folders within folders are walked by functions that call themselves, so their depth is bounded."""
 
 _SHA = re.compile(r"[0-9a-f]{40}")
 _REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
@@ -75,6 +77,8 @@ def path_problem(path: str) -> str | None:
         return "is not UTF-8"
     if len(path.encode()) > MAX_PATH_BYTES:
         return "is too long"
+    if path.count("/") >= MAX_PATH_SEGMENTS:
+        return "is too deep"
     for name in path.split("/"):
         if name in ("", ".", ".."):
             return "is not a relative path in plain form"

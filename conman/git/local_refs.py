@@ -41,13 +41,12 @@ def ref_value(repository: pygit2.Repository, ref: str) -> str | None:
 
 def list_refs(repository: pygit2.Repository, prefix: str) -> dict[str, str]:
     """Name → sha of the direct refs that start with `prefix`, sorted by name."""
-    found: dict[str, str] = {}
-    for name in sorted(repository.references):
-        if name.startswith(prefix):
-            reference = repository.references.get(name)
-            if reference is not None and isinstance(reference.target, pygit2.Oid):
-                found[name] = str(reference.target)
-    return found
+    found = {
+        reference.name: str(reference.target)
+        for reference in repository.references.objects
+        if isinstance(reference.target, pygit2.Oid) and reference.name.startswith(prefix)
+    }
+    return dict(sorted(found.items()))
 
 
 def place(operation: str, repository: pygit2.Repository, ref: str, expected_old: str | None, sha: str) -> None:

@@ -41,6 +41,8 @@ TRANSLATED: dict[type[Exception], tuple[type[GitError], bool]] = {
     ValueError: (GitError, False),
     # Disk full, no permission, too many open files: the state of the machine, which may be another one next time.
     OSError: (GitError, True),
+    # A tree of another program with thousands of folders within one another.
+    RecursionError: (GitError, False),
 }
 """The one map from the errors of the library and the system to (our error, safe to repeat); the nearest base class counts."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from conman.git.adapter import Conflict, ConflictKind
 from conman.git.checks import MODE_EXECUTABLE, MODE_FILE, MODE_SUBMODULE, conflict_kind, shown
@@ -10,6 +11,7 @@ from conman.git.memory_diff import moves
 from conman.git.memory_objects import Files, Leaf, ObjectStore
 from conman.git.memory_text import is_binary, merge_lines
 
+_Side = TypeVar("_Side", Leaf, Leaf | None)
 _REGULAR = (MODE_FILE, MODE_EXECUTABLE)
 
 
@@ -62,7 +64,6 @@ class _Merge:
         for path in sorted(present & _folders_of(present)):
             if path not in self.conflicts:
                 self._refuse(path, ConflictKind.TYPE, *self._versions(path))
-            self._refuse_below(path, present)
 
     def follow_moves(self) -> None:
         """See `local_threeway`."""
@@ -84,7 +85,7 @@ class _Merge:
         if changed is None:
             self._refuse(target, ConflictKind.RENAME, base, *self._in_order(mover, moved, None))
         elif source in self.conflicts and _type(changed) == _type(base):
-            merged = self._merge_leaves(base, *self._sides(mover, moved, changed))
+            merged = self._merge_leaves(base, *self._in_order(mover, moved, changed))
             if merged is None:
                 self._refuse(source, ConflictKind.RENAME, base, *self._in_order(mover, None, changed))
                 self._refuse(target, ConflictKind.RENAME, base, *self._in_order(mover, moved, changed))
@@ -108,10 +109,8 @@ class _Merge:
         if to_theirs not in self.conflicts:
             self._refuse(to_theirs, ConflictKind.RENAME, base, None, self._theirs[to_theirs])
 
-    def _in_order(self, mover: Files, moved: Leaf | None, other: Leaf | None) -> tuple[Leaf | None, Leaf | None]:
-        return (moved, other) if mover is self._ours else (other, moved)
-
-    def _sides(self, mover: Files, moved: Leaf, other: Leaf) -> tuple[Leaf, Leaf]:
+    def _in_order(self, mover: Files, moved: _Side, other: _Side) -> tuple[_Side, _Side]:
+        """What the mover has and what the other side has, as ours and theirs."""
         return (moved, other) if mover is self._ours else (other, moved)
 
     def _merge_leaves(self, base: Leaf | None, ours: Leaf, theirs: Leaf) -> Leaf | None:
@@ -139,9 +138,6 @@ class _Merge:
 
     def _versions(self, path: bytes) -> tuple[Leaf | None, Leaf | None, Leaf | None]:
         return self._base.get(path), self._ours.get(path), self._theirs.get(path)
-
-    def _refuse_below(self, path: bytes, present: set[bytes]) -> None:
-        """What lies below a file that is in its folder's place and is new or changed conflicts too."""
 
     def _kind(self, path: bytes, base: Leaf | None, ours: Leaf | None, theirs: Leaf | None) -> ConflictKind:
         modes = [None if leaf is None else leaf.mode for leaf in (base, ours, theirs)]

@@ -124,7 +124,7 @@ async def test_two_processes_and_this_one_lose_no_move(repo: Repo, racers: list[
 async def test_a_process_killed_at_any_moment_leaves_both_refs_alike_and_unlocked(repo: Repo) -> None:
     one, two = await repo.commit({"a": b"1"}), await repo.commit({"a": b"2"})
     await repo.git.update_refs(repo.name, [RefUpdate(MAIN, None, one), RefUpdate(TAG, None, one)])
-    for moves in range(1, 16):
+    for moves in range(1, 11):
         racer = Racer(repo, "hammer", one, two, MAIN, TAG)
         for _ in range(moves):
             assert racer.hear() == "moved"
@@ -404,3 +404,14 @@ def test_an_error_that_the_map_knows_only_by_its_base_is_translated_too() -> Non
 
     with pytest.raises(ObjectMissing), translated("outer"):
         raise Missing("x")
+
+
+async def test_folders_within_folders_without_end_are_an_error_of_the_port(repo: Repo, tmp_path: Path) -> None:
+    inner = repo.harness.put(repo.name, "tree", b"")
+    for _ in range(3000):
+        inner = repo.harness.put(repo.name, "tree", b"40000 d\0" + bytes.fromhex(inner))
+    person = "A <a@b.c> 1714557600 +0000"
+    body = f"tree {inner}\nauthor {person}\ncommitter {person}\n\ndeep\n"
+    sha = repo.harness.put(repo.name, "commit", body.encode())
+    with pytest.raises(GitError):
+        await repo.git.export(repo.name, sha, tmp_path / "out")

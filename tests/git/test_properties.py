@@ -35,7 +35,7 @@ from conman.git.adapter import (
 )
 from conman.git.checks import is_ref_name
 
-EXAMPLES = 60
+EXAMPLES = 100
 FINE = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 PATHS = st.sampled_from(
