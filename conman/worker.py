@@ -66,9 +66,14 @@ UPKEEP_EVERY = timedelta(minutes=1)
 
 
 def sandbox() -> SandboxedWorkflowRunner:
-    """The sandbox; the pure domain and the models pass through it, since they are deterministic and slow to import twice."""
+    """The sandbox; the pure domain and the models pass through it, since they are deterministic and slow to import twice.
+
+    The options do too: inside a copy of them, workflows would not see the configured prefix of the task queues.
+    """
     return SandboxedWorkflowRunner(
-        restrictions=SandboxRestrictions.default.with_passthrough_modules("conman.domain", "pydantic", "pydantic_core")
+        restrictions=SandboxRestrictions.default.with_passthrough_modules(
+            "conman.domain", "conman.workflows.options", "pydantic", "pydantic_core"
+        )
     )
 
 

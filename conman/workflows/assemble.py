@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from conman.workflows import options
-from conman.workflows.entity import now
-from conman.workflows.gate import run_gate
+from conman.workflows.entity import finish, now
+from conman.workflows.gate import canceled_verdict, run_gate
 
 with workflow.unsafe.imports_passed_through():
     from conman.domain.decision import Verdict
@@ -17,6 +18,14 @@ with workflow.unsafe.imports_passed_through():
     from conman.domain.messages import AssembleStart, ComposeReply, GateStart, JobEnds, NewJobs
     from conman.domain.release import AssemblyResult, Failure
     from conman.domain.times import milliseconds
+
+
+_VERDICTS = (ReasonCode.OK, ReasonCode.TESTS_FAILED)
+"""What says something about the files; anything else blames neither a changeset nor the integration head."""
+
+
+def _no_verdict(verdict: Verdict) -> Failure:
+    return Failure(reason_code=verdict.reason_code.value, message="The bisection ended without a verdict.")
 
 
 @workflow.defn(name="assemble")
@@ -34,7 +43,9 @@ class AssembleWorkflow:
         self.gates: list[str] = []
         try:
             return await self._assemble()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ActivityError) as error:
+            if not is_cancelled_exception(error):
+                raise
             return AssemblyResult(
                 job_id=start.job_id,
                 base_sha="",
@@ -80,38 +91,39 @@ class AssembleWorkflow:
         job_id = derived_uuid7(milliseconds(at), start.job_id, str(len(self.gates)))
         self.gates.append(job_id)
         workflow.set_current_details(f"Waits for the suite of {start.tag}: {what}.")
-        await workflow.execute_activity(
-            "create_jobs",
-            NewJobs(
-                app_id=start.app_id,
-                job_type=JobType.MSUITE_MERGE,
-                entity_type="release",
-                entity_id=start.release_id,
-                job_ids=[job_id],
-                at=at,
-            ),
-            **options.persist(),
+        jobs = NewJobs(
+            app_id=start.app_id,
+            job_type=JobType.MSUITE_MERGE,
+            entity_type="release",
+            entity_id=start.release_id,
+            job_ids=[job_id],
+            at=at,
         )
-        verdict = await run_gate(
-            GateStart(
-                job_id=job_id,
-                app_id=start.app_id,
-                job_type=JobType.MSUITE_MERGE,
-                entity_type="release",
-                entity_id=start.release_id,
-                commit_sha=commit,
-                scope="release",
-                tag=start.tag,
-                what=f"{start.tag}, {what}",
-            )
+        gate = GateStart(
+            job_id=job_id,
+            app_id=start.app_id,
+            job_type=JobType.MSUITE_MERGE,
+            entity_type="release",
+            entity_id=start.release_id,
+            commit_sha=commit,
+            scope="release",
+            tag=start.tag,
+            what=f"{start.tag}, {what}",
         )
+        # A job that was made is ended, whenever a cancel comes.
+        await finish(workflow.execute_activity("create_jobs", jobs, **options.persist()))
+        canceled = workflow.cancellation_reason() is not None
+        verdict = canceled_verdict(gate) if canceled else await run_gate(gate)
         end = verdict.end({"commit_sha": commit, "prefix": prefix})
-        await workflow.execute_activity("end_jobs", JobEnds(ends=[end.model_dump(mode="json")], at=now()), **options.persist())
+        ends = JobEnds(ends=[end.model_dump(mode="json")], at=now())
+        await finish(workflow.execute_activity("end_jobs", ends, **options.persist()))
         return verdict
 
     async def _find_culprit(self, composed: ComposeReply) -> Failure:
         """Bisect: prefix `low` passes, prefix `high` fails."""
         base = await self._suite(composed, 0, "the integration head alone")
+        if base.reason_code not in _VERDICTS:
+            return _no_verdict(base)
         if base.reason_code is not ReasonCode.OK:
             return Failure(
                 reason_code=ReasonCode.BASELINE_FAILING.value,
@@ -126,9 +138,12 @@ class AssembleWorkflow:
             elif verdict.reason_code is ReasonCode.TESTS_FAILED:
                 high = middle
             else:
-                return Failure(reason_code=verdict.reason_code.value, message="The bisection ended without a verdict.")
+                return _no_verdict(verdict)
         again_low = await self._suite(composed, low, f"the first {low} changesets, again")
         again_high = await self._suite(composed, high, f"the first {high} changesets, again")
+        for again in (again_low, again_high):
+            if again.reason_code not in _VERDICTS:
+                return _no_verdict(again)
         if again_low.reason_code is not ReasonCode.OK or again_high.reason_code is not ReasonCode.TESTS_FAILED:
             return Failure(
                 reason_code="inconclusive",

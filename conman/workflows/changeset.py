@@ -8,7 +8,7 @@ from typing import Any
 from temporalio import workflow
 
 from conman.workflows import options
-from conman.workflows.entity import Entity, refusal, refusals
+from conman.workflows.entity import Decide, Entity, refusal, refusals, whole
 from conman.workflows.gate import run_gate
 
 with workflow.unsafe.imports_passed_through():
@@ -46,6 +46,14 @@ class LeaveCommand(Command):
     move: Move
 
 
+class _Interleaved(Exception):
+    """Another command recorded its intent before this one had the lock."""
+
+
+class _InTheQueue(Exception):
+    """The queue must agree to this command first."""
+
+
 @workflow.defn(name="changeset")
 class ChangesetWorkflow:
     """Arrives: submit, review, queue, leave (to draft, withdrawn), and news from the queue and from releases.
@@ -72,29 +80,22 @@ class ChangesetWorkflow:
     @workflow.run
     async def run(self, start: EntityStart) -> str:
         """Do what the state calls for until it is terminal; returns the last state."""
-        if not await self.entity.load():
-            await workflow.wait_condition(workflow.all_handlers_finished)
-            return "gone"
         canceled = False
-        while self.entity.state.state not in TERMINAL:
+        try:
+            await self.entity.load()
+        except asyncio.CancelledError:
+            canceled = True
+        while not self._over():
             try:
-                if canceled and self.entity.state.intent is None:
+                if canceled:
                     canceled = False
                     await self._withdraw()
                     continue
-                await self._work()
-                seen = self.entity.changes
-                if self.entity.state.state in TERMINAL or (canceled and self.entity.state.intent is None):
-                    continue
-                await workflow.wait_condition(
-                    lambda seen=seen: self.entity.changes != seen or self.entity.should_continue_as_new()
-                )
-                if self.entity.should_continue_as_new() and self._idle():
-                    self.entity.draining = True
-                    await workflow.wait_condition(workflow.all_handlers_finished)
-                    if self._idle():
-                        workflow.continue_as_new(start.model_copy(update={"carried": self.entity.carry()}))
-                    self.entity.draining = False
+                seen = self.entity.changes  # before the work: what changes during it is looked at again
+                await whole(self._work())
+                await workflow.wait_condition(lambda seen=seen: self.entity.changes != seen or self._may_continue())
+                if self._may_continue():
+                    await self._continue(start)
             except asyncio.CancelledError:
                 # Somebody canceled it in the Web UI: that means what withdraw means, once the queue has answered.
                 canceled = True
@@ -102,36 +103,62 @@ class ChangesetWorkflow:
             gate.cancel()
         await asyncio.gather(*self.gates.values(), return_exceptions=True)
         await workflow.wait_condition(workflow.all_handlers_finished)
-        return self.entity.state.state.value
+        return "gone" if self.entity.gone else self.entity.state.state.value
 
-    def _idle(self) -> bool:
-        state = self.entity.state
-        return not self.gates and state.intent is None and state.state not in TERMINAL
+    def _over(self) -> bool:
+        return self.entity.gone or self.entity.state.state in TERMINAL
+
+    def _may_continue(self) -> bool:
+        return self.entity.should_continue_as_new() and not self.gates and not self._over() and self.entity.state.intent is None
+
+    async def _continue(self, start: EntityStart) -> None:
+        """Continue as new, unless a command that was let in before calls for work first."""
+        self.entity.draining = True
+        # A handler whose intent is recorded waits for the loop, so the loop must not wait for it.
+        await workflow.wait_condition(lambda: workflow.all_handlers_finished() or not self._may_continue())
+        if self._may_continue():
+            workflow.continue_as_new(start.model_copy(update={"carried": self.entity.carry()}))
+        self.entity.draining = False
 
     async def _withdraw(self) -> None:
         try:
-            await self.entity.apply(
-                f"cancel:{workflow.info().run_id}:{workflow.uuid4()}", Actor(), lambda cs: rules.decide_withdraw(self.id, cs)
-            )
+            await self._finish_intent()
+            if self._over():
+                return
+            command_id = f"cancel:{workflow.info().run_id}:{workflow.uuid4()}"
+            if not rules.needs_the_queue(self.entity.state):
+                await self.entity.apply(command_id, Actor(), lambda cs: rules.decide_withdraw(self.id, cs))
+                return
+            rules.target(self.entity.state.state, Move.WITHDRAW)
+            intent = Intent(command_id=command_id, move=Move.WITHDRAW, actor=Actor().model_dump(mode="json"))
+            await self.entity.apply(f"{command_id}:intent", Actor(), lambda cs: _with(cs, intent))
+            await self._finish_intent()
         except DomainError as error:
             workflow.logger.warning("it was canceled, but can't be withdrawn and goes on: %s", error.message)
 
     async def _work(self) -> None:
         """Start what the state calls for and is not running, stop what it no longer calls for (`durability.md` 2)."""
+        if self._over():
+            return
         state = self.entity.state
         waits = state.gate is not None and state.gate.state in (JobState.QUEUED, JobState.RUNNING)
         wanted = state.gate.job_id if state.gate is not None and waits else None
         for job_id in list(self.gates):
             if self.gates[job_id].done():
-                self.gates.pop(job_id).result()
+                ended = self.gates.pop(job_id)
+                if not ended.cancelled():  # the end of a superseded gate is not a cancel of this workflow
+                    ended.result()
             elif job_id != wanted:
                 self.gates[job_id].cancel()
         if wanted is not None and wanted not in self.gates:
             task = asyncio.create_task(self._gate(wanted))
             task.add_done_callback(lambda _: self.entity.touch())
             self.gates[wanted] = task
-        if state.intent is not None:
-            await self._resolve(state.intent)
+        await self._finish_intent()
+
+    async def _finish_intent(self) -> None:
+        if not self._over() and self.entity.state.intent is not None:
+            await self._resolve(self.entity.state.intent)
 
     async def _gate(self, job_id: str) -> None:
         revision = self.entity.state.revisions[-1]
@@ -214,38 +241,52 @@ class ChangesetWorkflow:
             intent = Intent(command_id=command.id, move=move, actor=command.actor.model_dump(mode="json"), facts=facts)
             return Decision(cs.model_copy(update={"intent": intent}))
 
-        await self._no_intent(command)
         if not self.entity.loaded or self.entity.state.intent is None:
             self.outcomes.pop(command.id, None)
         # A refused command leaves nothing behind, so a later try of it records a fresh intent.
-        await self.entity.command(command.model_copy(update={"id": f"{command.id}:intent:{workflow.uuid4()}"}), decide)
+        await self._alone(command, decide, write_id=f"{command.id}:intent:{workflow.uuid4()}")
         await workflow.wait_condition(lambda: self._answered(command.id))
         refused = self.outcomes.get(command.id)
         if refused is not None:
             raise refusal(refused)
-        if self.entity.state.remembered(command.id) is None:
-            with refusals():
+        with refusals():
+            if self.entity.state.remembered(command.id) is None:
                 rules.target(self.entity.state.state, move)
         return {}
 
     def _answered(self, command_id: str) -> bool:
+        if self.entity.gone:
+            return True
         state = self.entity.state
         done = command_id in self.outcomes or state.remembered(command_id) is not None
         return done or (state.state in TERMINAL and state.intent is None)
 
-    async def _no_intent(self, command: Command) -> None:
-        """Commands wait until the one that the queue is being asked about is finished; a repeat of that one does not."""
-        await workflow.wait_condition(
-            lambda: (
-                not self.entity.loaded or self.entity.state.intent is None or self.entity.state.intent.command_id == command.id
-            )
-        )
+    async def _alone(self, command: Command, decide: Decide[Changeset], *, write_id: str | None = None) -> dict[str, Any]:
+        """As `Entity.command`, once no other command waits for the queue; a repeat of that one goes through.
+
+        Another one may record its intent before this one has the lock: checked again inside.
+        """
+
+        def free(cs: Changeset) -> bool:
+            return cs.intent is None or cs.intent.command_id == command.id
+
+        def alone(cs: Changeset) -> Decision[Changeset] | None:
+            if not free(cs):
+                raise _Interleaved
+            return decide(cs)
+
+        written = command if write_id is None else command.model_copy(update={"id": write_id})
+        while True:
+            await workflow.wait_condition(lambda: not self.entity.loaded or free(self.entity.state))
+            try:
+                return await self.entity.command(written, alone)
+            except _Interleaved:
+                continue
 
     @workflow.update
     async def submit(self, command: SubmitCommand) -> dict[str, Any]:
         """Freeze the next revision; the gate starts by itself. A review may interleave before the lock: decided again inside."""
-        await self._no_intent(command)
-        return await self.entity.command(
+        return await self._alone(
             command, lambda cs: rules.decide_submit(self.id, cs, command.facts, command.actor.user_id, again=command.again)
         )
 
@@ -257,10 +298,7 @@ class ChangesetWorkflow:
     @workflow.update
     async def review(self, command: ReviewCommand) -> dict[str, Any]:
         """Take one vote. Two reviewers at once take the lock one after the other: both count."""
-        await self._no_intent(command)
-        return await self.entity.command(
-            command, lambda cs: rules.decide_review(self.id, cs, command.facts, command.actor.user_id or "")
-        )
+        return await self._alone(command, lambda cs: rules.decide_review(self.id, cs, command.facts, command.actor.user_id or ""))
 
     @review.validator
     def _validate_review(self, command: ReviewCommand) -> None:
@@ -280,17 +318,17 @@ class ChangesetWorkflow:
     @workflow.update
     async def leave(self, command: LeaveCommand) -> dict[str, Any]:
         """To draft or withdrawn; what is queued must win `queue.remove` first. A publish may interleave: then it is refused."""
-        await self._no_intent(command)
-        if self.entity.loaded and rules.needs_the_queue(self.entity.state):
-            return await self._by_intent(command, command.move, {}, lambda cs: rules.target(cs.state, command.move))
         decide = rules.decide_move_to_draft if command.move is Move.MOVE_TO_DRAFT else rules.decide_withdraw
 
         def direct(cs: Changeset) -> Decision[Changeset]:
             if rules.needs_the_queue(cs):
-                raise DomainError(ErrorCode.CONFLICT, "It has just entered the queue: send the command again.")
+                raise _InTheQueue
             return decide(self.id, cs)
 
-        return await self.entity.command(command, direct)
+        try:
+            return await self._alone(command, direct)
+        except _InTheQueue:
+            return await self._by_intent(command, command.move, {}, lambda cs: rules.target(cs.state, command.move))
 
     @leave.validator
     def _validate_leave(self, command: LeaveCommand) -> None:
@@ -313,6 +351,10 @@ class ChangesetWorkflow:
                 rules.target(self.entity.state.state, move)
             except DomainError as error:
                 raise refusal(error) from error
+
+
+def _with(cs: Changeset, intent: Intent) -> Decision[Changeset] | None:
+    return Decision(cs.model_copy(update={"intent": intent})) if cs.intent is None else None
 
 
 def _cleared(cs: Changeset, intent: Intent) -> Decision[Changeset] | None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError
 
 from conman.workflows import options
-from conman.workflows.entity import Entity, now, refusal
-from conman.workflows.gate import run_gate
+from conman.workflows.entity import Entity, now, refusals
+from conman.workflows.gate import canceled_verdict, run_gate
 
 with workflow.unsafe.imports_passed_through():
     from conman.domain import deployment as rules
-    from conman.domain.decision import Actor, Command, Decision, NewJob
+    from conman.domain.decision import Actor, Command, Decision, NewJob, Remembered, Verdict
     from conman.domain.deployment import TERMINAL, Deployment, DeploymentState, Ending, Move, Phase
-    from conman.domain.errors import DomainError
     from conman.domain.ids import derived_uuid7
     from conman.domain.jobs import JobType, ReasonCode, max_attempts
     from conman.domain.messages import (
@@ -72,27 +72,39 @@ class DeploymentWorkflow:
         self.entity = Entity(Deployment, "deployments", start.entity_id, start.app_id, carried=start.carried, describe=_describe)
         self.cancel_asked = False
         self.canceled_by = Actor()
-        self.gate: asyncio.Task[Any] | None = None
+        self.cancels: list[str] = []
+        self.gate: asyncio.Task[Verdict] | None = None
 
     @workflow.run
     async def run(self, start: EntityStart) -> str:
         """Approvals, gate, switch, verify, record; every end frees the lock."""
-        if not await self.entity.load():
-            await workflow.wait_condition(workflow.all_handlers_finished)
-            return "gone"
-        if self.entity.state.state not in TERMINAL:
+        work = asyncio.create_task(self._run())
+        while True:
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                # Somebody canceled it in the Web UI: that means what the command means; past the gate it finishes.
+                if self.entity.loaded and self.entity.state.phase not in CANCELABLE:
+                    workflow.logger.warning("deployment %s is past its gate and goes on", self.id)
+                else:
+                    self._ask_to_cancel(Actor())
+
+    async def _run(self) -> str:
+        if await self.entity.load() and self.entity.state.state not in TERMINAL:
             try:
                 # A fresh history beside a record that was running means that the old one is lost (`durability.md` 20).
                 ending = _LOST if self.entity.state.state is DeploymentState.RUNNING else await self._deploy()
             except _Stop as stop:
                 ending = stop.ending
-            except (asyncio.CancelledError, ActivityError) as error:
-                if not is_cancelled_exception(error):
-                    raise
-                ending = Ending(move=Move.CANCEL, reason_code=ReasonCode.CANCELED, message="Canceled.")
-            await asyncio.shield(self._end(ending))
+            await self._end(ending)
         await workflow.wait_condition(workflow.all_handlers_finished)
-        return self.entity.state.state.value
+        return "gone" if self.entity.gone else self.entity.state.state.value
+
+    def _ask_to_cancel(self, actor: Actor) -> None:
+        self.cancel_asked = True
+        self.canceled_by = actor
+        if self.gate is not None:
+            self.gate.cancel()
 
     async def _deploy(self) -> Ending:
         await self._approvals()
@@ -120,8 +132,6 @@ class DeploymentWorkflow:
         try:
             return await workflow.execute_activity(activity, request, result_type=SwitchReply, **options.effect(summary=summary))
         except ActivityError as error:
-            if is_cancelled_exception(error):
-                raise
             message = error.cause.message if isinstance(error.cause, ApplicationError) else str(error.cause or error)
             raise _Stop(Ending(move=Move.FAIL, reason_code=ReasonCode.INFRASTRUCTURE, message=message)) from error
 
@@ -136,11 +146,12 @@ class DeploymentWorkflow:
             return
         await self._phase(Phase.APPROVALS)
         expires = parse_time(state.approvals_expire_at or state.requested_at)
+        wanted = state.approvals_required
         while True:
             left = expires - workflow.now()
             try:
                 await workflow.wait_condition(
-                    lambda: self.cancel_asked or len(self.entity.state.approvals) >= state.approvals_required,
+                    lambda wanted=wanted: self.cancel_asked or len(self.entity.state.approvals) >= wanted,
                     timeout=max(left, timedelta(0)),
                     timeout_summary="approvals expire",
                 )
@@ -158,10 +169,7 @@ class DeploymentWorkflow:
             # One who lost the role meanwhile no longer counts, and it waits on (`spec.md` 12).
             if len((await self._facts()).eligible_approvers) >= state.approvals_required:
                 return
-            await workflow.wait_condition(
-                lambda counted=counted: self.cancel_asked or len(self.entity.state.approvals) > counted,
-                timeout=max(expires - workflow.now(), timedelta(0)),
-            )
+            wanted = counted + 1
 
     async def _facts(self) -> DeployFacts:
         state = self.entity.state
@@ -203,28 +211,20 @@ class DeploymentWorkflow:
 
     async def _gate(self, facts: DeployFacts) -> None:
         gate_job_id = self.entity.state.gate_job_id or ""
-        self.gate = asyncio.create_task(
-            run_gate(
-                GateStart(
-                    job_id=gate_job_id,
-                    app_id=self.app_id,
-                    job_type=JobType.MSUITE_DEPLOY,
-                    entity_type="deployment",
-                    entity_id=self.id,
-                    commit_sha=facts.published_sha,
-                    scope="deploy",
-                    profile_id=facts.profile_id,
-                    tag=facts.tag,
-                    what=f"{facts.tag} before it is deployed",
-                )
+        verdict = await self._suite(
+            GateStart(
+                job_id=gate_job_id,
+                app_id=self.app_id,
+                job_type=JobType.MSUITE_DEPLOY,
+                entity_type="deployment",
+                entity_id=self.id,
+                commit_sha=facts.published_sha,
+                scope="deploy",
+                profile_id=facts.profile_id,
+                tag=facts.tag,
+                what=f"{facts.tag} before it is deployed",
             )
         )
-        if self.cancel_asked:
-            self.gate.cancel()
-        try:
-            verdict = await self.gate
-        finally:
-            self.gate = None
         await self.entity.apply(
             f"gate:{gate_job_id}",
             Actor(),
@@ -244,6 +244,17 @@ class DeploymentWorkflow:
                 )
             )
 
+    async def _suite(self, gate: GateStart) -> Verdict:
+        if self.cancel_asked:
+            return canceled_verdict(gate)
+        self.gate = asyncio.create_task(run_gate(gate))
+        try:
+            return await self.gate
+        except asyncio.CancelledError:
+            return canceled_verdict(gate)  # a cancel came before its first step
+        finally:
+            self.gate = None
+
     async def _phase(self, phase: Phase) -> None:
         await self.entity.apply(f"phase:{phase.value}", Actor(), lambda deployment: rules.decide_phase(deployment, phase))
 
@@ -256,6 +267,10 @@ class DeploymentWorkflow:
             if deployment.state in TERMINAL:
                 return None
             decision = rules.decide_end(self.id, deployment, ending)
+            if ending.move is Move.CANCEL:
+                # A repeat of the command that canceled it gets the first one's answer.
+                known = [*decision.owned.commands, *(Remembered(id=command_id) for command_id in self.cancels)]
+                decision = replace(decision, owned=decision.owned.model_copy(update={"commands": known}))
             request = EndDeployment(
                 persist=self.entity.persist_request(command_id, actor, deployment, decision),
                 app_id=self.app_id,
@@ -283,25 +298,18 @@ class DeploymentWorkflow:
     @workflow.update
     async def cancel(self, command: CancelCommand) -> dict[str, Any]:
         """Stop it; answered when it has ended. A phase that is past the gate finishes: then it is refused."""
-        await workflow.wait_condition(lambda: self.entity.loaded)
-        state = self.entity.state
-        if state.state in TERMINAL or state.phase not in CANCELABLE:
-            if state.state is DeploymentState.CANCELED and self.cancel_asked:
+        await workflow.wait_condition(lambda: self.entity.loaded or self.entity.gone)
+        with refusals():
+            state = self.entity.state
+            if state.remembered(command.id) is not None:
                 return {}
-            try:
+            if state.state in TERMINAL or state.phase not in CANCELABLE:
                 rules.target(state.state if state.state in TERMINAL else DeploymentState.SUCCEEDED, Move.CANCEL)
-            except DomainError as error:
-                raise refusal(error) from error
-        self.cancel_asked = True
-        self.canceled_by = command.actor
-        if self.gate is not None:
-            self.gate.cancel()
-        await workflow.wait_condition(lambda: self.entity.state.state in TERMINAL)
-        if self.entity.state.state is not DeploymentState.CANCELED:
-            try:
+            self.cancels.append(command.id)
+            self._ask_to_cancel(command.actor)
+            await workflow.wait_condition(lambda: self.entity.gone or self.entity.state.state in TERMINAL)
+            if self.entity.state.state is not DeploymentState.CANCELED:
                 rules.target(self.entity.state.state, Move.CANCEL)
-            except DomainError as error:
-                raise refusal(error) from error
         return {}
 
     @cancel.validator

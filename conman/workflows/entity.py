@@ -7,7 +7,7 @@ with the decision's audit events and jobs, and only then changes the state. Noth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +24,7 @@ with workflow.unsafe.imports_passed_through():
     from conman.domain.times import format_time
 
 OwnedT = TypeVar("OwnedT", bound=Owned)
+T = TypeVar("T")
 Decide = Callable[[OwnedT], "Decision[OwnedT] | None"]
 
 DRAINING = "draining"
@@ -47,6 +48,34 @@ def refusals() -> Iterator[None]:
         yield
     except DomainError as error:
         raise refusal(error) from error
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Carry `work` to its end; a cancel that comes meanwhile is not delivered."""
+    result, _ = await _to_its_end(work)
+    return result
+
+
+async def whole(work: Coroutine[Any, Any, T]) -> T:
+    """Carry `work` to its end; a cancel that comes meanwhile is delivered then, so that nothing stays half done."""
+    result, canceled = await _to_its_end(work)
+    if canceled is not None:
+        raise canceled
+    return result
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> tuple[T, asyncio.CancelledError | None]:
+    task = asyncio.create_task(work)
+    canceled: asyncio.CancelledError | None = None
+    while True:
+        try:
+            return await asyncio.shield(task), canceled
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            canceled = error
+            if task.done():
+                return task.result(), canceled
 
 
 class Entity(Generic[OwnedT]):
@@ -79,7 +108,6 @@ class Entity(Generic[OwnedT]):
         self._state: OwnedT | None = kind.model_validate(carried) if carried is not None else None
         self._synced = carried is not None
         self._shown: str | None = None
-        self._interrupted = False
 
     @property
     def loaded(self) -> bool:
@@ -121,9 +149,13 @@ class Entity(Generic[OwnedT]):
 
     async def load(self) -> bool:
         """The first step of `run`: read the record; False when there is none."""
+        await whole(self._load())
+        return not self.gone
+
+    async def _load(self) -> None:
         async with self.lock:
             await self.sync()
-        return not self.gone
+            self._show()
 
     def _take(self, owned: dict[str, Any] | None) -> None:
         if owned is None:
@@ -143,9 +175,20 @@ class Entity(Generic[OwnedT]):
         return result or {}
 
     async def apply(self, command_id: str, actor: Actor, decide: Decide[OwnedT]) -> dict[str, Any] | None:
-        """As `command`, for what the workflow does by itself; a `DomainError` reaches the caller."""
+        """As `command`, for what the workflow does by itself; a `DomainError` reaches the caller.
+
+        None when the decision is that nothing changes, or when the record is gone. A cancel waits until it is written.
+        """
+        return await whole(self._apply_locked(command_id, actor, decide))
+
+    async def _apply_locked(self, command_id: str, actor: Actor, decide: Decide[OwnedT]) -> dict[str, Any] | None:
         async with self.lock:
-            return await self._apply(command_id, actor, decide)
+            try:
+                return await self._apply(command_id, actor, decide)
+            except DomainError:
+                if self.gone:
+                    return None
+                raise
 
     async def _apply(self, command_id: str, actor: Actor, decide: Decide[OwnedT]) -> dict[str, Any] | None:
         while True:
@@ -164,14 +207,11 @@ class Entity(Generic[OwnedT]):
                 self._state = self._next(command_id, before, decision)
                 self.changes += 1
                 self._show()
-            else:
-                self._take(reply.owned)
-            self._check_interrupted()
-            if reply.status == "saved":
                 return decision.result
+            self._take(reply.owned)
 
     def _next(self, command_id: str, before: OwnedT, decision: Decision[OwnedT]) -> OwnedT:
-        commands = [*before.commands, Remembered(id=command_id, result=decision.result)][-REMEMBERED_COMMANDS:]
+        commands = [*decision.owned.commands, Remembered(id=command_id, result=decision.result)][-REMEMBERED_COMMANDS:]
         return decision.owned.model_copy(update={"version": before.version + 1, "commands": commands})
 
     def persist_request(self, command_id: str, actor: Actor, before: OwnedT, decision: Decision[OwnedT]) -> PersistRequest:
@@ -201,15 +241,10 @@ class Entity(Generic[OwnedT]):
 
     async def _persist(self, command_id: str, actor: Actor, before: OwnedT, decision: Decision[OwnedT]) -> PersistReply:
         request = self.persist_request(command_id, actor, before, decision)
-        write = asyncio.ensure_future(
-            workflow.execute_activity("persist", request, result_type=PersistReply, **options.persist(summary=_summary(decision)))
-        )
         try:
-            return await asyncio.shield(write)
-        except asyncio.CancelledError:
-            # The run was canceled while the write was under way: its outcome is waited for, then the cancel goes on.
-            self._interrupted = True
-            return await write
+            return await workflow.execute_activity(
+                "persist", request, result_type=PersistReply, **options.persist(summary=_summary(decision))
+            )
         except FailureError as error:
             # The write may have landed: know the record again before anybody else decides on it (rule 5).
             self._synced = False
@@ -220,11 +255,6 @@ class Entity(Generic[OwnedT]):
                 non_retryable=True,
             ) from error
 
-    def _check_interrupted(self) -> None:
-        if self._interrupted:
-            self._interrupted = False
-            raise asyncio.CancelledError
-
     async def end_with(
         self, activity: str, command_id: str, build: Callable[[OwnedT], tuple[Decision[OwnedT], Any] | None]
     ) -> None:
@@ -232,6 +262,8 @@ class Entity(Generic[OwnedT]):
         async with self.lock:
             while True:
                 await self.sync()
+                if self.gone:
+                    return
                 before = self.state
                 if before.remembered(command_id) is not None:
                     return

@@ -40,7 +40,11 @@ class GateWorkflow:
             what = start.what or start.entity_type
             workflow.set_current_details(f"Waits for the suite of {what}, attempt {attempt} of {attempts}.")
             verdict = await self._attempt(start, attempt, attempts)
-            if not runs_again(verdict.reason_code, attempt, attempts):
+            again = runs_again(verdict.reason_code, attempt, attempts)
+            if again and workflow.cancellation_reason() is not None:
+                # The worker was lost while the suite was being stopped: nobody waits for another attempt.
+                return _verdict(start, ReasonCode.CANCELED, attempt)
+            if not again:
                 workflow.set_current_details(f"Ended: {verdict.reason_code.value}.")
                 return verdict
             try:
@@ -72,6 +76,11 @@ def _verdict(start: GateStart, reason: ReasonCode, attempt: int) -> Verdict:
     return Verdict(job_id=start.job_id, state=end_state(reason), reason_code=reason, attempt=attempt)
 
 
+def canceled_verdict(start: GateStart) -> Verdict:
+    """The verdict of a gate that was canceled before it started."""
+    return _verdict(start, ReasonCode.CANCELED, 1)
+
+
 async def run_gate(start: GateStart) -> Verdict:
     """Run a gate as a child and wait for its verdict; one that an earlier run of the caller started is joined.
 
@@ -89,11 +98,17 @@ async def run_gate(start: GateStart) -> Verdict:
             static_details=f"Gate `{start.scope}` on commit {start.commit_sha[:12]} for {start.entity_type} {start.entity_id}.",
         )
     except asyncio.CancelledError:
-        return _verdict(start, ReasonCode.CANCELED, 1)
+        return canceled_verdict(start)
     except ChildWorkflowError as error:
         if is_cancelled_exception(error):
-            return _verdict(start, ReasonCode.CANCELED, 1)
+            return canceled_verdict(start)
         workflow.logger.warning("the gate %s ended without a verdict: %s", start.job_id, error.__cause__)
         return _verdict(start, ReasonCode.INFRASTRUCTURE, 1)
     except WorkflowAlreadyStartedError:
+        pass
+    try:
         return await workflow.execute_activity("await_job", start, result_type=Verdict, **options.await_job())
+    except (ActivityError, asyncio.CancelledError) as error:
+        if not is_cancelled_exception(error):
+            raise
+        return canceled_verdict(start)

@@ -9,7 +9,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, FailureError, WorkflowAlreadyStartedError
 
 from conman.workflows import options
-from conman.workflows.entity import Entity, now
+from conman.workflows.entity import Entity, now, whole
 from conman.workflows.revalidation import RevalidationWorkflow
 
 with workflow.unsafe.imports_passed_through():
@@ -49,26 +49,42 @@ class QueueWorkflow:
     @workflow.run
     async def run(self, start: EntityStart) -> str:
         """Start sweeps, take their verdicts, tell changesets; for ever."""
-        if not await self.entity.load():
-            await workflow.wait_condition(workflow.all_handlers_finished)
-            return "gone"
-        while True:
+        fresh = start.carried is None
+        while not self.entity.gone:
             try:
-                await self._work()
-                seen = self.entity.changes
+                if not self.entity.loaded:
+                    await self.entity.load()
+                    continue
+                seen = self.entity.changes  # before the work: what changes during it is looked at again
+                if fresh:
+                    fresh = False
+                    await whole(self._resume())
+                await whole(self._work())
                 await workflow.wait_condition(
                     lambda seen=seen: self.entity.changes != seen or bool(self.verdicts) or self.entity.should_continue_as_new()
                 )
                 if self.entity.should_continue_as_new():
                     self.entity.draining = True
                     await workflow.wait_condition(workflow.all_handlers_finished)
-                    await self._work()
+                    await whole(self._work())
+                    while self.verdicts:  # they came meanwhile, and are not in what is carried
+                        await whole(self._work())
                     workflow.continue_as_new(start.model_copy(update={"carried": self.entity.carry()}))
             except asyncio.CancelledError:
                 # A queue has no end that a person could mean; reconcile would start it again.
                 workflow.logger.warning("the queue of app %s was asked to cancel and goes on", self.app_id)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return "gone"
+
+    async def _resume(self) -> None:
+        """A fresh history beside a sweep, whose verdicts may have found nobody: what still runs is judged again."""
+        state = self.entity.state
+        if state.sweep_started and state.sweep is not None:
+            await self._start_sweep(state)
 
     async def _work(self) -> None:
+        if self.entity.gone:
+            return
         while self.verdicts:
             batch, self.verdicts = self.verdicts, []
             marks = "+".join(f"{verdict.epoch}:{verdict.job_id}" for verdict in batch[:1]) + f"+{len(batch)}:{workflow.uuid4()}"
@@ -87,7 +103,7 @@ class QueueWorkflow:
         sweep = state.sweep
         if sweep is None:
             return
-        entries = [entry for entry in state.entries if entry.changeset_id in sweep.changeset_ids]
+        entries = [entry for entry in state.entries if entry.status is rules.EntryStatus.RUNNING]
         try:
             await workflow.start_child_workflow(
                 RevalidationWorkflow.run,

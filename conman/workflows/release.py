@@ -10,7 +10,7 @@ from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedErro
 
 from conman.workflows import options
 from conman.workflows.assemble import AssembleWorkflow
-from conman.workflows.entity import Entity, now, refusal, refusals
+from conman.workflows.entity import Decide, Entity, now, refusal, refusals, whole
 
 with workflow.unsafe.imports_passed_through():
     from conman.domain import release as rules
@@ -52,6 +52,10 @@ class DropCommand(Command):
     """Give it up."""
 
 
+class _Interleaved(Exception):
+    """Another command recorded its intent before this one had the lock."""
+
+
 @workflow.defn(name="release")
 class ReleaseWorkflow:
     """Arrives: select, assemble, publish, drop. Waits for: the queue's answers, the assembly (a child), the publish saga.
@@ -66,40 +70,48 @@ class ReleaseWorkflow:
         self.app_id = start.app_id
         self.entity = Entity(Release, "releases", start.entity_id, start.app_id, carried=start.carried, describe=_describe)
         self.assembly: asyncio.Task[None] | None = None
+        self.composing = False
         self.outcomes: dict[str, DomainError | None] = {}
 
     @workflow.run
     async def run(self, start: EntityStart) -> str:
         """Do what the state calls for until it is published and told, or dropped."""
-        if not await self.entity.load():
-            await workflow.wait_condition(workflow.all_handlers_finished)
-            return "gone"
         canceled = False
+        try:
+            await self.entity.load()
+        except asyncio.CancelledError:
+            canceled = True
         while not self._over():
             try:
-                if canceled and self.entity.state.edit is None:
+                seen = self.entity.changes  # before the work: what changes during it is looked at again
+                await whole(self._work())
+                if canceled:
                     canceled = False
                     await self._cancel()
                     continue
-                await self._work()
-                seen = self.entity.changes
-                if self._over() or (canceled and self.entity.state.edit is None):
-                    continue
-                await workflow.wait_condition(
-                    lambda seen=seen: self.entity.changes != seen or self.entity.should_continue_as_new()
-                )
-                if self.entity.should_continue_as_new() and self._idle():
-                    self.entity.draining = True
-                    await workflow.wait_condition(workflow.all_handlers_finished)
-                    if self._idle():
-                        workflow.continue_as_new(start.model_copy(update={"carried": self.entity.carry()}))
-                    self.entity.draining = False
+                await workflow.wait_condition(lambda seen=seen: self.entity.changes != seen or self._may_continue())
+                if self._may_continue():
+                    await self._continue(start)
             except asyncio.CancelledError:
                 canceled = True
         await workflow.wait_condition(workflow.all_handlers_finished)
-        return self.entity.state.state.value
+        return "gone" if self.entity.gone else self.entity.state.state.value
+
+    def _may_continue(self) -> bool:
+        return self.entity.should_continue_as_new() and not self._over() and self._idle()
+
+    async def _continue(self, start: EntityStart) -> None:
+        """Continue as new, unless a command that was let in before calls for work first."""
+        self.entity.draining = True
+        # A handler whose intent is recorded waits for the loop, so the loop must not wait for it.
+        await workflow.wait_condition(lambda: workflow.all_handlers_finished() or not self._may_continue())
+        if self._may_continue():
+            workflow.continue_as_new(start.model_copy(update={"carried": self.entity.carry()}))
+        self.entity.draining = False
 
     def _over(self) -> bool:
+        if self.entity.gone:
+            return True
         state = self.entity.state
         return state.state not in rules.OPEN and state.told and state.publishing is None
 
@@ -109,24 +121,30 @@ class ReleaseWorkflow:
 
     async def _cancel(self) -> None:
         """Canceled in the Web UI: an assembly is given up, an open release is dropped; after the refs moved it goes on."""
+        if self._over():
+            return
         state = self.entity.state
         if state.publishing is not None or state.state not in rules.OPEN:
             workflow.logger.warning("release %s is being published and goes on", state.tag)
         elif self.assembly is not None:
-            self.assembly.cancel()
-        else:
+            if self.composing:  # what it found already is told and recorded
+                self.assembly.cancel()
+        elif state.edit is None:
             command_id = f"cancel:{workflow.info().run_id}:{workflow.uuid4()}"
             await self._call(QueueCall(app_id=self.app_id, update="reserve", command_id=command_id, payload=self._select([])))
             await self.entity.apply(command_id, Actor(), lambda release: rules.decide_dropped(self.id, release))
 
     async def _work(self) -> None:
+        if self._over():
+            return
         state = self.entity.state
         if state.edit is not None:
             await self._resolve(state.edit)
             state = self.entity.state
         if self.assembly is not None and self.assembly.done():
-            self.assembly.result()
-            self.assembly = None
+            ended, self.assembly = self.assembly, None
+            if not ended.cancelled():
+                ended.result()
         if state.state is ReleaseState.ASSEMBLING and self.assembly is None and state.job_id is not None:
             self.assembly = asyncio.create_task(self._assemble(state.job_id))
             self.assembly.add_done_callback(lambda _: self.entity.touch())
@@ -311,6 +329,7 @@ class ReleaseWorkflow:
         )
 
     async def _assembled(self, start: AssembleStart) -> AssemblyResult:
+        self.composing = True
         try:
             return await workflow.execute_child_workflow(
                 AssembleWorkflow.run,
@@ -327,6 +346,10 @@ class ReleaseWorkflow:
             canceled = is_cancelled_exception(error)
             reason = "canceled" if canceled else "infrastructure"
             message = "The assembly was canceled." if canceled else "The assembly was stopped: assemble again."
+        except asyncio.CancelledError:
+            reason, message = "canceled", "The assembly was canceled."
+        finally:
+            self.composing = False
         return AssemblyResult(job_id=start.job_id, base_sha="", failure=Failure(reason_code=reason, message=message))
 
     async def _blame(self, failure: Failure, found: AssemblyResult) -> None:
@@ -363,7 +386,7 @@ class ReleaseWorkflow:
         self, command: Command, kind: str, check: Any, *, ids: list[str] | None = None, facts: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         def decide(release: Release) -> Decision[Release]:
-            same = release.edit is not None and release.edit.command_id == command.id
+            same = any(intent is not None and intent.command_id == command.id for intent in (release.edit, release.publishing))
             if same or release.remembered(command.id) is not None:
                 return Decision(release)
             check(release)
@@ -378,26 +401,41 @@ class ReleaseWorkflow:
             )
             return Decision(release.model_copy(update={"edit": intent}))
 
-        await workflow.wait_condition(lambda: not self.entity.loaded or self._free(command))
         if self.entity.loaded and self.entity.state.edit is None and self.entity.state.publishing is None:
             self.outcomes.pop(command.id, None)
-        await self.entity.command(command.model_copy(update={"id": f"{command.id}:intent:{workflow.uuid4()}"}), decide)
+        await self._alone(command, decide)
         await workflow.wait_condition(lambda: self._answered(command.id))
         refused = self.outcomes.get(command.id)
         if refused is not None:
             raise refusal(refused)
-        if self.entity.state.remembered(command.id) is None:
-            with refusals():
+        with refusals():
+            if self.entity.state.remembered(command.id) is None:
                 check(self.entity.state)
         return facts or {}
 
-    def _free(self, command: Command) -> bool:
-        state = self.entity.state
-        busy = state.edit or state.publishing
-        return busy is None or busy.command_id == command.id
+    async def _alone(self, command: Command, decide: Decide[Release]) -> None:
+        """Record an intent once no other one stands; another command may record its own before the lock: checked again inside."""
+
+        def free(release: Release) -> bool:
+            busy = release.edit or release.publishing
+            return busy is None or busy.command_id == command.id
+
+        def alone(release: Release) -> Decision[Release] | None:
+            if not free(release):
+                raise _Interleaved
+            return decide(release)
+
+        written = command.model_copy(update={"id": f"{command.id}:intent:{workflow.uuid4()}"})
+        while True:
+            await workflow.wait_condition(lambda: not self.entity.loaded or free(self.entity.state))
+            try:
+                await self.entity.command(written, alone)
+                return
+            except _Interleaved:
+                continue
 
     def _answered(self, command_id: str) -> bool:
-        if command_id in self.outcomes:
+        if command_id in self.outcomes or self.entity.gone:
             return True
         state = self.entity.state
         return (state.remembered(command_id) is not None and state.told) or self._over()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from temporalio import workflow
-from temporalio.exceptions import FailureError
+from temporalio.exceptions import FailureError, is_cancelled_exception
 
 from conman.workflows import options
+from conman.workflows.entity import finish
 from conman.workflows.gate import run_gate
 
 with workflow.unsafe.imports_passed_through():
@@ -34,6 +35,19 @@ class RevalidationWorkflow:
         """Judge every entry once; returns how many verdicts were sent."""
         self.start = start
         self.sent = 0
+        self.judged: list[str] = []
+        try:
+            await self._sweep(start)
+        except (FailureError, asyncio.CancelledError) as error:
+            if not is_cancelled_exception(error):
+                raise
+            # Superseded, and the queue drops these; or canceled by somebody, and it must not wait for them for ever.
+            left = [entry for entry in start.entries if entry.changeset_id not in self.judged]
+            canceled = [self._verdict(entry, EntryStatus.UNKNOWN, JobState.CANCELED, ReasonCode.CANCELED) for entry in left]
+            await self._send(canceled)
+        return self.sent
+
+    async def _sweep(self, start: SweepStart) -> None:
         workflow.set_current_details(f"Waits for trial merges of {len(start.entries)} changesets.")
         merged: dict[str, str] = {}
         for index in range(0, len(start.entries), TRIAL_PAGE):
@@ -51,10 +65,11 @@ class RevalidationWorkflow:
             "revalidation_concurrency", start.app_id, result_type=int, **options.persist()
         )
         slots = asyncio.Semaphore(concurrency or DEFAULT_CONCURRENCY)
-        await asyncio.gather(
-            *(self._judge(entry, merged[entry.changeset_id], slots) for entry in start.entries if entry.changeset_id in merged)
-        )
-        return self.sent
+        gates = [self._judge(entry, merged[entry.changeset_id], slots) for entry in start.entries if entry.changeset_id in merged]
+        # A cancel waits for the end of every suite that runs.
+        for ended in await asyncio.gather(*gates, return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
 
     async def _judge(self, entry: Entry, commit_sha: str, slots: asyncio.Semaphore) -> None:
         async with slots:
@@ -73,13 +88,16 @@ class RevalidationWorkflow:
         await self._send([self._judged(entry, verdict)])
 
     async def _send(self, verdicts: list[EntryVerdict]) -> None:
-        if not verdicts:
-            return
+        if verdicts:
+            await finish(self._signal(verdicts))
+
+    async def _signal(self, verdicts: list[EntryVerdict]) -> None:
+        self.judged.extend(verdict.changeset_id for verdict in verdicts)
         handle = workflow.get_external_workflow_handle(options.queue_workflow(self.start.app_id))
         try:
             await handle.signal("take_verdicts", verdicts)
         except FailureError as error:
-            workflow.logger.warning("the queue is not there; its next start begins a sweep of its own: %s", error)
+            workflow.logger.warning("the queue is not there; its next start judges again what still runs: %s", error)
         self.sent += len(verdicts)
         workflow.set_current_details(f"{self.sent} of {len(self.start.entries)} verdicts sent; waits for suites.")
 
