@@ -23,7 +23,7 @@ from conman.domain.profile import Profile
 from conman.domain.queue import Queue
 from conman.domain.roles import Role
 from conman.domain.times import parse_time
-from conman.git.adapter import RepositoryExists, Signature
+from conman.git.adapter import GitError, RepositoryExists, Signature
 from conman.services.accounts import clean_email
 from conman.services.call import Call, record
 from conman.services.platform import Platform
@@ -56,6 +56,14 @@ async def integration_head(platform: Platform, app: Document) -> str:
             ErrorCode.GIT_ERROR, f"The integration branch {app['integration_branch']} is gone from {app['repo_path']}."
         )
     return head
+
+
+async def integration_head_if_any(platform: Platform, app: Document) -> str | None:
+    """As `integration_head`, None where the branch or its repository is gone: one broken app must not hide the others."""
+    try:
+        return await platform.git.resolve(app["repo_path"], BRANCHES + app["integration_branch"])
+    except GitError:
+        return None
 
 
 async def create_app(

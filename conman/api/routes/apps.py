@@ -44,7 +44,7 @@ async def list_apps(page: int = PageNumber, limit: int = PageLimit, caller: Call
     query = {"_id": {"$in": list(roles)}, "ready": True}
     found = await records.page(db, "apps", query, number=page, limit=limit)
     shown = [
-        apps.app_record(app, integration_sha=await apps.integration_head(caller.platform, app), my_role=roles[app["_id"]])
+        apps.app_record(app, integration_sha=await apps.integration_head_if_any(caller.platform, app), my_role=roles[app["_id"]])
         for app in found.items
     ]
     return listed(shown, found)
@@ -71,7 +71,7 @@ async def create_app(caller: Caller = logged_in(), new: NewApp = body(NewApp)) -
 @router.get("/apps/{app}")
 async def show_app(caller: Caller = capability(Capability.APP_READ)) -> dict[str, Any]:
     """One app."""
-    head = await apps.integration_head(caller.platform, caller.of_app)
+    head = await apps.integration_head_if_any(caller.platform, caller.of_app)
     return data(apps.app_record(caller.of_app, integration_sha=head, my_role=caller.role.value if caller.role else None))
 
 
