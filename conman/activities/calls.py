@@ -7,7 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from temporalio import activity
-from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import (
+    Client,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -18,8 +23,9 @@ from conman.domain.errors import ErrorCode
 from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.messages import Answer, GateStart, QueueCall, Telling
 from conman.domain.times import format_time
+from conman.faults import fault_point
 from conman.workflows import options
-from conman.workflows.client import Commands
+from conman.workflows.client import Commands, raise_if_canceled
 from conman.workflows.entity import DRAINING
 
 PATIENCE = timedelta(minutes=1)
@@ -48,7 +54,9 @@ class CallActivities:
         }
         start = self.commands.queue_start(call.app_id)
         async with heartbeating():
-            return await self._ask(start, call.update, command)
+            answer = await self._ask(start, call.update, command)
+        fault_point("queue.answered")
+        return answer
 
     async def _ask(self, start: Any, update: str, command: dict[str, Any]) -> Answer:
         while True:
@@ -65,6 +73,9 @@ class CallActivities:
                     raise
                 details = cause.details[0] if cause.details else None
                 return Answer(refusal={"code": cause.type, "message": cause.message, "details": details})
+            except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+                raise_if_canceled(error)
+                raise
             return Answer(result=result or {})
 
     @activity.defn
@@ -83,6 +94,7 @@ class CallActivities:
                 answer = await self._ask(self.commands.changeset_start(telling.app_id, changeset_id), "take_news", command)
                 if answer.refusal is not None and answer.refusal["code"] == ErrorCode.COMMAND_EXPIRED.value:
                     raise ApplicationError("the news waited too long; they are told again")
+                fault_point("tell.one")
 
         async with heartbeating():
             await asyncio.gather(*(tell(changeset_id, news) for changeset_id, news in telling.news))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import PyMongoError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -21,6 +21,7 @@ from conman.domain.jobs import ReasonCode, end_state
 from conman.domain.messages import GateRun
 from conman.domain.profile import Profile, effective, env_file, environment_variables
 from conman.domain.times import format_time
+from conman.faults import fault_point
 from conman.git.adapter import GitAdapter, GitError
 from conman.services.clock import now
 from conman.store import records
@@ -41,7 +42,7 @@ class LogWriter:
         self.job_id = job_id
         self.attempt = attempt
         self.lines: list[Document] = []
-        self._wake = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
 
     async def write(self, line: OutputLine) -> None:
         """Take one line; it is kept within a third of a second."""
@@ -53,26 +54,32 @@ class LogWriter:
         """Keep what has come in."""
         if not self.lines:
             return
-        lines, self.lines = self.lines, []
-        try:
-            await self.db["job_logs"].insert_one(
-                {
-                    "_id": f"{self.job_id}:{self.attempt}:{lines[0]['seq']:09d}",
-                    "job_id": self.job_id,
-                    "attempt": self.attempt,
-                    "first_seq": lines[0]["seq"],
-                    "last_seq": lines[-1]["seq"],
-                    "lines": lines,
-                }
+        async with self._one_at_a_time:
+            lines = list(self.lines)
+            if not lines:
+                return
+            chunk = {
+                "job_id": self.job_id,
+                "attempt": self.attempt,
+                "first_seq": lines[0]["seq"],
+                "last_seq": lines[-1]["seq"],
+                "lines": lines,
+            }
+            # Set as a whole: a repeat whose first try landed unseen may have grown meanwhile.
+            await self.db["job_logs"].update_one(
+                {"_id": f"{self.job_id}:{self.attempt}:{lines[0]['seq']:09d}"}, {"$set": chunk}, upsert=True
             )
-        except DuplicateKeyError:
-            activity.logger.info("log chunk %s of job %s was there already", lines[0]["seq"], self.job_id)
+            del self.lines[: len(lines)]
+        fault_point("gate.logged")
 
     async def flushing(self) -> None:
-        """Flush again and again until canceled."""
+        """Flush again and again until canceled; what could not be kept is kept with what comes next."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            await self.flush()
+            try:
+                await self.flush()
+            except PyMongoError as error:
+                activity.logger.warning("the log of job %s is not kept yet: %s", self.job_id, error)
 
 
 class GateActivities:
@@ -93,6 +100,7 @@ class GateActivities:
         """One attempt; its log is kept beside those of earlier attempts."""
         gate = run.gate
         await self._started(gate.job_id, run.attempt)
+        fault_point("gate.started")
         folder = self.scratch / f"{gate.job_id}-{run.attempt}-{activity.info().attempt}"
         canceled = asyncio.Event()
         async with heartbeating():
@@ -121,7 +129,7 @@ class GateActivities:
         gate = run.gate
         log = LogWriter(self.db, gate.job_id, run.attempt)
         tree = folder / "tree"
-        await asyncio.to_thread(_fresh, folder, tree)
+        await asyncio.to_thread(_fresh, folder, tree, gate.job_id)
         app = await records.get(self.db, "apps", gate.app_id, what="app")
         try:
             await self.git.export(app["repo_path"], gate.commit_sha, tree)
@@ -145,6 +153,7 @@ class GateActivities:
             flusher.cancel()
             await asyncio.gather(flusher, return_exceptions=True)
             await log.flush()
+        fault_point("gate.ended")
         return await self._verdict(run, result, folder)
 
     def _argv(self) -> tuple[str, ...]:
@@ -201,8 +210,10 @@ class GateActivities:
         )
 
 
-def _fresh(folder: Path, tree: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _fresh(folder: Path, tree: Path, job_id: str) -> None:
+    """An empty folder; those of this job's earlier attempts, whose workers died, go."""
+    for left in folder.parent.glob(f"{job_id}-*"):
+        shutil.rmtree(left, ignore_errors=True)
     tree.mkdir(parents=True, mode=0o700)
 
 

@@ -23,6 +23,7 @@ from conman.domain.messages import (
 )
 from conman.domain.release import Member, unexplained_paths
 from conman.domain.times import utc_day
+from conman.faults import fault_point
 from conman.git.adapter import CommitOutcome, Conflict, GitAdapter, RefUpdate, Signature, StaleRef
 from conman.services.clock import now
 from conman.store import records
@@ -100,6 +101,7 @@ class GitActivities:
                     entry.head_sha,
                     f"Revalidate: {entry.title}\n\nConman-Changeset: {entry.changeset_id}\n",
                 )
+                fault_point("trial.merged")
                 if outcome.sha is not None:
                     reply.merged[entry.changeset_id] = outcome.sha
                 else:
@@ -125,6 +127,7 @@ class GitActivities:
                     member.head_sha,
                     f"{member.title}\n\nConman-Changeset: {member.changeset_id}\nConman-Release: {start.tag}\n",
                 )
+                fault_point("compose.merged")
                 if outcome.sha is None:
                     conflicts = [conflict_record(conflict) for conflict in outcome.conflicts]
                     return ComposeReply(base_sha=base, prefix_shas=prefixes, conflicted=member.changeset_id, conflicts=conflicts)
@@ -167,6 +170,7 @@ class GitActivities:
                 if taken is not None:
                     return taken["tag"]
                 continue
+            fault_point("tag.reserved")
             return tag
 
     @activity.defn
@@ -176,7 +180,7 @@ class GitActivities:
         head = await self._head(repo, branch)
         async with heartbeating():
             changed = [row.path for row in await self.git.changed_paths(repo, question.base_sha, question.candidate_sha)]
-            members = [await self._paths_of(repo, member) for member in question.members]
+            members = [await self._paths_of(repo, member, question.base_sha) for member in question.members]
         present = await self.git.resolve(repo, TAGS + question.tag)
         tag = question.tag if present in (None, question.candidate_sha) else await self._other_tag(question)
         return PublishFacts(
@@ -186,14 +190,23 @@ class GitActivities:
             unexplained=unexplained_paths(changed, members),
         )
 
-    async def _paths_of(self, repo: str, member: Member) -> list[str]:
-        return [row.path for row in await self.git.changed_paths(repo, member.base_sha, member.head_sha)]
+    async def _paths_of(self, repo: str, member: Member, base: str) -> list[str]:
+        """What a member changed, and where merges put it when the file was moved since the member's own base."""
+        paths = [row.path for row in await self.git.changed_paths(repo, member.base_sha, member.head_sha)]
+        if member.base_sha == base:
+            return paths
+        moves = await self.git.changed_paths(repo, member.base_sha, base, renames=True)
+        moved = {row.old_path: row.path for row in moves if row.old_path is not None}
+        return paths + [moved[path] for path in paths if path in moved]
 
     async def _other_tag(self, question: PublishQuestion) -> str:
         """Somebody made a tag of this name outside Conman: the number is skipped."""
         await self.db["release_tags"].update_one(
-            {"release_id": question.release_id}, {"$set": {"release_id": f"skipped:{question.release_id}:{question.tag}"}}
+            # Only of this tag: a repeat must not give up the number that the first run took in its place.
+            {"release_id": question.release_id, "tag": question.tag},
+            {"$set": {"release_id": f"skipped:{question.release_id}:{question.tag}"}},
         )
+        fault_point("tag.skipped")
         return await self.reserve_tag(TagRequest(app_id=question.app_id, release_id=question.release_id, at=question.at))
 
     @activity.defn
@@ -201,6 +214,11 @@ class GitActivities:
         """Branch and tag in one transaction; done already when the branch contains the new head (`durability.md` 19)."""
         repo, branch = await self._app(request.app_id)
         tag = TAGS + request.tag
+        fault_point("refs.begun")
+        async with heartbeating():
+            return await self._moved(repo, branch, tag, request)
+
+    async def _moved(self, repo: str, branch: str, tag: str, request: MoveRefs) -> MoveRefsReply:
         for _ in range(10):
             head = await self._head(repo, branch)
             tagged = await self.git.resolve(repo, tag)
@@ -220,4 +238,5 @@ class GitActivities:
                 await self.git.update_refs(repo, updates)
             except StaleRef:
                 continue
+            fault_point("refs.moved")
         raise RuntimeError(f"the refs of {request.tag} keep moving")

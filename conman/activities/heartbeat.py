@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 
 from temporalio import activity
 
-INTERVAL_SECONDS = 2.0
+INTERVAL_SECONDS = 1.0
 
 
 @asynccontextmanager
 async def heartbeating() -> AsyncIterator[None]:
-    """Tell the server every two seconds that this attempt is alive, until the block ends."""
+    """Tell the server every second that this attempt is alive, until the block ends."""
 
     async def beat() -> None:
         while True:

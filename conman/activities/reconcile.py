@@ -11,6 +11,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from conman.activities.heartbeat import heartbeating
+from conman.faults import fault_point
 from conman.store.database import Database, Document
 from conman.store.outgoing import sweep
 from conman.workflows.client import Commands, EntityWorkflow
@@ -48,6 +49,7 @@ async def start_missing(db: Database, commands: Commands) -> int:
         if not await is_running(commands.client, entity.workflow_id):
             await commands.start(entity)
             started += 1
+            fault_point("missing.started")
             log.warning("started_missing_workflow", missing=entity.workflow_id)
     return started
 

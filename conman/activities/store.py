@@ -6,6 +6,7 @@ from typing import Any
 
 from temporalio import activity
 
+from conman.activities.heartbeat import heartbeating
 from conman.domain.decision import REMEMBERED_COMMANDS, Actor, Event, JobEnd, NewJob, Remembered
 from conman.domain.deployment import Move, PastDeployment
 from conman.domain.ids import derived_uuid7
@@ -26,8 +27,9 @@ from conman.domain.outgoing import audit_entry, job_document, job_end
 from conman.domain.release import Release, ReleaseState, deployed_state
 from conman.domain.roles import Capability, Role, allows
 from conman.domain.times import milliseconds
+from conman.faults import fault_point
 from conman.store import locks, records
-from conman.store.database import Database, Document
+from conman.store.database import Database
 from conman.store.outgoing import TERMINAL_JOB_STATES, Written, deliver, sweep, write_owned
 
 
@@ -63,9 +65,12 @@ class StoreActivities:
     @activity.defn
     async def persist(self, request: PersistRequest) -> PersistReply:
         """One guarded write and its delivery; a second run finds the first (`durability.md` 3 and 4)."""
+        fault_point(f"persist.begun.{request.collection}")
         written = await self._write(request)
+        fault_point(f"persist.written.{request.collection}")
         if written.document is not None:
             await deliver(self.db, request.collection, written.document)
+        fault_point(f"persist.delivered.{request.collection}")
         return _reply(written)
 
     async def _write(self, request: PersistRequest) -> Written:
@@ -88,6 +93,7 @@ class StoreActivities:
         for job_id in request.job_ids:
             job = NewJob(job_id, request.job_type, request.entity_type, request.entity_id, max_attempts(request.job_type))
             await records.insert_once(self.db, "jobs", job_document(job, app_id=request.app_id, at=request.at))
+        fault_point("jobs.created")
 
     @activity.defn
     async def end_jobs(self, request: JobEnds) -> None:
@@ -98,6 +104,7 @@ class StoreActivities:
                 {"_id": made.id, "state": {"$nin": TERMINAL_JOB_STATES}},
                 {"$set": job_end(made, at=request.at), "$inc": {"version": 1}},
             )
+        fault_point("jobs.ended")
 
     @activity.defn
     async def revalidation_concurrency(self, app_id: str) -> int:
@@ -128,19 +135,26 @@ class StoreActivities:
     @activity.defn
     async def lock_running(self, start: StartDeployment) -> bool:
         """The lock's holder becomes `running`; False when this deployment does not hold it."""
-        return await locks.mark_running(self.db, start.app_id, start.environment_id, start.deployment_id)
+        held = await locks.mark_running(self.db, start.app_id, start.environment_id, start.deployment_id)
+        fault_point("lock.running")
+        return held
 
     @activity.defn
     async def end_deployment(self, end: EndDeployment) -> PersistReply:
         """Environment, release, deployment, lock, job: each step repeatable, in the order that a reader relies on."""
-        if end.ending.move is Move.SUCCEED:
-            await self._environment_shows(end)
-        written = await self._write(end.persist)
-        if written.status in ("saved", "repeat"):
-            await self._release_shows(end)
-            await locks.release(self.db, end.app_id, end.environment_id, end.deployment_id)
-        if written.document is not None:
-            await deliver(self.db, "deployments", written.document)
+        async with heartbeating():
+            if end.ending.move is Move.SUCCEED:
+                await self._environment_shows(end)
+            fault_point("end.environment")
+            written = await self._write(end.persist)
+            fault_point("end.written")
+            if written.status in ("saved", "repeat"):
+                await self._release_shows(end)
+                fault_point("end.release")
+                await locks.release(self.db, end.app_id, end.environment_id, end.deployment_id)
+                fault_point("end.unlocked")
+            if written.document is not None:
+                await deliver(self.db, "deployments", written.document)
         return _reply(written)
 
     async def _environment_shows(self, end: EndDeployment) -> None:
@@ -187,7 +201,8 @@ class StoreActivities:
     @activity.defn
     async def sweep_outgoing(self) -> int:
         """Deliver what crashes left behind."""
-        return await sweep(self.db)
+        async with heartbeating():
+            return await sweep(self.db)
 
 
 def _release_moves(end: EndDeployment, release: Release, state: ReleaseState) -> PersistRequest:
@@ -221,6 +236,6 @@ def _release_moves(end: EndDeployment, release: Release, state: ReleaseState) ->
 
 def _reply(written: Written) -> PersistReply:
     """The workflow knows what it has saved; only what somebody else wrote goes into its history."""
-    document = written.document
-    known = written.status == "saved" or document is None
-    return PersistReply(status=written.status, owned=None if known else document["owned"])
+    if written.status == "saved" or written.document is None:
+        return PersistReply(status=written.status)
+    return PersistReply(status=written.status, owned=written.document["owned"])

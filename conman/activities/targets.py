@@ -25,6 +25,7 @@ from conman.activities.heartbeat import heartbeating
 from conman.config import Settings
 from conman.domain.messages import SwitchReply, SwitchRequest
 from conman.domain.profile import Profile, effective, env_file, environment_variables
+from conman.faults import fault_point
 from conman.git.adapter import EntryType, GitAdapter
 from conman.store import locks, records
 from conman.store.database import Database
@@ -60,6 +61,7 @@ class TargetActivities:
                 try:
                     files = await self.git.export(app["repo_path"], request.commit_sha, scratch / "files")
                     await asyncio.to_thread(_write_profile, scratch / "profile", profile, variables)
+                    fault_point("switch.exported")
                     manifest = {
                         "deployment_id": request.deployment_id,
                         "release_id": request.release_id,
@@ -71,8 +73,11 @@ class TargetActivities:
                     await asyncio.to_thread(_seal, scratch, folder, manifest)
                 finally:
                     await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+            fault_point("switch.sealed")
             await self._check_fence(request)
             await asyncio.to_thread(_switch, home, folder)
+            fault_point("switch.switched")
+            await asyncio.to_thread(_clear_scratch, home, request.fence)
         manifest = json.loads(await asyncio.to_thread((folder / MANIFEST).read_text, encoding="utf-8"))
         return SwitchReply(folder=str(home / "current"), files=manifest["files"])
 
@@ -90,10 +95,11 @@ class TargetActivities:
         """Look whether `current` shows this deployment and every file has the bytes of its commit."""
         app = await records.get(self.db, "apps", request.app_id, what="app")
         home = self._home(request)
-        entries = await self.git.list_tree(app["repo_path"], request.commit_sha, recursive=True)
-        expected = {entry.path: entry.blob_id for entry in entries if entry.type is EntryType.BLOB}
         async with heartbeating():
+            entries = await self.git.list_tree(app["repo_path"], request.commit_sha, recursive=True)
+            expected = {entry.path: entry.blob_id for entry in entries if entry.type is EntryType.BLOB}
             problem = await asyncio.to_thread(_difference, home, self._folder(request), expected)
+        fault_point("verify.looked")
         if problem is not None:
             raise ApplicationError(f"The environment does not show the release: {problem}.", type="verify", non_retryable=True)
         return SwitchReply(folder=str(home / "current"), files=len(expected))
@@ -128,6 +134,13 @@ def _seal(scratch: Path, folder: Path, manifest: dict[str, Any]) -> None:
     if not (folder / MANIFEST).exists():
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
+
+
+def _clear_scratch(home: Path, fence: int) -> None:
+    """Remove what attempts that died left half written; never the work of a later deployment."""
+    for left in home.glob(".incoming-*"):
+        if int(left.name.split("-")[1]) <= fence:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _switch(home: Path, folder: Path) -> None:

@@ -13,6 +13,7 @@ from conman.domain.changeset import Changeset, ChangesetState, Move, QueueFacts,
 from conman.domain.decision import Event
 from conman.domain.errors import DomainError, ErrorCode, invalid, not_found
 from conman.domain.queue import Queue
+from conman.faults import fault_point
 from conman.git.adapter import RefUpdate, StaleRef
 from conman.services.apps import integration_head
 from conman.services.call import Call, record
@@ -83,8 +84,10 @@ async def submit(platform: Platform, call: Call, app: Document, document: Docume
     Raises `invalid_transition`, `out_of_date` when a sync has conflicts, or `conflict` when there is nothing to submit.
     """
     state = owned(document)
-    if state.remembered(call.command_id) is None:
-        rules.target(state.state, Move.RESUBMIT if again else Move.SUBMIT)
+    done = state.remembered(call.command_id)
+    if done is not None:  # its Git work must not be done again: newer edits are not part of this submit
+        return dict(done.result)
+    rules.target(state.state, Move.RESUBMIT if again else Move.SUBMIT)
     workspace = await records.get(platform.db, "workspaces", state.workspace_id, what="workspace")
     repo = app["repo_path"]
     head = await commit_pending(platform, call, app, workspace, document["title"])
@@ -98,6 +101,7 @@ async def submit(platform: Platform, call: Call, app: Document, document: Docume
                 {"conflicts": paths},
             )
         head = await commit_pending(platform, call, app, workspace, document["title"])
+    fault_point("submit.committed")
     integration = await integration_head(platform, app)
     base = await platform.git.merge_base(repo, head, integration)
     if base is None:
@@ -105,6 +109,7 @@ async def submit(platform: Platform, call: Call, app: Document, document: Docume
     changed = await platform.git.changed_paths(repo, base, head)
     with suppress(StaleRef):  # the ref's name holds the sha: when it is there already, it has this very value
         await platform.git.update_refs(repo, [RefUpdate(revision_ref(document["_id"], head), None, head)])
+    fault_point("submit.frozen")
     facts = SubmitFacts(
         head_sha=head,
         base_sha=base,
@@ -288,9 +293,8 @@ async def raw_diff(
     if chosen is None:
         raise not_found("revision")
     repo = app["repo_path"]
-    changed = await platform.git.changed_paths(repo, chosen.base_sha, chosen.head_sha)
-    shown_paths = [row.path for row in changed][(page - 1) * limit : page * limit]
-    files = await platform.git.diff(repo, chosen.base_sha, chosen.head_sha, paths=shown_paths) if shown_paths else []
+    whole = await platform.git.diff(repo, chosen.base_sha, chosen.head_sha)
+    files = whole[(page - 1) * limit : page * limit]
     rows = [
         {
             "path": row.change.path,
@@ -308,8 +312,12 @@ async def raw_diff(
         "data": {
             "base_sha": chosen.base_sha,
             "head_sha": chosen.head_sha,
-            "stats": {"files": len(changed)},
+            "stats": {
+                "files": len(whole),
+                "additions": sum(row.additions for row in whole),
+                "deletions": sum(row.deletions for row in whole),
+            },
             "files": rows,
         },
-        "pagination": {"page": page, "limit": limit, "total": len(changed)},
+        "pagination": {"page": page, "limit": limit, "total": len(whole)},
     }

@@ -12,6 +12,7 @@ from conman.domain.deployment import Deployment, EnvironmentView, Kind, PastDepl
 from conman.domain.jobs import JobType, max_attempts
 from conman.domain.outgoing import job_document
 from conman.domain.release import Release
+from conman.faults import fault_point
 from conman.services.apps import list_environments
 from conman.services.call import Call, record
 from conman.services.platform import Platform
@@ -82,10 +83,12 @@ async def deploy(
     taken = await locks.take(platform.db, app["_id"], {environment["_id"]: deployment_id}, call.at)
     if taken.holder is not None:
         raise rules.environment_locked(taken.holder.deployment_id)
+    fault_point("deploy.locked")
     reasons = ["skip_stage"] if skip_stage and not in_order else []
     if taken.concurrent:
         reasons.append("concurrent")
     document = await _insert(platform, call, app, environment, release_document, kind, reasons, taken.fences[environment["_id"]])
+    fault_point("deploy.inserted")
     summary = f"{kind.value} {release.tag} to {environment['name']}"
     await platform.commands.start(_workflow(platform, document, summary))
     return document

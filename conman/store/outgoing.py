@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pymongo import ReturnDocument, UpdateOne
 
+from conman.faults import fault_point
 from conman.store.database import WITH_OUTGOING, Database, Document
 
 TERMINAL_JOB_STATES = ["succeeded", "failed", "canceled"]
@@ -73,6 +74,7 @@ async def deliver(db: Database, collection: str, document: Document) -> int:
     ]
     if audit:
         await db["audit"].bulk_write(audit, ordered=False)
+    fault_point("deliver.audited")
     jobs: list[UpdateOne] = []
     for entry in entries:
         if entry["kind"] == "job":
@@ -88,6 +90,7 @@ async def deliver(db: Database, collection: str, document: Document) -> int:
             )
     if jobs:
         await db["jobs"].bulk_write(jobs, ordered=True)
+    fault_point("deliver.put")
     await db[collection].update_one(
         {"_id": document["_id"]}, {"$pull": {"outgoing": {"id": {"$in": [entry["id"] for entry in entries]}}}}
     )

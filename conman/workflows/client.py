@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from temporalio.client import Client, WithStartWorkflowOperation, WorkflowUpdateFailedError
+from temporalio.client import (
+    Client,
+    WithStartWorkflowOperation,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
@@ -150,6 +155,9 @@ class Commands:
                     await asyncio.sleep(0.25)
                     continue
                 raise _unknown() from error
+            except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+                raise_if_canceled(error)
+                await asyncio.sleep(0.25)
 
     @asynccontextmanager
     async def _slot(self, workflow_id: str) -> AsyncIterator[None]:
@@ -162,6 +170,13 @@ class Commands:
             self._users[workflow_id] -= 1
             if not self._users[workflow_id]:
                 del self._users[workflow_id], self._slots[workflow_id]
+
+
+def raise_if_canceled(error: WorkflowUpdateRPCTimeoutOrCancelledError) -> None:
+    """The SDK wraps the cancellation of a waiting caller too; that one must stay what it is, or no deadline is seen as one."""
+    task = asyncio.current_task()
+    if isinstance(error.__cause__, asyncio.CancelledError) or (task is not None and task.cancelling()):
+        raise asyncio.CancelledError from error
 
 
 _TRANSIENT = frozenset(

@@ -44,8 +44,12 @@ _FOREVER = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_int
 _ONCE = RetryPolicy(maximum_attempts=1)
 """Gates are run again by the job's own rule, not by Temporal (`spec.md` 9)."""
 
-HEARTBEAT = timedelta(seconds=8)
-HEARTBEAT_THROTTLE = timedelta(seconds=2)
+HEARTBEAT = timedelta(seconds=5)
+"""How long an attempt may be silent before another one takes its place: with the sticky queue's 2 s it bounds what a killed
+worker costs a command that does more than persist."""
+GATE_HEARTBEAT = timedelta(seconds=8)
+"""For gates: a lost one costs a whole attempt of the suite, so a worker under load gets more time."""
+HEARTBEAT_THROTTLE = timedelta(seconds=1)
 GATE_MARGIN = timedelta(seconds=120)
 """What a gate's activity may take beside the suite: checkout, and the end of its process group."""
 
@@ -58,9 +62,13 @@ def persist(*, summary: str | None = None) -> ActivityConfig:
 
 
 def bulk(*, summary: str | None = None) -> ActivityConfig:
-    """Store work over many documents."""
+    """Store work over many documents; it heartbeats."""
     return ActivityConfig(
-        summary=summary, task_queue=queue_name(Queue.MAIN), start_to_close_timeout=timedelta(seconds=30), retry_policy=_FOREVER
+        summary=summary,
+        task_queue=queue_name(Queue.MAIN),
+        start_to_close_timeout=timedelta(seconds=30),
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=_FOREVER,
     )
 
 
@@ -116,7 +124,7 @@ def gate(timeout_seconds: int, *, summary: str | None = None) -> ActivityConfig:
         summary=summary,
         task_queue=queue_name(Queue.MSUITE),
         start_to_close_timeout=timedelta(seconds=timeout_seconds) + GATE_MARGIN,
-        heartbeat_timeout=HEARTBEAT,
+        heartbeat_timeout=GATE_HEARTBEAT,
         retry_policy=_ONCE,
         cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     )

@@ -1,0 +1,113 @@
+"""Fault points: named places at which a process kills itself, for the tests of what survives a `kill -9`.
+
+A test facility. It does nothing unless the process was started with `CONMAN_FAULT_POINTS="name:count"` (several separated by
+commas): then the process sends itself SIGKILL the count-th time it passes that point. Unset, a point costs one comparison. A
+name that is not listed here, or a bad count, stops the start: a test that arms nothing would prove nothing.
+
+Never in `workflows/` or `domain/`: a workflow's code runs again with each replay.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+VARIABLE = "CONMAN_FAULT_POINTS"
+
+COLLECTIONS = ("changesets", "queues", "releases", "deployments")
+
+POINTS: Mapping[str, str] = {
+    **{f"persist.begun.{name}": f"a guarded write of {name} was asked for; nothing is written" for name in COLLECTIONS},
+    **{f"persist.written.{name}": f"{name}: written, the outgoing entries are not delivered" for name in COLLECTIONS},
+    **{f"persist.delivered.{name}": f"{name}: all is delivered, the workflow does not know" for name in COLLECTIONS},
+    "deliver.audited": "audit events are there, jobs are not",
+    "deliver.put": "audit events and jobs are there, the entries are still in `outgoing`",
+    "jobs.created": "a workflow's own job is there, the workflow does not know",
+    "jobs.ended": "a workflow's own job has ended, the workflow does not know",
+    "gate.started": "the job says running, the suite has not started",
+    "gate.logged": "the suite runs and has printed something",
+    "gate.ended": "the suite has ended, nobody knows its verdict",
+    "compose.merged": "one more merge commit of an assembly is made",
+    "trial.merged": "one more trial merge of a revalidation is made",
+    "tag.reserved": "a tag's number is taken, its release does not know",
+    "tag.skipped": "a number whose tag exists is given up, the next one is not taken",
+    "refs.begun": "the intent of a publish is recorded, no ref has moved",
+    "refs.moved": "branch and tag have moved, the release's record does not say so",
+    "queue.answered": "the queue has decided, who asked does not know",
+    "tell.one": "one more changeset has taken its news",
+    "lock.running": "the lock says running, the deployment's record does not",
+    "switch.exported": "the release's files are written beside the others, under a scratch name",
+    "switch.sealed": "the deployment's folder is whole, `current` shows another",
+    "switch.switched": "`current` shows the deployment, its record does not say so",
+    "verify.looked": "the environment was found right, nobody knows",
+    "end.environment": "the environment shows the deployment, its record does not say so",
+    "end.written": "the deployment's record says succeeded, its release's does not",
+    "end.release": "the release's record is written, the lock is held",
+    "end.unlocked": "the lock is free, the deployment's audit events and job are not delivered",
+    "missing.started": "one missing workflow is started",
+    "deploy.locked": "the API holds an environment's lock, there is no deployment yet",
+    "deploy.inserted": "the deployment's record is there, its workflow is not",
+    "submit.committed": "the API has committed what was pending, nothing is frozen",
+    "submit.frozen": "the revision's ref is there, the workflow was not asked",
+}
+"""Every point with what is true when the process dies there."""
+
+
+class FaultPointError(Exception):
+    """`CONMAN_FAULT_POINTS` names no point, or no count."""
+
+
+def parse(text: str) -> dict[str, int]:
+    """Point → at which pass the process dies. Raises `FaultPointError`."""
+    armed: dict[str, int] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, count = part.partition(":")
+        if name not in POINTS:
+            raise FaultPointError(f"{VARIABLE}: there is no fault point {name!r}")
+        if not count.isdecimal() or int(count) < 1:
+            raise FaultPointError(f"{VARIABLE}: {part!r} needs a count from 1 on, as in {name}:1")
+        armed[name] = int(count)
+    return armed
+
+
+def _kill_self(_name: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Armed:
+    """The points at which this process dies."""
+
+    def __init__(self, points: Mapping[str, int], act: Callable[[str], None]) -> None:
+        self.points = points
+        self.act = act
+        self.passed: Counter[str] = Counter()
+
+    def passing(self, name: str) -> None:
+        if name not in POINTS:
+            raise FaultPointError(f"there is no fault point {name!r}")
+        self.passed[name] += 1
+        if self.points.get(name) == self.passed[name]:
+            self.act(name)
+
+
+_armed: _Armed | None = None
+
+
+def arm(points: Mapping[str, int], act: Callable[[str], None] = _kill_self) -> None:
+    """Have this process act (die, unless a test gives another act) at these points; an empty mapping disarms."""
+    global _armed
+    _armed = _Armed(points, act) if points else None
+
+
+def fault_point(name: str) -> None:
+    """Die here if the environment says so (see the module's docstring)."""
+    if _armed is not None:
+        _armed.passing(name)
+
+
+if os.environ.get(VARIABLE):
+    arm(parse(os.environ[VARIABLE]))
+    print(f"{VARIABLE} is set: this process will kill itself; never set it outside tests", file=sys.stderr, flush=True)
