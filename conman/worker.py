@@ -28,6 +28,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from conman import __version__
 from conman.activities.calls import CallActivities
 from conman.activities.gates import GateActivities
 from conman.activities.git import GitActivities
@@ -91,6 +92,8 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
             activities=activities,
             graceful_shutdown_timeout=drain,
             max_concurrent_activities=at_once,
+            # Else the SDK reads and compiles every module there is for one: a second and a half of each start.
+            build_id=f"conman-{__version__}",
             max_heartbeat_throttle_interval=options.HEARTBEAT_THROTTLE,
             default_heartbeat_throttle_interval=options.HEARTBEAT_THROTTLE,
             **more,
