@@ -122,7 +122,7 @@ def _with_sweep(
         for entry in queue.entries
     ]
     epoch = queue.epoch + 1
-    superseded = [queue.epoch] if queue.sweep is not None else []
+    superseded = [*queue.superseded_epochs, *([queue.epoch] if queue.sweep is not None else [])]
     after = queue.model_copy(
         update={
             "entries": entries,
@@ -130,7 +130,7 @@ def _with_sweep(
             "integration_sha": integration_sha,
             "sweep": Sweep(epoch=epoch, integration_sha=integration_sha, changeset_ids=wanted) if wanted else None,
             "sweep_started": not wanted and not superseded,  # an older sweep is stopped even where none follows it
-            "superseded_epochs": [*queue.superseded_epochs, *superseded],
+            "superseded_epochs": superseded,
             "progress_done": 0,
             "progress_total": len(wanted),
         }

@@ -256,6 +256,14 @@ def test_a_superseded_sweep_is_stopped_even_where_none_follows_it() -> None:
     assert (started.owned.superseded_epochs, started.owned.sweep_started) == ([], True)
 
 
+def test_a_sweep_that_is_still_to_be_stopped_is_not_forgotten_by_the_next_publish() -> None:
+    """`spec.md` 10: two publishes in a row, the second over a queue that everybody has left."""
+    first = rules.decide_published(swept(running("a"), epoch=4), uid("r"), NEXT, job_ids).owned
+    left = rules.decide_remove(first, uid("a")).owned
+    second = rules.decide_published(left, uid("s"), sha("after next"), job_ids).owned
+    assert (second.superseded_epochs, second.sweep, second.sweep_started) == ([4], None, False)
+
+
 def test_a_publish_over_an_empty_queue_starts_nothing() -> None:
     """`spec.md` 10."""
     after = rules.decide_published(queue(entry("a", reserved_by=uid("r"))), uid("r"), NEXT, job_ids).owned
