@@ -41,11 +41,16 @@ def random_uuid7(at_ms: int) -> str:
     return uuid7(at_ms, secrets.token_bytes(10))
 
 
-def derived_uuid7(at_ms: int, *parts: str) -> str:
+MAX_ORDER = 2**12 - 1
+"""How many ids of one millisecond can be kept in order."""
+
+
+def derived_uuid7(at_ms: int, *parts: str, order: int | None = None) -> str:
     """The UUIDv7 that belongs to a time and some parts: the same again for the same ones (`durability.md` 3).
 
     The bits beside the time are a SHA-256 hash of the parts, each with its length, so that `("a", "bc")` and
-    `("ab", "c")` differ. Raises `ValueError` without any part, or for a time outside 48 bits.
+    `("ab", "c")` differ. With `order`, the ids of one time sort by it: it takes the first 12 of those bits, and what is
+    beyond `MAX_ORDER` shares the last place. Raises `ValueError` without any part, or for a time outside 48 bits.
     """
     if not parts:
         raise ValueError("an id is derived from at least one part")
@@ -54,7 +59,11 @@ def derived_uuid7(at_ms: int, *parts: str) -> str:
         encoded = part.encode()
         digest.update(len(encoded).to_bytes(8, "big"))
         digest.update(encoded)
-    return uuid7(at_ms, digest.digest())
+    bits = digest.digest()
+    if order is not None:
+        place = min(order, MAX_ORDER)
+        bits = (place << 4 | bits[1] & 0xF).to_bytes(2, "big") + bits[2:]
+    return uuid7(at_ms, bits)
 
 
 def is_uuid(text: str) -> bool:

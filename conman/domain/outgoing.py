@@ -22,7 +22,7 @@ def outgoing_entries(
     entries: list[dict[str, Any]] = []
 
     def next_id() -> str:
-        return derived_uuid7(milliseconds(at), entity, "owned", str(version), str(len(entries)))
+        return derived_uuid7(milliseconds(at), entity, "owned", str(version), str(len(entries)), order=len(entries))
 
     for event in decision.events:
         entries.append(audit_entry(next_id(), event, app_id=app_id, actor=actor, at=at, workflow_id=workflow_id))

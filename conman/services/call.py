@@ -35,10 +35,13 @@ class Call:
         """An id that a repeat of this call makes again."""
         return derived_uuid7(milliseconds(self.at), self.command_id, *parts)
 
+    def _event_id(self, number: int) -> str:
+        return derived_uuid7(milliseconds(self.at), self.command_id, "audit", str(number), order=number)
+
     def audit(self, *events: Event, app_id: str | None) -> list[Document]:
         """Audit events of this call as outgoing entries."""
         return [
-            audit_entry(self.derived_id("audit", str(number)), event, app_id=app_id, actor=self.actor, at=self.at)
+            audit_entry(self._event_id(number), event, app_id=app_id, actor=self.actor, at=self.at)
             for number, event in enumerate(events)
         ]
 

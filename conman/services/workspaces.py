@@ -267,7 +267,7 @@ async def _events_of(platform: Platform, app: Document, workspace_id: str, commi
             after={**after, "commit_sha": commit.sha} if after else None,
             git_sha=commit.sha,
         )
-        entry_id = derived_uuid7(milliseconds(at), "file", commit.sha, str(number))
+        entry_id = derived_uuid7(milliseconds(at), "file", commit.sha, str(number), order=number)
         entries.append(audit_entry(entry_id, event, app_id=app["_id"], actor=actor, at=at))
     return entries
 

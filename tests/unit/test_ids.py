@@ -115,3 +115,13 @@ def test_any_version_is_a_uuid_but_only_the_seventh_has_a_time():
     assert is_uuid(text)
     with pytest.raises(ValueError, match="not a UUIDv7"):
         time_of(text)
+
+
+@pytest.mark.parametrize("order", [0, 1, 7, 4094, 4095])
+def test_ids_of_one_time_sort_by_their_order(order: int) -> None:
+    """`durability.md` 3: events of one write are read in the order in which they were written."""
+    ids = [derived_uuid7(1_700_000_000_000, "entity", str(n), order=n) for n in (order, order + 1)]
+    assert all(is_uuid(one) and time_of(one) == 1_700_000_000_000 for one in ids)
+    if order < 4095:
+        assert ids == sorted(ids)
+    assert derived_uuid7(1_700_000_000_000, "entity", str(order), order=order) == ids[0]
