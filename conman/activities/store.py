@@ -7,9 +7,8 @@ from typing import Any
 from temporalio import activity
 
 from conman.activities.heartbeat import heartbeating
-from conman.domain.decision import REMEMBERED_COMMANDS, Actor, Event, JobEnd, NewJob, Remembered
-from conman.domain.deployment import Move, PastDeployment
-from conman.domain.ids import derived_uuid7
+from conman.domain.decision import JobEnd, NewJob
+from conman.domain.deployment import Move
 from conman.domain.jobs import max_attempts
 from conman.domain.messages import (
     DeployFacts,
@@ -23,14 +22,13 @@ from conman.domain.messages import (
     PersistRequest,
     StartDeployment,
 )
-from conman.domain.outgoing import audit_entry, job_document, job_end
-from conman.domain.release import Release, ReleaseState, deployed_state
+from conman.domain.outgoing import job_document, job_end
+from conman.domain.release import Release
 from conman.domain.roles import Capability, Role, allows
-from conman.domain.times import milliseconds
 from conman.faults import fault_point
 from conman.store import locks, records
 from conman.store.database import Database
-from conman.store.outgoing import TERMINAL_JOB_STATES, Written, deliver, sweep, write_owned
+from conman.store.outgoing import TERMINAL_JOB_STATES, Written, deliver, deployment_ended, sweep, write_owned
 
 
 class StoreActivities:
@@ -141,18 +139,18 @@ class StoreActivities:
 
     @activity.defn
     async def end_deployment(self, end: EndDeployment) -> PersistReply:
-        """Environment, release, deployment, lock, job: each step repeatable, in the order that a reader relies on."""
+        """Environment, deployment, release, lock, job: each step repeatable, in the order that a reader relies on.
+
+        What follows the deployment's own record is an entry of that record, so that whoever delivers it keeps the order.
+        """
         async with heartbeating():
             if end.ending.move is Move.SUCCEED:
                 await self._environment_shows(end)
             fault_point("end.environment")
-            written = await self._write(end.persist)
+            written = await self._write(
+                end.persist.model_copy(update={"outgoing": [*end.persist.outgoing, deployment_ended(end)]})
+            )
             fault_point("end.written")
-            if written.status in ("saved", "repeat"):
-                await self._release_shows(end)
-                fault_point("end.release")
-                await locks.release(self.db, end.app_id, end.environment_id, end.deployment_id)
-                fault_point("end.unlocked")
             if written.document is not None:
                 await deliver(self.db, "deployments", written.document)
         return _reply(written)
@@ -175,63 +173,11 @@ class StoreActivities:
             },
         )
 
-    async def _release_shows(self, end: EndDeployment) -> None:
-        """A release's state is computed from its deployments (`spec.md` 3), under its version guard."""
-        while True:
-            document = await records.get(self.db, "releases", end.release_id)
-            release = Release.model_validate(document["owned"])
-            environments = [row async for row in self.db["environments"].find({"app_id": end.app_id, "archived": False})]
-            past = [
-                PastDeployment(
-                    environment_id=row["owned"]["environment_id"], release_id=end.release_id, state=row["owned"]["state"]
-                )
-                async for row in self.db["deployments"].find({"release_id": end.release_id, "owned.state": "succeeded"})
-            ]
-            state = deployed_state([row["_id"] for row in environments], [row.environment_id for row in past])
-            settled = release.state is state or release.state is ReleaseState.ROLLED_BACK
-            if settled or f"deployed:{end.deployment_id}" in [entry.id for entry in release.commands]:
-                await deliver(self.db, "releases", document)
-                return
-            written = await self._write(_release_moves(end, release, state))
-            if written.status != "ahead":
-                if written.document is not None:
-                    await deliver(self.db, "releases", written.document)
-                return
-
     @activity.defn
     async def sweep_outgoing(self) -> int:
         """Deliver what crashes left behind."""
         async with heartbeating():
             return await sweep(self.db)
-
-
-def _release_moves(end: EndDeployment, release: Release, state: ReleaseState) -> PersistRequest:
-    command_id = f"deployed:{end.deployment_id}"
-    after = release.model_copy(
-        update={
-            "state": state,
-            "version": release.version + 1,
-            "commands": [*release.commands, Remembered(id=command_id)][-REMEMBERED_COMMANDS:],
-        }
-    )
-    event = Event(
-        "release",
-        end.release_id,
-        "deployment_state_changed",
-        before={"state": release.state.value},
-        after={"state": state.value, "deployment_id": end.deployment_id, "environment_id": end.environment_id},
-    )
-    entry_id = derived_uuid7(milliseconds(end.persist.at), f"releases:{end.release_id}", "deployed", end.deployment_id)
-    entry = audit_entry(entry_id, event, app_id=end.app_id, actor=Actor(), at=end.persist.at)
-    return PersistRequest(
-        collection="releases",
-        entity_id=end.release_id,
-        expected_version=release.version,
-        command_id=command_id,
-        owned=after.model_dump(mode="json"),
-        outgoing=[entry],
-        at=end.persist.at,
-    )
 
 
 def _reply(written: Written) -> PersistReply:

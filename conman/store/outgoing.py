@@ -11,7 +11,14 @@ from typing import Any, Literal
 
 from pymongo import ReturnDocument, UpdateOne
 
+from conman.domain.decision import REMEMBERED_COMMANDS, Actor, Event, Remembered
+from conman.domain.ids import derived_uuid7
+from conman.domain.messages import EndDeployment
+from conman.domain.outgoing import audit_entry
+from conman.domain.release import Release, ReleaseState, deployed_state
+from conman.domain.times import milliseconds
 from conman.faults import fault_point
+from conman.store import locks
 from conman.store.database import WITH_OUTGOING, Database, Document
 
 TERMINAL_JOB_STATES = ["succeeded", "failed", "canceled"]
@@ -75,6 +82,9 @@ async def deliver(db: Database, collection: str, document: Document) -> int:
     if audit:
         await db["audit"].bulk_write(audit, ordered=False)
     fault_point("deliver.audited")
+    for entry in entries:
+        if entry["kind"] == "deployment_ended":
+            await _end_deployment(db, entry)
     jobs: list[UpdateOne] = []
     for entry in entries:
         if entry["kind"] == "job":
@@ -95,6 +105,72 @@ async def deliver(db: Database, collection: str, document: Document) -> int:
         {"_id": document["_id"]}, {"$pull": {"outgoing": {"id": {"$in": [entry["id"] for entry in entries]}}}}
     )
     return len(entries)
+
+
+def deployment_ended(end: EndDeployment) -> Document:
+    """What must still be shown and freed once a deployment's record says that it has ended, before its job ends."""
+    entry_id = derived_uuid7(milliseconds(end.persist.at), f"deployments:{end.deployment_id}", "ended")
+    named = {name: getattr(end, name) for name in ("app_id", "environment_id", "release_id", "deployment_id")}
+    return {"id": entry_id, "kind": "deployment_ended", "at": end.persist.at, **named}
+
+
+async def _end_deployment(db: Database, entry: Document) -> None:
+    await _release_shows(db, entry)
+    fault_point("end.release")
+    await locks.release(db, entry["app_id"], entry["environment_id"], entry["deployment_id"])
+    fault_point("end.unlocked")
+
+
+async def _release_shows(db: Database, entry: Document) -> None:
+    """A release's state is computed from its deployments (`spec.md` 3), under its version guard."""
+    release_id, command_id = entry["release_id"], f"deployed:{entry['deployment_id']}"
+    while True:
+        document = await db["releases"].find_one({"_id": release_id})
+        if document is None:
+            return
+        release = Release.model_validate(document["owned"])
+        environments = [row["_id"] async for row in db["environments"].find({"app_id": entry["app_id"], "archived": False})]
+        succeeded = db["deployments"].find({"release_id": release_id, "owned.state": "succeeded"})
+        state = deployed_state(environments, [row["owned"]["environment_id"] async for row in succeeded])
+        settled = release.state in (state, ReleaseState.ROLLED_BACK)
+        if settled or release.remembered(command_id) is not None:
+            await deliver(db, "releases", document)
+            return
+        written = await write_owned(
+            db,
+            "releases",
+            release_id,
+            owned=_moved(release, command_id, state).model_dump(mode="json"),
+            expected_version=release.version,
+            command_id=command_id,
+            outgoing=[_deployment_state_changed(entry, release.state, state)],
+            at=entry["at"],
+        )
+        if written.status != "ahead":
+            if written.document is not None:
+                await deliver(db, "releases", written.document)
+            return
+
+
+def _moved(release: Release, command_id: str, state: ReleaseState) -> Release:
+    commands = [*release.commands, Remembered(id=command_id)][-REMEMBERED_COMMANDS:]
+    return release.model_copy(update={"state": state, "version": release.version + 1, "commands": commands})
+
+
+def _deployment_state_changed(entry: Document, before: ReleaseState, after: ReleaseState) -> Document:
+    event = Event(
+        "release",
+        entry["release_id"],
+        "deployment_state_changed",
+        before={"state": before.value},
+        after={
+            "state": after.value,
+            "deployment_id": entry["deployment_id"],
+            "environment_id": entry["environment_id"],
+        },
+    )
+    event_id = derived_uuid7(milliseconds(entry["at"]), f"releases:{entry['release_id']}", "deployed", entry["deployment_id"])
+    return audit_entry(event_id, event, app_id=entry["app_id"], actor=Actor(), at=entry["at"])
 
 
 async def sweep(db: Database, limit: int = 200) -> int:
