@@ -66,7 +66,8 @@ def configuration_page() -> str:
     lines = [
         HEADER,
         "# Configuration\n",
-        "Every setting is a `CONMAN_*` variable, in the environment or in a `.env` file; `conman config` shows the effective ones.",
+        "Every setting is a `CONMAN_*` variable, in the environment or in a `.env` file.",
+        "`conman config` shows the effective ones. `CONMAN_CACHE` (default `~/.cache/conman`) is where built servers are kept.",
         "A value out of range stops the start with one line that names the variable.\n",
         "| variable | default | meaning |",
         "|---|---|---|",

@@ -10,6 +10,7 @@ from pydantic import Field
 from conman.domain.decision import Decision, Event, JobEnd, Model, NewJob, Owned, Verdict
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, JobType, ReasonCode, max_attempts
+from conman.domain.transitions import follow
 
 
 class ChangesetState(StrEnum):
@@ -97,16 +98,8 @@ TRANSITIONS: dict[tuple[ChangesetState, Move], ChangesetState] = {
 
 
 def target(state: ChangesetState, move: Move) -> ChangesetState:
-    """Where `move` leads from `state`. Raises `invalid_transition` naming the state and the move's target."""
-    found = TRANSITIONS.get((state, move))
-    if found is None:
-        wanted = sorted({to.value for (_, by), to in TRANSITIONS.items() if by is move})
-        raise DomainError(
-            ErrorCode.INVALID_TRANSITION,
-            f"A changeset that is {state.value} can't become {' or '.join(wanted)} by {move.value}.",
-            {"from": state.value, "to": wanted[0], "command": move.value},
-        )
-    return found
+    """Where `move` leads from `state`. Raises `invalid_transition` naming both states."""
+    return follow("changeset", TRANSITIONS, state, move)
 
 
 class Gate(Model):
@@ -298,6 +291,15 @@ class ReviewFacts(Model):
     required_approvals: int
 
 
+_GATE_WORDS = {
+    "missing": "is not there: submit first",
+    "queued": "has not run yet: approve once it has succeeded",
+    "running": "is still running: approve once it has succeeded",
+    "failed": "has failed: its author must mend the files and resubmit before it can be approved",
+    "canceled": "was canceled: it must run to success before it can be approved",
+}
+
+
 def decide_review(changeset_id: str, cs: Changeset, facts: ReviewFacts, by: str) -> Decision[Changeset]:
     """One vote per reviewer and revision, the latest counts; enough approvals approve (`spec.md` 3, second rule).
 
@@ -311,7 +313,7 @@ def decide_review(changeset_id: str, cs: Changeset, facts: ReviewFacts, by: str)
         found = "missing" if cs.gate is None else cs.gate.state.value
         raise DomainError(
             ErrorCode.GATE_NOT_PASSED,
-            f"The gate of revision {cs.current_revision} is {found}; approve once it has succeeded.",
+            f"The gate of revision {cs.current_revision} {_GATE_WORDS[found]}.",
             {"job_id": cs.gate.job_id if cs.gate else None, "state": found},
         )
     vote = Vote(

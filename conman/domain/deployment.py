@@ -14,6 +14,7 @@ from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.release import DEPLOYABLE, ReleaseState
 from conman.domain.times import later
+from conman.domain.transitions import follow
 
 
 class DeploymentState(StrEnum):
@@ -74,15 +75,7 @@ EXCEPTIONAL_APPROVALS = 2
 
 def target(state: DeploymentState, move: Move) -> DeploymentState:
     """Where `move` leads from `state`. Raises `invalid_transition` naming both states."""
-    found = TRANSITIONS.get((state, move))
-    if found is None:
-        wanted = next(to.value for (_, by), to in TRANSITIONS.items() if by is move)
-        raise DomainError(
-            ErrorCode.INVALID_TRANSITION,
-            f"A deployment that is {state.value} can't become {wanted}.",
-            {"from": state.value, "to": wanted, "command": move.value},
-        )
-    return found
+    return follow("deployment", TRANSITIONS, state, move)
 
 
 class Approval(Model):

@@ -11,6 +11,7 @@ from pydantic import Field
 from conman.domain.decision import Decision, Event, JobEnd, Model, NewJob, Owned
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, JobType, ReasonCode, end_state, max_attempts
+from conman.domain.transitions import follow
 
 
 class ReleaseState(StrEnum):
@@ -64,15 +65,7 @@ TRANSITIONS: dict[tuple[ReleaseState, Move], ReleaseState] = {
 
 def target(state: ReleaseState, move: Move) -> ReleaseState:
     """Where `move` leads from `state`. Raises `invalid_transition` naming both states."""
-    found = TRANSITIONS.get((state, move))
-    if found is None:
-        wanted = sorted({to.value for (_, by), to in TRANSITIONS.items() if by is move})
-        raise DomainError(
-            ErrorCode.INVALID_TRANSITION,
-            f"A release that is {state.value} can't become {' or '.join(wanted)} by {move.value}.",
-            {"from": state.value, "to": wanted[0], "command": move.value},
-        )
-    return found
+    return follow("release", TRANSITIONS, state, move)
 
 
 class Member(Model):

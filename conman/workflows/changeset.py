@@ -336,8 +336,11 @@ class ChangesetWorkflow:
 
     @workflow.update
     async def take_news(self, command: NewsCommand) -> dict[str, Any]:
-        """What the queue or a release found; dropped when it judged something that is no more."""
-        return await self.entity.command(command, lambda cs: rules.decide_news(self.id, cs, command.news))
+        """What the queue or a release found; dropped when it judged something that is no more.
+
+        It waits for an intent: news may come while the queue has taken the changeset and this record does not show it yet.
+        """
+        return await self._alone(command, lambda cs: rules.decide_news(self.id, cs, command.news))
 
     @take_news.validator
     def _validate_take_news(self, command: NewsCommand) -> None:
