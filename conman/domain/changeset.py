@@ -292,8 +292,8 @@ class ReviewFacts(Model):
 
 
 _GATE_WORDS = {
-    "missing": "is not there: submit first",
-    "queued": "has not run yet: approve once it has succeeded",
+    "missing": "is missing: submit first",
+    "queued": "is queued: approve once it has succeeded",
     "running": "is still running: approve once it has succeeded",
     "failed": "has failed: its author must mend the files and resubmit before it can be approved",
     "canceled": "was canceled: it must run to success before it can be approved",
