@@ -107,7 +107,8 @@ class Entity(Generic[OwnedT]):
         self._describe = describe
         self._state: OwnedT | None = kind.model_validate(carried) if carried is not None else None
         self._synced = carried is not None
-        self._shown: str | None = None
+        self._shown: tuple[str | None, str | None] = (None, None)
+        self._actor: str | None = None
 
     @property
     def loaded(self) -> bool:
@@ -205,6 +206,7 @@ class Entity(Generic[OwnedT]):
             reply = await self._persist(command_id, actor, before, decision)
             if reply.status == "saved":
                 self._state = self._next(command_id, before, decision)
+                self._actor = actor.user_id or self._actor
                 self.changes += 1
                 self._show()
                 return decision.result
@@ -285,9 +287,12 @@ class Entity(Generic[OwnedT]):
             return
         state, details = self._describe(self._state)
         workflow.set_current_details(details)
-        if state != self._shown:
-            self._shown = state
-            workflow.upsert_search_attributes([options.STATE.value_set(state)])
+        if (state, self._actor) != self._shown:
+            self._shown = (state, self._actor)
+            updates = [options.STATE.value_set(state)]
+            if self._actor is not None:
+                updates.append(options.ACTOR.value_set(self._actor))
+            workflow.upsert_search_attributes(updates)
 
     def touch(self) -> None:
         """Wake the `run` loop: something that it waits for may have happened."""
