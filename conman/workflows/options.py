@@ -34,7 +34,7 @@ def queue_name(queue: Queue) -> str:
 
 
 WORKFLOW_TASK_TIMEOUT = timedelta(seconds=5)
-STICKY_TIMEOUT = timedelta(seconds=2)
+STICKY_TIMEOUT = timedelta(seconds=1.5)
 PERSIST_TIMEOUT = timedelta(seconds=3)
 """These three bound what a killed worker costs a waiting caller (`durability.md` 8)."""
 
@@ -44,9 +44,9 @@ _FOREVER = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_int
 _ONCE = RetryPolicy(maximum_attempts=1)
 """Gates are run again by the job's own rule, not by Temporal (`spec.md` 9)."""
 
-HEARTBEAT = timedelta(seconds=5)
-"""How long an attempt may be silent before another one takes its place: with the sticky queue's 2 s it bounds what a killed
-worker costs a command that does more than persist."""
+HEARTBEAT = timedelta(seconds=4)
+"""How long an attempt may be silent before another one takes its place: with the sticky queues' 1.5 s it bounds what a killed
+worker costs a command that does more than persist (the server adds up to 1.5 s before it notices)."""
 GATE_HEARTBEAT = timedelta(seconds=8)
 """For gates: a lost one costs a whole attempt of the suite, so a worker under load gets more time."""
 HEARTBEAT_THROTTLE = timedelta(seconds=1)

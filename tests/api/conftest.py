@@ -1,22 +1,29 @@
-"""One stack for the folder, one world per module."""
+"""The session's stack, and one world per module."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncIterator
-from pathlib import Path
-
+import pytest
 import pytest_asyncio
-from api_world import Stack, World, make_world, running_stack
 
+pytest.register_assert_rewrite("tests.support.conman_stack")
 
-@pytest_asyncio.fixture(scope="session")
-async def stack() -> AsyncIterator[Stack]:
-    with tempfile.TemporaryDirectory(prefix="conman-api-", ignore_cleanup_errors=True) as folder:
-        async with running_stack(Path(folder)) as made:
-            yield made
+from tests.support.conman_stack import Stack, World, make_world, stack  # noqa: E402
+
+__all__ = ["stack"]
 
 
 @pytest_asyncio.fixture(scope="module")
 async def world(stack: Stack) -> World:
+    return await make_world(stack)
+
+
+@pytest_asyncio.fixture(scope="module")
+async def other_app(stack: Stack) -> World:
+    """An app to which nobody of `world` belongs."""
+    return await make_world(stack)
+
+
+@pytest_asyncio.fixture
+async def own(stack: Stack) -> World:
+    """An app of the test's own, where nothing else is queued."""
     return await make_world(stack)

@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from api_world import ROLES, World, assert_error, make_world
 from fastapi.routing import APIRoute
 
 from conman.api.access import _dependencies
 from conman.api.app import ROUTERS
 from conman.domain.roles import Capability, Role, allows
+from tests.support.conman_stack import ROLES, World, assert_error
 
 NOWHERE = str(uuid.UUID(int=0))
 
@@ -121,8 +121,3 @@ async def test_somebody_elses_changeset_is_submitted_by_its_author_and_the_app_a
     for role in ("reviewer", "config_manager"):
         assert_error(await world.members[role].send("POST", f"{changeset}/submit", json={}), 403, "forbidden")
     await world.eve.post(f"{changeset}/submit")
-
-
-@pytest.fixture(scope="module")
-async def other_app(world: World) -> World:
-    return await make_world(world.stack)

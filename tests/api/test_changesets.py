@@ -6,7 +6,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from api_world import World, assert_error, wait_for
+
+from tests.support.conman_stack import World, assert_error, wait_for
 
 REVISION_FIELDS = {"changeset_id", "revision_number", "head_sha", "base_sha", "job_id", "overrides"}
 

@@ -7,7 +7,8 @@ import uuid
 
 import httpx
 import pytest
-from api_world import PASSWORD, World, assert_error, b64
+
+from tests.support.conman_stack import PASSWORD, World, assert_error, b64
 
 
 async def test_an_unknown_route_is_404_before_login_is_asked(world: World) -> None:

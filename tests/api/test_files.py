@@ -6,7 +6,8 @@ import asyncio
 import base64
 
 import pytest
-from api_world import World, assert_error, b64
+
+from tests.support.conman_stack import World, assert_error, b64
 
 
 @pytest.fixture(scope="module")

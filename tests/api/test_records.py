@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from api_world import World
+
+from tests.support.conman_stack import World
 
 COMMON = "id created_at updated_at version"
 FIELDS = {

@@ -8,14 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
-from api_world import World, assert_error, make_world, wait_for
-
-
-@pytest.fixture
-async def own(world: World) -> World:
-    """An app of the test's own, where nothing else is queued."""
-    return await make_world(world.stack)
+from tests.support.conman_stack import World, assert_error, wait_for
 
 
 def git(world: World, *arguments: str) -> str:

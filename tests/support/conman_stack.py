@@ -1,4 +1,11 @@
-"""A running stack, people, and an app to act on."""
+"""One `conman up` as a real child process, people who are logged in, and an app to act on.
+
+The fixture `stack` starts it once per session, whoever imports the fixture:
+
+    from tests.support.conman_stack import stack  # noqa: F401
+
+Tests that need an `up` of their own (to kill it, to fill it) use `running_stack`. The stack's suite is `suite.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +15,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,11 +25,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest_asyncio
+
+from conman.store.database import Database, connect
 
 PASSWORD = "a password for tests 1"
 ROLES = ("user", "reviewer", "config_manager", "app_admin")
 ENDED = ("succeeded", "failed", "canceled")
 DEADLINE_SECONDS = 60.0
+"""The longest that anything is waited for: nothing is expected to take this long, it makes a hang a failure."""
+POLL_SECONDS = 0.03
+FIRST_START_SECONDS = 1800.0
+"""A first start on a machine fetches or builds the servers."""
+STOP_SECONDS = 60.0
+SUITE = Path(__file__).with_name("suite.py")
 
 
 def assert_error(reply: httpx.Response, status: int, code: str) -> dict[str, Any]:
@@ -37,15 +54,20 @@ def assert_error(reply: httpx.Response, status: int, code: str) -> dict[str, Any
     return error
 
 
-async def wait_for(look: Callable[[], Awaitable[Any]], what: str) -> Any:
-    """The first true answer, within the deadline."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+async def wait_for(look: Callable[[], Awaitable[Any]], what: str, deadline: float = DEADLINE_SECONDS) -> Any:
+    """The first true answer, within `deadline` seconds."""
+    until = time.monotonic() + deadline
     while True:
         found = await look()
         if found:
             return found
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        await asyncio.sleep(0.03)
+        assert time.monotonic() < until, f"waited {deadline:.0f} s in vain for {what}"
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def last(path: str) -> str:
+    """The id at the end of a record's path."""
+    return path.rpartition("/")[2]
 
 
 def b64(text: str | bytes) -> str:
@@ -66,12 +88,22 @@ class Person:
         return await self.client.request(method, path, headers=headers, **more)
 
     async def ok(self, method: str, path: str, **more: Any) -> Any:
+        """The data of a reply that must be a success; None where it has no body."""
         reply = await self.send(method, path, **more)
         assert reply.status_code < 300, f"{method} {path}: {reply.status_code} {reply.text}"
-        return reply.json()["data"]
+        return reply.json()["data"] if reply.status_code != 204 else None
 
     async def get(self, path: str, **more: Any) -> Any:
         return await self.ok("GET", path, **more)
+
+    async def listed(self, path: str, **params: Any) -> tuple[list[Any], dict[str, int]]:
+        """A page's records and its pagination."""
+        reply = await self.send("GET", path, params=params)
+        assert reply.status_code == 200, reply.text
+        body = reply.json()
+        assert set(body) == {"data", "pagination"}
+        assert set(body["pagination"]) == {"page", "limit", "total"}
+        return body["data"], body["pagination"]
 
     async def post(self, path: str, body: Any = None, **more: Any) -> Any:
         return await self.ok("POST", path, json={} if body is None else body, **more)
@@ -86,6 +118,7 @@ class Stack:
     client: httpx.AsyncClient
     admin: Person
     ready: dict[str, Any]
+    db: Database
 
     async def person(self, name: str) -> Person:
         """A fresh account, logged in."""
@@ -132,9 +165,14 @@ class World:
         self.numbers[0] += 1
         return self.numbers[0]
 
-    async def join(self, role: str) -> Person:
+    async def set(self, **settings: Any) -> None:
+        """Change settings in the store, since this version serves no route for them."""
+        change = {f"settings.{name}": value for name, value in settings.items()}
+        await self.stack.db["apps"].update_one({"_id": self.app["id"]}, {"$set": change})
+
+    async def join(self, role: str, person: Person | None = None) -> Person:
         """One more member."""
-        person = await self.stack.person(role.replace("_", "-"))
+        person = person or await self.stack.person(role.replace("_", "-"))
         await self.stack.admin.post(f"{self.path}/members", {"user_id": person.id, "role": role})
         return person
 
@@ -152,7 +190,7 @@ class World:
         workspace = await self.workspace(person)
         for path, text in (files or {f"entities/e{number}.json": json.dumps({"value": number})}).items():
             await self.save(workspace, path, text, person)
-        body = {"workspace_id": workspace.rpartition("/")[2], "title": f"change {number}"}
+        body = {"workspace_id": last(workspace), "title": f"change {number}"}
         made = await (person or self.ann).post(f"{self.path}/changesets", body)
         return f"{self.path}/changesets/{made['id']}"
 
@@ -187,7 +225,7 @@ class World:
 
     async def release(self, *changesets: str) -> str:
         """The path of a draft release of these changesets."""
-        made = await self.max.post(f"{self.path}/releases", {"changeset_ids": [path.rpartition("/")[2] for path in changesets]})
+        made = await self.max.post(f"{self.path}/releases", {"changeset_ids": [last(path) for path in changesets]})
         return f"{self.path}/releases/{made['id']}"
 
     async def validated(self, *changesets: str) -> str:
@@ -208,7 +246,7 @@ class World:
 
     async def deployed(self, environment_id: str, release: str, verb: str = "deploy") -> dict[str, Any]:
         """A deployment's end."""
-        body = {"release_id": release.rpartition("/")[2]}
+        body = {"release_id": last(release)}
         reply = await self.max.post(f"{self.path}/environments/{environment_id}/{verb}", body)
         await self.job(reply["job"]["id"])
         return await self.max.get(f"{self.path}/deployments/{reply['deployment']['id']}")
@@ -217,56 +255,96 @@ class World:
         return await self.eve.get(f"{self.path}/audit", params={"limit": 100, **query})
 
 
-async def make_world(stack: Stack) -> World:
-    """A fresh app with its people."""
+async def make_world(stack: Stack, **settings: Any) -> World:
+    """A fresh app with a member of each role, and a stranger."""
     name = f"app-{uuid.uuid4().hex[:10]}"
-    app = await stack.admin.post("/apps", {"name": name, "repo_path": f"tests/{name}.git", "create_repository": True})
-    world = World(stack, app, f"/apps/{app['id']}", {}, await stack.person("stranger"))
-    for role in ROLES:
-        world.members[role] = await world.join(role)
+    body = {"name": name, "repo_path": f"tests/{name}.git", "create_repository": True}
+    app, stranger = await asyncio.gather(stack.admin.post("/apps", body), stack.person("stranger"))
+    world = World(stack, app, f"/apps/{app['id']}", {}, stranger)
+    joined = await asyncio.gather(*(world.join(role) for role in ROLES))
+    world.members.update(zip(ROLES, joined, strict=True))
+    if settings:
+        await world.set(**settings)
     return world
 
 
 @asynccontextmanager
-async def running_stack(folder: Path) -> AsyncIterator[Stack]:
-    """`conman up` as a child on free ports; it never outlives the block."""
+async def running_stack(folder: Path, *, msuite: str | None = None, **variables: str) -> AsyncIterator[Stack]:
+    """`conman up` as a child on free ports, with its data below `folder`; it never outlives the block.
+
+    `msuite` is the whole stack's suite in place of `suite.py`; `variables` are more of its `CONMAN_*` settings.
+    """
     ready_file = folder / "ready.json"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CONMAN_") or name == "CONMAN_CACHE"}
-    environment["CONMAN_MSUITE_COMMAND"] = f"{sys.executable} {Path(__file__).with_name('suite.py')}"
-    command = [
-        sys.executable,
-        "-m",
-        "conman",
-        "up",
-        "--data",
-        str(folder / "data"),
-        "--port",
-        "0",
-        "--ready-file",
-        str(ready_file),
-    ]
-    log = (folder / "up.log").open("w", encoding="utf-8")
-    child = await asyncio.create_subprocess_exec(
-        *command, env=environment, cwd=folder, stdout=asyncio.subprocess.DEVNULL, stderr=log
-    )
+    environment |= {"CONMAN_LOG_FORMAT": "json", "CONMAN_MSUITE_COMMAND": msuite or f"{sys.executable} {SUITE}"} | variables
+    command = ["up", "--data", str(folder / "data"), "--port", "0", "--ready-file", str(ready_file)]
+    with (folder / "up.log").open("wb") as log:
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "conman", *command),
+            env=environment,
+            cwd=folder,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=log,
+        )
+        try:
+            async with _connected(folder, await _ready(child, ready_file)) as stack:
+                yield stack
+        finally:
+            await _stop(child)
+
+
+async def _ready(child: asyncio.subprocess.Process, ready_file: Path) -> dict[str, Any]:
+    async def look() -> dict[str, Any] | None:
+        assert child.returncode is None, _text(ready_file.with_name("up.log"))
+        found = _text(ready_file)
+        return json.loads(found) if found else None
+
+    return await wait_for(look, f"the stack of {ready_file.parent}", deadline=FIRST_START_SECONDS)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+@asynccontextmanager
+async def _connected(folder: Path, ready: dict[str, Any]) -> AsyncIterator[Stack]:
+    limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)
+    mongo = connect(ready["mongo_uri"])
     try:
-        deadline = time.monotonic() + 1800  # a first run builds the servers
-        while not ready_file.exists():
-            assert child.returncode is None, (folder / "up.log").read_text(encoding="utf-8")
-            assert time.monotonic() < deadline, "the stack did not get ready"
-            await asyncio.sleep(0.05)
-        ready = json.loads(ready_file.read_text(encoding="utf-8"))
-        limits = httpx.Limits(max_connections=100)
-        async with httpx.AsyncClient(base_url=f"{ready['api_url']}/api", timeout=60, limits=limits) as client:
-            stack = Stack(ready["api_url"], folder / "data", client, Person(client, "", "", {}), ready)
+        async with httpx.AsyncClient(base_url=f"{ready['api_url']}/api", timeout=60, limits=limits, trust_env=False) as client:
+            stack = Stack(ready["api_url"], folder / "data", client, Person(client, "", "", {}), ready, mongo["conman"])
             stack.admin = await stack.log_in(ready["admin_email"], password=ready["admin_password"])
             yield stack
     finally:
+        await mongo.close()
+
+
+async def _stop(child: asyncio.subprocess.Process) -> None:
+    """Ask it to stop; what does not stop is killed, and takes along what it started."""
+    if child.returncode is None:
+        child.send_signal(signal.SIGTERM)
+    try:
+        await asyncio.wait_for(child.wait(), STOP_SECONDS)
+    finally:
         if child.returncode is None:
-            child.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(child.wait(), 60)
-        finally:
-            if child.returncode is None:
-                child.kill()
-            log.close()
+            child.kill()
+            await child.wait()
+
+
+_shared: Stack | None = None
+
+
+@pytest_asyncio.fixture(scope="session")
+async def stack() -> AsyncIterator[Stack]:
+    """The session's one stack; a second folder that imports this fixture gets the same."""
+    global _shared
+    if _shared is not None:
+        yield _shared
+        return
+    with tempfile.TemporaryDirectory(prefix="conman-stack-", ignore_cleanup_errors=True) as folder:
+        async with running_stack(Path(folder)) as made:
+            _shared = made
+            try:
+                yield made
+            finally:
+                _shared = None

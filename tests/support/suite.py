@@ -1,0 +1,24 @@
+"""The suite of the tests over HTTP: the built-in one, which files in the checked tree make slow or quarrelsome.
+
+- `slow.flag` names a file: the suite waits while that file exists.
+- `*.quarrel`: each is fine alone, two in one tree fail, so that a merge of two good changes is a bad one.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from conman.msuite.__main__ import main
+
+slow = Path("slow.flag")
+if slow.exists():
+    held = Path(slow.read_text(encoding="utf-8").strip())
+    print(f"waiting while {held.name} exists", flush=True)
+    deadline = time.monotonic() + 120
+    while held.exists() and time.monotonic() < deadline:
+        time.sleep(0.03)
+quarrels = sorted(path.name for path in Path().glob("*.quarrel"))
+if len(quarrels) > 1:
+    print(f"{' and '.join(quarrels)} can't stand together", flush=True)
+    sys.exit(1)
+sys.exit(main())
