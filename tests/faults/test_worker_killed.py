@@ -1,0 +1,172 @@
+"""`kill -9` of the worker at named moments: a new one completes the command, once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import faults_invariants as invariants
+import pytest
+from faults_app import App
+from faults_invariants import DEPLOYED, DEPLOYED_ONCE, PUBLISHED, QUEUED, RELEASED, SELECTED, SUBMITTED, VALIDATED
+from faults_processes import KILLED
+
+
+async def killed_at(app: App, point: str, command: Callable[[], Awaitable[Any]]) -> Any:
+    """Send a command to a worker that dies at this point, start a new one, and give the command's answer."""
+    doomed = await app.cell.worker(faults=point)
+    asked = asyncio.create_task(command())
+    try:
+        assert await doomed.ended() == KILLED
+        died = time.monotonic()
+        await app.cell.worker()
+        reply = await asked
+    finally:
+        asked.cancel()
+    print(f"{point}: done {time.monotonic() - died:.1f} s after the worker died")
+    return reply
+
+
+async def prepared(app: App, work: Callable[[], Awaitable[Any]]) -> Any:
+    """What comes before the kill, by a worker that is gone afterwards."""
+    worker = await app.cell.worker()
+    made = await work()
+    await invariants.settled(app)
+    await worker.kill()
+    return made
+
+
+async def submit(app: App, *, point: str) -> None:
+    changeset = await app.draft()
+
+    async def command() -> Any:
+        reply = await app.submit(changeset)
+        return await app.job_ends(reply["job"]["id"])
+
+    job = await killed_at(app, point, command)
+    assert job["attempt"] == (2 if point.startswith("gate.") else 1)
+    shown = await app.ann.get(f"{app.path}/changesets/{changeset}")
+    assert (shown["current_revision"], shown["gate"]["state"]) == (1, "succeeded")
+    await invariants.check(app, changesets={changeset: SUBMITTED})
+
+
+async def enqueue(app: App, *, point: str) -> None:
+    async def reviewed() -> str:
+        made = await app.draft()
+        await app.job_ends((await app.submit(made))["job"]["id"])
+        await app.approve(made)
+        return made
+
+    changeset = await prepared(app, reviewed)
+    await killed_at(app, point, lambda: app.enqueue(changeset))
+    await invariants.check(app, changesets={changeset: QUEUED})
+
+
+async def select(app: App, *, point: str) -> None:
+    changeset = await prepared(app, app.queued)
+    release = await killed_at(app, point, lambda: app.release([changeset]))
+    await invariants.check(app, changesets={changeset: QUEUED}, releases={release: SELECTED})
+
+
+async def assemble(app: App, *, point: str) -> None:
+    async def drafted() -> tuple[list[str], str]:
+        queued = [await app.queued(), await app.queued()]
+        return queued, await app.release(queued)
+
+    queued, release = await prepared(app, drafted)
+
+    async def command() -> Any:
+        await app.assemble(release)
+        return await app.release_is(release, "validated")
+
+    await killed_at(app, point, command)
+    await invariants.check(app, changesets=dict.fromkeys(queued, QUEUED), releases={release: VALIDATED})
+
+
+async def publish(app: App, *, point: str) -> None:
+    """Two are released, one stays in the queue and is revalidated."""
+
+    async def validated() -> tuple[list[str], str]:
+        queued = [await app.queued(), await app.queued(), await app.queued()]
+        return queued, await app.validated(queued[:2])
+
+    queued, release = await prepared(app, validated)
+    await killed_at(app, point, lambda: app.publish(release))
+    changesets = dict.fromkeys(queued[:2], RELEASED) | {queued[2]: QUEUED}
+    await invariants.check(app, changesets=changesets, releases={release: PUBLISHED})
+    queue = await app.db["queues"].find_one({"_id": app.id})
+    assert queue is not None
+    assert [(entry["status"], entry["judged_sha"]) for entry in queue["owned"]["entries"]] == [
+        ("valid", (await app.shown_release(release))["published_sha"])
+    ]
+
+
+async def deploy(app: App, *, point: str) -> None:
+    release = await prepared(app, app.published)
+
+    async def command() -> Any:
+        reply = await app.deploy(release)
+        await app.job_ends(reply["job"]["id"])
+        return reply["deployment"]["id"]
+
+    deployment = await killed_at(app, point, command)
+    await invariants.check(
+        app,
+        changesets={app.changesets[0]: RELEASED},
+        releases={release: DEPLOYED_ONCE},
+        deployments={deployment: DEPLOYED},
+    )
+
+
+POINTS: dict[Callable[..., Awaitable[None]], tuple[str, ...]] = {
+    submit: (
+        "persist.written.changesets:1",  # in the handler's own write
+        "deliver.audited:1",
+        "gate.logged:1",
+        "persist.written.changesets:2",  # the verdict
+    ),
+    enqueue: (
+        "persist.written.queues:1",
+        "persist.written.changesets:2",  # the queue has it, the changeset does not say so
+    ),
+    select: ("tag.reserved:1",),
+    assemble: (
+        "persist.written.releases:2",  # assembling
+        "compose.merged:1",
+        "gate.logged:1",
+        "persist.written.releases:3",  # validated
+    ),
+    publish: (
+        "persist.written.releases:2",  # the intent
+        "refs.begun:1",
+        "refs.moved:1",
+        "persist.written.releases:3",  # published
+        "tell.one:1",
+        "persist.written.queues:2",  # the new epoch
+        "trial.merged:1",
+    ),
+    deploy: (
+        "lock.running:1",
+        "persist.written.deployments:1",  # running
+        "gate.logged:1",
+        "switch.exported:1",
+        "switch.sealed:1",
+        "switch.switched:1",
+        "verify.looked:1",
+        "end.written:1",
+        "end.unlocked:1",
+    ),
+}
+CASES: dict[str, Callable[[App], Awaitable[None]]] = {
+    f"{command.__name__}-{point}": partial(command, point=point) for command, points in POINTS.items() for point in points
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_a_new_worker_completes_what_the_killed_one_began(
+    case: str, side_by_side: Callable[[str], Awaitable[None]]
+) -> None:
+    await side_by_side(case)
