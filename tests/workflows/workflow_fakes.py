@@ -1,0 +1,397 @@
+"""Fake activities by the names of the real ones: the store in memory with the same answers, Git, suites and calls by script."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+from workflow_names import sha, uid
+
+from conman.activities.heartbeat import heartbeating
+from conman.domain.decision import JobEnd, NewJob, Verdict
+from conman.domain.deployment import Move
+from conman.domain.jobs import ReasonCode, end_state, max_attempts
+from conman.domain.messages import (
+    Answer,
+    AssembleStart,
+    ComposeReply,
+    DeployFacts,
+    DeployQuestion,
+    EndDeployment,
+    GateRun,
+    GateStart,
+    JobEnds,
+    LoadRequest,
+    MoveRefs,
+    MoveRefsReply,
+    NewJobs,
+    OwnedReply,
+    PersistReply,
+    PersistRequest,
+    PublishFacts,
+    PublishQuestion,
+    QueueCall,
+    StartDeployment,
+    SwitchReply,
+    SwitchRequest,
+    TagRequest,
+    Telling,
+    TrialReply,
+    TrialRequest,
+)
+from conman.domain.outgoing import job_document, job_end
+
+Document = dict[str, Any]
+ENDED = ("succeeded", "failed", "canceled")
+
+
+class Held:
+    """A place where a fake waits until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.free = asyncio.Event()
+
+    async def wait(self) -> None:
+        self.reached.set()
+        await self.free.wait()
+
+
+@dataclass
+class Store:
+    """Records, jobs and audit as the real store keeps them; `log` is the order in which things were done."""
+
+    records: dict[tuple[str, str], Document] = field(default_factory=dict)
+    jobs: dict[str, Document] = field(default_factory=dict)
+    audit: list[Document] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    faults: list[tuple[str, Callable[[], Awaitable[None]], bool]] = field(default_factory=list)
+
+    def insert(self, collection: str, entity_id: str, owned: Document) -> None:
+        self.records[collection, entity_id] = owned
+
+    def owned(self, collection: str, entity_id: str) -> Document:
+        return self.records[collection, entity_id]
+
+    def actions(self) -> list[str]:
+        return [event["action"] for event in self.audit]
+
+    def writes(self, part: str = "") -> list[str]:
+        """The commands that were written, in order."""
+        return [entry.removeprefix("write ") for entry in self.log if entry.startswith("write ") and part in entry]
+
+    # Faults: each is used once, by the first persist whose command id contains `part`.
+
+    def fail(self, part: str) -> None:
+        """The write does not land, and the attempt fails: it is tried again."""
+        self.faults.append((part, _raising(ApplicationError("the store is away")), False))
+
+    def lose_reply(self, part: str, *, for_good: bool) -> None:
+        """The write lands and the answer does not; `for_good`: it is not asked again."""
+        self.faults.append((part, _raising(ApplicationError("the answer was lost", non_retryable=for_good)), True))
+
+    def hold(self, part: str) -> Held:
+        """The write waits before it lands."""
+        held = Held()
+        self.held.append(held)
+        self.faults.append((part, held.wait, False))
+        return held
+
+    def get_ahead(self, part: str, change: Callable[[Document], Document]) -> None:
+        """Somebody else writes first."""
+
+        async def write() -> None:
+            for key, owned in self.records.items():
+                if key[0] == "changesets":
+                    self.records[key] = {**owned, **change(owned), "version": owned["version"] + 1}
+
+        self.faults.append((part, write, False))
+
+    async def write(self, request: PersistRequest) -> PersistReply:
+        await self._fault(request, after=False)
+        reply = self._write(request)
+        await self._fault(request, after=True)
+        return reply
+
+    async def _fault(self, request: PersistRequest, *, after: bool) -> None:
+        fault = next((fault for fault in self.faults if fault[0] in request.command_id and fault[2] is after), None)
+        if fault is not None:
+            self.faults.remove(fault)
+            await fault[1]()
+
+    def _write(self, request: PersistRequest) -> PersistReply:
+        key = (request.collection, request.entity_id)
+        present = self.records.get(key)
+        if present is None:
+            return PersistReply(status="missing")
+        if any(entry["id"] == request.command_id for entry in present["commands"]):
+            return PersistReply(status="repeat", owned=present)
+        if present["version"] != request.expected_version:
+            return PersistReply(status="ahead", owned=present)
+        self.records[key] = request.owned
+        self.log.append(f"write {request.command_id}")
+        for entry in request.outgoing:
+            self._deliver(entry)
+        return PersistReply(status="saved", owned=request.owned)
+
+    def _deliver(self, entry: Document) -> None:
+        match entry["kind"]:
+            case "audit":
+                self.audit.append(entry["doc"])
+                self.log.append(f"audit {entry['doc']['action']}")
+            case "job":
+                self.jobs.setdefault(entry["doc"]["_id"], entry["doc"])
+            case "job_start":
+                self.jobs[entry["job_id"]] |= entry["doc"]
+            case _:
+                self.end_job(entry["job_id"], entry["doc"])
+
+    def end_job(self, job_id: str, doc: Document) -> None:
+        job = self.jobs.setdefault(job_id, {"state": "queued"})
+        if job["state"] not in ENDED:
+            job |= doc
+            self.log.append(f"job {doc['reason_code']}")
+
+
+def _raising(error: Exception) -> Callable[[], Awaitable[None]]:
+    async def fail() -> None:
+        raise error
+
+    return fail
+
+
+Suite = Callable[[GateRun], Awaitable[ReasonCode]]
+
+
+async def passing(_run: GateRun) -> ReasonCode:
+    return ReasonCode.OK
+
+
+def answer_queue(call: QueueCall) -> Answer:
+    """A queue that agrees to everything."""
+    if call.update != "reserve":
+        return Answer()
+    ids = call.payload["changeset_ids"]
+    members = [{"changeset_id": i, "head_sha": sha(i), "base_sha": sha("main-1"), "revision_number": 1} for i in ids]
+    return Answer(result={"members": members})
+
+
+@dataclass
+class Fakes:
+    """What the workflows of one test talk to; a test replaces single answers."""
+
+    store: Store = field(default_factory=Store)
+    suite: Suite = passing
+    queue: Callable[[QueueCall], Answer] = answer_queue
+    calls: list[QueueCall] = field(default_factory=list)
+    told: list[tuple[str, str]] = field(default_factory=list)
+    runs: list[GateRun] = field(default_factory=list)
+    running: int = 0
+    most_running: int = 0
+    conflicts: dict[str, list[Document]] = field(default_factory=dict)
+    concurrency: int = 4
+    head: str = sha("main-1")
+    head_after_assembly: str | None = None
+    unexplained: list[str] = field(default_factory=list)
+    tag: str = "r2026.01.01.1"
+    refs_move: bool = True
+    eligible: Callable[[str], bool] = lambda user_id: True
+    holds_lock: bool = True
+    lock: str | None = "pending"
+    holds: dict[str, Held] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
+
+    def hold(self, name: str) -> Held:
+        """The activity waits, each time, until it is let go."""
+        self.holds[name] = Held()
+        return self.holds[name]
+
+    async def _reach(self, name: str) -> None:
+        self.store.log.append(name)
+        if name in self.holds:
+            async with heartbeating():
+                await self.holds[name].wait()
+        if name in self.errors:
+            raise self.errors[name]
+
+    # The store
+
+    @activity.defn
+    async def load_owned(self, request: LoadRequest) -> OwnedReply:
+        self.store.log.append(f"load {request.collection}")
+        return OwnedReply(owned=self.store.records.get((request.collection, request.entity_id)))
+
+    @activity.defn
+    async def persist(self, request: PersistRequest) -> PersistReply:
+        return await self.store.write(request)
+
+    @activity.defn
+    async def create_jobs(self, request: NewJobs) -> None:
+        for job_id in request.job_ids:
+            job = NewJob(job_id, request.job_type, request.entity_type, request.entity_id, max_attempts(request.job_type))
+            self.store.jobs.setdefault(job_id, job_document(job, app_id=request.app_id, at=request.at))
+        await self._reach("create_jobs")
+
+    @activity.defn
+    async def end_jobs(self, request: JobEnds) -> None:
+        for end in request.ends:
+            made = JobEnd.model_validate(end)
+            self.store.end_job(made.id, job_end(made, at=request.at))
+
+    @activity.defn
+    async def revalidation_concurrency(self, _app_id: str) -> int:
+        return self.concurrency
+
+    @activity.defn
+    async def deploy_facts(self, question: DeployQuestion) -> DeployFacts:
+        await self._reach("deploy_facts")
+        return DeployFacts(
+            published_sha=sha("published"),
+            tag="r1",
+            profile_id=uid("profile"),
+            profile_revision_id=uid("profile-1"),
+            eligible_approvers=[user_id for user_id in question.approver_ids if self.eligible(user_id)],
+        )
+
+    @activity.defn
+    async def lock_running(self, _start: StartDeployment) -> bool:
+        await self._reach("lock_running")
+        if self.holds_lock:
+            self.lock = "running"
+        return self.holds_lock
+
+    @activity.defn
+    async def end_deployment(self, end: EndDeployment) -> PersistReply:
+        await self._reach("end_deployment")
+        if end.ending.move is Move.SUCCEED:
+            self.store.log.append("environment shows it")
+        reply = await self.store.write(end.persist)
+        if reply.status in ("saved", "repeat"):
+            self.lock = None
+        return reply
+
+    @activity.defn
+    async def sweep_outgoing(self) -> int:
+        return 3
+
+    @activity.defn
+    async def start_missing(self) -> int:
+        return 2
+
+    # Git and targets
+
+    @activity.defn
+    async def trial_merges(self, request: TrialRequest) -> TrialReply:
+        await self._reach("trial_merges")
+        ids = [entry.changeset_id for entry in request.entries]
+        merged = {i: sha(f"{request.integration_sha}+{i}") for i in ids if i not in self.conflicts}
+        return TrialReply(merged=merged, conflicts={i: self.conflicts[i] for i in ids if i in self.conflicts})
+
+    @activity.defn
+    async def compose_release(self, start: AssembleStart) -> ComposeReply:
+        await self._reach("compose_release")
+        prefixes: list[str] = []
+        for number, member in enumerate(start.members, start=1):
+            if member.changeset_id in self.conflicts:
+                found = self.conflicts[member.changeset_id]
+                return ComposeReply(base_sha=self.head, prefix_shas=prefixes, conflicted=member.changeset_id, conflicts=found)
+            prefixes.append(sha(f"prefix-{number}"))
+        return ComposeReply(base_sha=self.head, prefix_shas=prefixes)
+
+    @activity.defn
+    async def integration_head(self, _app_id: str) -> str:
+        return self.head_after_assembly or self.head
+
+    @activity.defn
+    async def reserve_tag(self, _request: TagRequest) -> str:
+        return self.tag
+
+    @activity.defn
+    async def publish_facts(self, question: PublishQuestion) -> PublishFacts:
+        await self._reach("publish_facts")
+        return PublishFacts(integration_sha=self.head, contained=False, tag=question.tag, unexplained=self.unexplained)
+
+    @activity.defn
+    async def move_refs(self, request: MoveRefs) -> MoveRefsReply:
+        await self._reach("move_refs")
+        if not self.refs_move:
+            return MoveRefsReply(moved=False, integration_sha=sha("elsewhere"))
+        self.store.log.append("refs moved")
+        return MoveRefsReply(moved=True, integration_sha=request.new_sha)
+
+    @activity.defn
+    async def switch_environment(self, request: SwitchRequest) -> SwitchReply:
+        await self._reach("switch_environment")
+        return SwitchReply(folder=f"/environments/{request.environment_id}/current", files=3)
+
+    @activity.defn
+    async def verify_environment(self, request: SwitchRequest) -> SwitchReply:
+        await self._reach("verify_environment")
+        return SwitchReply(folder=f"/environments/{request.environment_id}/current", files=3)
+
+    # Suites
+
+    @activity.defn
+    async def run_gate(self, run: GateRun) -> Verdict:
+        self.runs.append(run)
+        self.running += 1
+        self.most_running = max(self.running, self.most_running)
+        try:
+            async with heartbeating():
+                reason = await self.suite(run)
+        finally:
+            self.running -= 1
+        return Verdict(job_id=run.gate.job_id, state=end_state(reason), reason_code=reason, attempt=run.attempt)
+
+    # Calls
+
+    @activity.defn
+    async def call_queue(self, call: QueueCall) -> Answer:
+        await self._reach(f"queue {call.update}")
+        self.calls.append(call)
+        return self.queue(call)
+
+    @activity.defn
+    async def tell_changesets(self, telling: Telling) -> None:
+        await self._reach("tell")
+        for changeset_id, news in telling.news:
+            self.told.append((changeset_id, news.kind))
+            self.store.log.append(f"told {changeset_id} {news.kind}")
+
+    @activity.defn
+    async def await_job(self, gate: GateStart) -> Verdict:
+        await self._reach("await_job")
+        return Verdict(job_id=gate.job_id, state=end_state(ReasonCode.OK), reason_code=ReasonCode.OK)
+
+    def by_queue(self) -> dict[str, list[Callable[..., Any]]]:
+        """The activities as the workers of the product register them."""
+        return {
+            "main": [
+                self.load_owned,
+                self.persist,
+                self.create_jobs,
+                self.end_jobs,
+                self.revalidation_concurrency,
+                self.deploy_facts,
+                self.lock_running,
+                self.end_deployment,
+                self.sweep_outgoing,
+            ],
+            "git": [
+                self.trial_merges,
+                self.compose_release,
+                self.integration_head,
+                self.reserve_tag,
+                self.publish_facts,
+                self.move_refs,
+                self.switch_environment,
+                self.verify_environment,
+            ],
+            "msuite": [self.run_gate],
+            "calls": [self.call_queue, self.tell_changesets, self.await_job, self.start_missing],
+        }

@@ -1,0 +1,134 @@
+"""One test's world: workers on task queues of its own, fakes behind them, and short ways to send commands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+from workflow_fakes import Fakes, Store
+from workflow_names import uid
+
+from conman.domain.decision import Actor, Command
+from conman.domain.times import format_time
+from conman.worker import WORKFLOWS, sandbox
+from conman.workflows import options
+from conman.workflows.client import Commands, EntityWorkflow
+
+SECONDS = 15.0
+"""How long a test waits for what must happen, seconds of the wall clock."""
+
+
+class World:
+    """Workers with fakes; ids are derived from the test's number, so that tests share a server."""
+
+    def __init__(self, env: WorkflowEnvironment, number: int) -> None:
+        self.env = env
+        self.client: Client = env.client
+        self.commands = Commands(env.client)
+        self.fakes = Fakes()
+        self.number = number
+        self.app_id = self.id("app")
+        self.ids = 0
+
+    @property
+    def store(self) -> Store:
+        return self.fakes.store
+
+    def id(self, name: str) -> str:
+        """The id that a name has in this test."""
+        return uid(f"{self.number}: {name}")
+
+    async def now(self) -> str:
+        """The server's time, which may have skipped ahead."""
+        return format_time(await self.env.get_current_time())
+
+    async def not_after(self, seconds: float = 3600) -> str:
+        return format_time(await self.env.get_current_time() + timedelta(seconds=seconds))
+
+    async def command(self, kind: type[Command], *, command_id: str | None = None, by: str = "ada", **fields: Any) -> Any:
+        """A command that is not too old."""
+        self.ids += 1
+        fields = {"id": command_id or f"command-{self.ids}", "not_after": await self.not_after(), **fields}
+        return kind.model_validate({**fields, "actor": Actor(user_id=self.id(by)).model_dump()})
+
+    async def start(self, entity: EntityWorkflow) -> WorkflowHandle[Any, Any]:
+        return await self.client.start_workflow(
+            entity.workflow,
+            entity.start,
+            id=entity.workflow_id,
+            task_queue=options.queue_name(options.Queue.MAIN),
+            task_timeout=options.WORKFLOW_TASK_TIMEOUT,
+        )
+
+    async def send(self, entity: EntityWorkflow, update: str, command: Command) -> dict[str, Any]:
+        """An update with start, as the front door sends it."""
+        async with asyncio.timeout(SECONDS):
+            result = await self.client.execute_update_with_start_workflow(
+                update, command, start_workflow_operation=entity.operation(), result_type=dict
+            )
+        return result or {}
+
+    async def until(self, condition: Callable[[], Any], what: str) -> None:
+        """Wait until a fake shows something."""
+        async with asyncio.timeout(SECONDS):
+            while not condition():  # noqa: ASYNC110  fakes have no event for every change
+                await asyncio.sleep(0.01)
+        assert condition(), what
+
+    async def accepted(self, entity: EntityWorkflow, number: int) -> None:
+        """Wait until the workflow has let in so many commands."""
+        handle = self.client.get_workflow_handle(entity.workflow_id)
+        async with asyncio.timeout(SECONDS):
+            while True:
+                events = (await handle.fetch_history()).events
+                if sum(event.HasField("workflow_execution_update_accepted_event_attributes") for event in events) >= number:
+                    return
+                await asyncio.sleep(0.01)
+
+    def end(self) -> None:
+        """Let go of what the test held, so that its workers can stop."""
+        for held in (*self.fakes.holds.values(), *self.store.held):
+            held.free.set()
+
+
+@asynccontextmanager
+async def running_world(env: WorkflowEnvironment, number: int) -> AsyncIterator[World]:
+    """The world with its workers started; its task queues have a prefix of their own."""
+    options.set_queue_prefix(f"test-{number}")
+    world = World(env, number)
+    by_queue = world.fakes.by_queue()
+    async with AsyncExitStack() as stack:
+        for queue in options.Queue:
+            name = queue.name.lower()
+            main = {"workflows": WORKFLOWS, "workflow_runner": sandbox()} if queue is options.Queue.MAIN else {}
+            worker = Worker(
+                env.client,
+                task_queue=options.queue_name(queue),
+                activities=by_queue[name],
+                max_heartbeat_throttle_interval=timedelta(milliseconds=100),
+                default_heartbeat_throttle_interval=timedelta(milliseconds=100),
+                **main,
+            )
+            await stack.enter_async_context(worker)
+        try:
+            yield world
+        finally:
+            world.end()
+            options.set_queue_prefix("conman")
+
+
+async def refused(sending: Awaitable[Any]) -> ApplicationError:
+    """The failure of an update as its caller sees it."""
+    try:
+        result = await sending
+    except WorkflowUpdateFailedError as error:
+        assert isinstance(error.cause, ApplicationError)
+        return error.cause
+    raise AssertionError(f"it was not refused: {result}")
