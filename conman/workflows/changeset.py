@@ -338,14 +338,9 @@ class ChangesetWorkflow:
     async def take_news(self, command: NewsCommand) -> dict[str, Any]:
         """What the queue or a release found; dropped when it judged something that is no more.
 
-        It waits while the queue is asked to take it: news may come before this record shows that the queue has.
+        It waits for an intent: news may come while the queue has taken the changeset and this record does not show it yet.
         """
-        await workflow.wait_condition(lambda: not self.entity.loaded or not self._is_entering())
-        return await self.entity.command(command, lambda cs: rules.decide_news(self.id, cs, command.news))
-
-    def _is_entering(self) -> bool:
-        intent = None if self.entity.gone else self.entity.state.intent
-        return intent is not None and intent.move is Move.QUEUE
+        return await self._alone(command, lambda cs: rules.decide_news(self.id, cs, command.news))
 
     @take_news.validator
     def _validate_take_news(self, command: NewsCommand) -> None:
