@@ -261,7 +261,9 @@ class DeploymentWorkflow:
     async def _end(self, ending: Ending) -> None:
         """Environment, release, deployment, lock, job: in this order, in one repeatable activity."""
         command_id = f"end:{self.id}"
-        actor = self.canceled_by if ending.move is Move.CANCEL else Actor()
+        # What was asked for and done is that person's act; a failure is Conman's own finding.
+        asked_by = Actor(user_id=self.entity.state.requested_by)
+        actor = {Move.CANCEL: self.canceled_by, Move.SUCCEED: asked_by}.get(ending.move, Actor())
 
         def build(deployment: Deployment) -> tuple[Decision[Deployment], EndDeployment] | None:
             if deployment.state in TERMINAL:
