@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 from workflow_fakes import Fakes, Store
@@ -75,6 +76,10 @@ class World:
             )
         return result or {}
 
+    async def do(self, entity: EntityWorkflow, update: str, kind: type[Command], **fields: Any) -> dict[str, Any]:
+        """Make a command and send it."""
+        return await self.send(entity, update, await self.command(kind, **fields))
+
     async def until(self, condition: Callable[[], Any], what: str) -> None:
         """Wait until a fake shows something."""
         async with asyncio.timeout(SECONDS):
@@ -87,9 +92,10 @@ class World:
         handle = self.client.get_workflow_handle(entity.workflow_id)
         async with asyncio.timeout(SECONDS):
             while True:
-                events = (await handle.fetch_history()).events
-                if sum(event.HasField("workflow_execution_update_accepted_event_attributes") for event in events) >= number:
-                    return
+                with suppress(RPCError):  # it has not started yet
+                    events = (await handle.fetch_history()).events
+                    if sum(event.HasField("workflow_execution_update_accepted_event_attributes") for event in events) >= number:
+                        return
                 await asyncio.sleep(0.01)
 
     def end(self) -> None:
