@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := .venv/bin
 ONCE ?=
 
-.PHONY: help setup demo test check lint types imports unit bench docs proto fuzz clean up
+.PHONY: help setup demo test check lint types imports unit bench docs clean up servers
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,13 +23,16 @@ setup: .venv/.ready ## Install the locked dependencies into .venv
 	@$(UV) sync --frozen --quiet
 	@touch $@
 
-demo: setup ## Run the main job on real files; ONCE=1 exits at the end
+demo: servers ## Run the main job on real files; ONCE=1 exits at the end
 	@$(RUN)/python -m conman demo $(if $(ONCE),--once)
 
 up: setup ## Run everything on this machine until Ctrl-C
 	@$(RUN)/python -m conman up
 
-test: setup ## Run all tests
+servers: setup ## Find, fetch or build the local servers
+	@$(RUN)/python -m conman.embedded
+
+test: servers ## Run all tests
 	@$(RUN)/python -m pytest
 
 unit: setup ## Run the tests that need no server
@@ -46,7 +49,7 @@ imports: setup
 
 check: lint types imports test ## Lint, types, layers and all tests
 
-bench: setup ## Print latencies as ratios, measured side by side in one run
+bench: servers ## Print latencies as ratios, measured side by side in one run
 	@$(RUN)/python -m tests.load.bench
 
 docs: setup ## Write the generated pages
