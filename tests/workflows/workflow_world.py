@@ -98,6 +98,16 @@ class World:
                         return
                 await asyncio.sleep(0.01)
 
+    async def canceled(self, handle: WorkflowHandle[Any, Any]) -> None:
+        """Wait until the workflow has taken note of a cancel."""
+        async with asyncio.timeout(SECONDS):
+            while True:
+                events = (await handle.fetch_history()).events
+                asked = [i for i, e in enumerate(events) if e.HasField("workflow_execution_cancel_requested_event_attributes")]
+                if asked and any(e.HasField("workflow_task_completed_event_attributes") for e in events[asked[0] :]):
+                    return
+                await asyncio.sleep(0.01)
+
     def end(self) -> None:
         """Let go of what the test held, so that its workers can stop."""
         for held in (*self.fakes.holds.values(), *self.store.held):

@@ -1,0 +1,171 @@
+"""`job:{id}` of an assembly (`spec.md` 11): compose, gate, bisect; nobody is blamed without proof."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from workflow_names import sha, uid
+from workflow_samples import member
+from workflow_world import World
+
+from conman.domain.jobs import ReasonCode
+from conman.domain.messages import AssembleStart, GateRun
+from conman.domain.release import AssemblyResult
+from conman.workflows import options
+from conman.workflows.assemble import AssembleWorkflow
+
+OK, FAILED = ReasonCode.OK, ReasonCode.TESTS_FAILED
+NAMES = "abcdefgh"
+
+
+@pytest.fixture
+def world(skipping_world: World) -> World:
+    return skipping_world
+
+
+def prefix_of(run: GateRun) -> int:
+    """Which prefix a suite judges; 0 is the integration head alone."""
+    known = {sha("main-1"): 0} | {sha(f"prefix-{number}"): number for number in range(1, 9)}
+    return known[run.gate.commit_sha]
+
+
+def judging(judge: Callable[[int, int], ReasonCode]) -> Callable[[GateRun], Awaitable[ReasonCode]]:
+    """A suite that judges a prefix, and how often it was judged before."""
+    seen: dict[int, int] = {}
+
+    async def suite(run: GateRun) -> ReasonCode:
+        prefix = prefix_of(run)
+        seen[prefix] = seen.get(prefix, -1) + 1
+        return judge(prefix, seen[prefix])
+
+    return suite
+
+
+async def assemble(world: World, names: str = NAMES) -> AssemblyResult:
+    handle = await start(world, names)
+    return await handle.result()
+
+
+async def start(world: World, names: str):
+    begun = AssembleStart(
+        app_id=world.app_id,
+        release_id=world.id("release"),
+        job_id=world.id("job"),
+        tag="r1",
+        members=[member(name) for name in names],
+    )
+    queue = options.queue_name(options.Queue.MAIN)
+    return await world.client.start_workflow(
+        AssembleWorkflow.run, begun, id=options.job_workflow(world.id("job")), task_queue=queue
+    )
+
+
+def judged(world: World) -> list[int]:
+    return [prefix_of(run) for run in world.fakes.runs]
+
+
+async def test_a_candidate_that_passes_needs_one_suite(world: World) -> None:
+    found = await assemble(world)
+    assert (found.candidate_sha, found.base_sha, found.failure) == (sha("prefix-8"), sha("main-1"), None)
+    assert judged(world) == [8]
+    assert [world.store.jobs[job_id]["state"] for job_id in found.gate_job_ids] == ["succeeded"]
+
+
+@pytest.mark.parametrize("culprit", range(1, 9))
+async def test_the_bisection_blames_the_member_from_which_on_the_suite_fails(world: World, culprit: int) -> None:
+    world.fakes.suite = judging(lambda prefix, _again: FAILED if prefix >= culprit else OK)
+    found = await assemble(world)
+    assert found.failure is not None and found.candidate_sha is None
+    assert (found.failure.reason_code, found.failure.changeset_id) == ("tests_failed", uid(NAMES[culprit - 1]))
+    runs = judged(world)
+    assert runs[:2] == [8, 0] and runs[-2:] == [culprit - 1, culprit]
+    assert len(runs) <= 2 + 3 + 2
+    ends = [world.store.jobs[job_id]["result"]["prefix"] for job_id in found.gate_job_ids]
+    assert ends == runs
+
+
+async def test_a_single_member_is_blamed_after_both_ends_were_judged_twice(world: World) -> None:
+    world.fakes.suite = judging(lambda prefix, _again: FAILED if prefix else OK)
+    found = await assemble(world, "a")
+    assert found.failure is not None and found.failure.changeset_id == uid("a")
+    assert judged(world) == [1, 0, 0, 1]
+
+
+async def test_an_integration_head_that_fails_by_itself_blames_nobody(world: World) -> None:
+    world.fakes.suite = judging(lambda _prefix, _again: FAILED)
+    found = await assemble(world)
+    assert found.failure is not None
+    assert (found.failure.reason_code, found.failure.changeset_id) == ("baseline_failing", None)
+    assert judged(world) == [8, 0]
+
+
+@pytest.mark.parametrize("flaky", [4, 5], ids=["last good prefix", "first bad prefix"])
+async def test_a_suite_that_changes_its_mind_blames_nobody(world: World, flaky: int) -> None:
+    def judge(prefix: int, again: int) -> ReasonCode:
+        bad = (prefix >= 5) != (prefix == flaky and again > 0)
+        return FAILED if bad else OK
+
+    world.fakes.suite = judging(judge)
+    found = await assemble(world)
+    assert found.failure is not None
+    assert (found.failure.reason_code, found.failure.changeset_id) == ("inconclusive", None)
+
+
+@pytest.mark.parametrize("lost", [8, 0, 4, 3], ids=["candidate", "integration head", "middle", "second look"])
+@pytest.mark.parametrize("reason", [ReasonCode.TIMEOUT, ReasonCode.INFRASTRUCTURE, ReasonCode.CANCELED], ids=str)
+async def test_a_suite_without_a_verdict_blames_neither_a_member_nor_the_integration_head(
+    world: World, lost: int, reason: ReasonCode
+) -> None:
+    def judge(prefix: int, again: int) -> ReasonCode:
+        if prefix == lost and (again > 0 or lost != 3):
+            return reason
+        return FAILED if prefix >= 4 else OK
+
+    world.fakes.suite = judging(judge)
+    found = await assemble(world)
+    assert found.failure is not None
+    assert (found.failure.reason_code, found.failure.changeset_id) == (reason.value, None)
+
+
+async def test_the_first_conflict_ends_the_assembly_before_any_suite(world: World) -> None:
+    world.fakes.conflicts = {uid(name): [{"path": f"{name}.json"}] for name in "ce"}
+    found = await assemble(world)
+    assert found.failure is not None
+    assert (found.failure.reason_code, found.failure.changeset_id, found.failure.paths) == ("conflict", uid("c"), ["c.json"])
+    assert (found.conflicts, found.prefix_shas) == ([{"path": "c.json"}], [sha("prefix-1"), sha("prefix-2")])
+    assert world.fakes.runs == []
+
+
+async def test_a_head_that_moved_meanwhile_is_told(world: World) -> None:
+    world.fakes.head_after_assembly = sha("main-2")
+    assert (await assemble(world)).head_moved
+
+
+@pytest.mark.parametrize("step", ["compose_release", "create_jobs", "suite"])
+async def test_a_canceled_assembly_blames_nobody_and_leaves_no_job_open(world: World, step: str) -> None:
+    reached = asyncio.Event()
+
+    async def suite(_run: GateRun) -> ReasonCode:
+        reached.set()
+        await asyncio.sleep(60)
+        raise AssertionError("it was never canceled")
+
+    if step == "suite":
+        world.fakes.suite = suite
+        waiting = reached
+    else:
+        waiting = world.fakes.hold(step).reached
+    handle = await start(world, "ab")
+    await world.until(waiting.is_set, f"{step} is under way")
+    await handle.cancel()
+    if step == "create_jobs":
+        # The cancel is in history before the activity ends.
+        await world.canceled(handle)
+        world.fakes.holds["create_jobs"].free.set()
+    found = await handle.result()
+    assert found.failure is not None
+    assert (found.failure.reason_code, found.failure.changeset_id) == ("canceled", None)
+    assert {job["state"] for job in world.store.jobs.values()} <= {"canceled"}
+    assert world.fakes.running == 0
