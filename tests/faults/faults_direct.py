@@ -1,0 +1,230 @@
+"""Activities run in the test's own process, where a fault point raises instead of killing; and what they leave, to compare."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from faults_app import App, Document
+from temporalio.testing import ActivityEnvironment
+
+from conman import faults
+from conman.activities.calls import CallActivities
+from conman.activities.gates import GateActivities
+from conman.activities.git import GitActivities
+from conman.activities.reconcile import ReconcileActivities
+from conman.activities.store import StoreActivities
+from conman.activities.targets import TargetActivities
+from conman.domain import changeset as changeset_rules
+from conman.domain import deployment as deployment_rules
+from conman.domain.changeset import Changeset, SubmitFacts
+from conman.domain.decision import Actor, Decision, Owned, Remembered
+from conman.domain.deployment import Deployment, DeploymentState, Ending, Kind, Move, Phase
+from conman.domain.ids import random_uuid7
+from conman.domain.jobs import ReasonCode
+from conman.domain.messages import EndDeployment, PersistRequest
+from conman.domain.outgoing import outgoing_entries
+from conman.domain.release import Member, Release
+from conman.domain.times import milliseconds
+from conman.services.clock import now
+from conman.services.platform import Platform, make_platform
+from conman.store import locks
+
+WITHOUT_MEANING = {"workers", "idempotency", "sessions"}
+"""Collections that say nothing of the app."""
+
+
+class Crash(BaseException):
+    """What a fault point does in the test's own process; nothing may catch it."""
+
+
+@contextmanager
+def crash_at(point: str) -> Iterator[None]:
+    """The block dies at this point. Fails the test if it does not."""
+
+    def crash(_name: str) -> None:
+        raise Crash(point)
+
+    faults.arm({point: 1}, crash)
+    try:
+        with pytest.raises(Crash, match=point):
+            yield
+    finally:
+        faults.arm({})
+
+
+def fresh_id() -> str:
+    return random_uuid7(milliseconds(now()))
+
+
+@dataclass
+class Direct:
+    """The activities of an app, its records and its repository, without a worker."""
+
+    app: App
+    platform: Platform
+    released: Release
+    queued: list[str]
+    """Changesets that wait in the queue."""
+
+    def __post_init__(self) -> None:
+        settings, db, git = self.platform.settings, self.platform.db, self.platform.git
+        self.db = db
+        self.git = git
+        self.repo = self.app.repo_path
+        self.store = StoreActivities(db)
+        self.on_git = GitActivities(db, git)
+        self.targets = TargetActivities(settings, db, git)
+        self.gates = GateActivities(settings, db, git)
+        self.calls = CallActivities(self.platform.commands.client)
+        self.reconcile = ReconcileActivities(db, self.platform.commands)
+
+    def activities(self) -> list[str]:
+        """The names of all that a worker registers."""
+        made = (self.store, self.on_git, self.targets, self.gates, self.calls, self.reconcile)
+        return [method.__name__ for group in made for method in group.all()]
+
+    async def run(self, activity: Any, *arguments: Any) -> Any:
+        return await ActivityEnvironment().run(activity, *arguments)
+
+    async def twice(self, activity: Any, *arguments: Any, crash: str | None = None) -> Any:
+        """Crash where told, run it as Temporal would again, and once more: the last run must change nothing and say the same."""
+        if crash is not None:
+            with crash_at(crash):
+                await self.run(activity, *arguments)
+        first = await self.run(activity, *arguments)
+        before = await self.everything()
+        second = await self.run(activity, *arguments)
+        assert await self.everything() == before
+        return first, second
+
+    async def everything(self) -> dict[str, Any]:
+        """All records and refs."""
+        names = sorted(set(await self.db.list_collection_names()) - WITHOUT_MEANING)
+        found: dict[str, Any] = {}
+        for name in names:
+            rows = await self.db[name].find({}).to_list()
+            found[name] = sorted(rows, key=lambda row: str(row["_id"]))
+        found["refs"] = await self.git.list_refs(self.repo, "refs/")
+        return found
+
+    # Requests, as workflows make them.
+
+    def persist(self, collection: str, entity_id: str, before: Owned, decision: Decision[Any]) -> PersistRequest:
+        command_id = f"direct:{entity_id}"
+        after = decision.owned.model_copy(update={"version": before.version + 1, "commands": [Remembered(id=command_id)]})
+        at = now()
+        return PersistRequest(
+            collection=collection,
+            entity_id=entity_id,
+            expected_version=before.version,
+            command_id=command_id,
+            owned=after.model_dump(mode="json"),
+            outgoing=outgoing_entries(
+                decision,
+                app_id=self.app.id,
+                entity=f"{collection}:{entity_id}",
+                version=after.version,
+                actor=Actor(),
+                at=at,
+                workflow_id="direct",
+            ),
+            at=at,
+        )
+
+    async def submission(self) -> PersistRequest:
+        """The write of a submit, on a draft of its own: an audit event and a job go out."""
+        changeset = await self.app.draft()
+        row = await self.db["changesets"].find_one({"_id": changeset})
+        assert row is not None
+        before = Changeset.model_validate(row["owned"])
+        sha = self.released.published_sha or ""
+        facts = SubmitFacts(
+            head_sha=sha,
+            base_sha=sha,
+            integration_sha=sha,
+            changed_files=1,
+            job_id=fresh_id(),
+            at=now(),
+            required_approvals=1,
+        )
+        return self.persist(
+            "changesets", changeset, before, changeset_rules.decide_submit(changeset, before, facts, None, again=False)
+        )
+
+    async def deployment(self, state: DeploymentState = DeploymentState.PENDING) -> tuple[str, Deployment]:
+        """A deployment of the published release, with the lock of its environment."""
+        environment, deployment = self.app.environments[0]["id"], fresh_id()
+        at = now()
+        taken = await locks.take(self.db, self.app.id, {environment: deployment}, at)
+        assert taken.holder is None, taken
+        release = await self.db["releases"].find_one({"owned.tag": self.released.tag})
+        assert release is not None
+        owned = Deployment(
+            app_id=self.app.id,
+            environment_id=environment,
+            release_id=release["_id"],
+            kind=Kind.DEPLOY,
+            state=state,
+            phase=Phase.VERIFY if state is DeploymentState.RUNNING else Phase.LOCK,
+            requested_by="direct",
+            requested_at=at,
+            job_id=fresh_id(),
+            fence=taken.fences[environment],
+        )
+        await self.db["jobs"].insert_one({"_id": owned.job_id, "app_id": self.app.id, "state": "running", "version": 1})
+        await self.db["deployments"].insert_one(
+            {
+                "_id": deployment,
+                "app_id": self.app.id,
+                "release_id": release["_id"],
+                "owned": owned.model_dump(mode="json"),
+                "outgoing": [],
+            }
+        )
+        return deployment, owned
+
+    async def ending(self) -> EndDeployment:
+        """The success of a deployment."""
+        deployment, before = await self.deployment(DeploymentState.RUNNING)
+        ending = Ending(move=Move.SUCCEED, reason_code=ReasonCode.OK, folder="current")
+        decision = deployment_rules.decide_end(deployment, before, ending)
+        return EndDeployment(
+            persist=self.persist("deployments", deployment, before, decision),
+            app_id=self.app.id,
+            environment_id=before.environment_id,
+            release_id=before.release_id,
+            deployment_id=deployment,
+            ending=ending,
+            requested_by=before.requested_by,
+        )
+
+    async def members(self) -> list[Member]:
+        """The queued changesets as a release holds them."""
+        queue = await self.db["queues"].find_one({"_id": self.app.id})
+        assert queue is not None
+        return [Member.model_validate(entry) for entry in queue["owned"]["entries"]]
+
+    async def row(self, collection: str, record: str) -> Document:
+        found = await self.db[collection].find_one({"_id": record})
+        assert found is not None
+        return found
+
+
+@asynccontextmanager
+async def direct_on(app: App) -> AsyncIterator[Direct]:
+    """An app with a published release and two changesets in its queue; its worker is gone."""
+    worker = await app.cell.worker()
+    release = await app.published()
+    queued = [await app.queued(), await app.queued()]
+    await worker.kill()
+    platform = await make_platform(app.cell.settings())
+    try:
+        row = await platform.db["releases"].find_one({"_id": release})
+        assert row is not None
+        yield Direct(app, platform, Release.model_validate(row["owned"]), queued)
+    finally:
+        await platform.close()

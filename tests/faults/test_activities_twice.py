@@ -1,0 +1,388 @@
+"""Each activity crashes at each of its fault points and is run again, as Temporal does: it ends as if it had run once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from faults_app import App, running_app
+from faults_direct import Direct, crash_at, direct_on, fresh_id
+from faults_processes import World
+
+from conman.domain.changeset import QueueNews
+from conman.domain.jobs import JobType, ReasonCode
+from conman.domain.messages import (
+    AssembleStart,
+    DeployQuestion,
+    GateRun,
+    GateStart,
+    JobEnds,
+    LoadRequest,
+    MoveRefs,
+    NewJobs,
+    PublishQuestion,
+    QueueCall,
+    StartDeployment,
+    SwitchRequest,
+    TagRequest,
+    Telling,
+    TrialRequest,
+)
+from conman.domain.queue import Entry
+from conman.domain.release import Member
+from conman.git.adapter import RefUpdate
+from conman.services.clock import now
+from conman.store import locks
+
+COVERED = {
+    "load_owned": "test_a_load_delivers_once_what_a_crash_left",
+    "persist": "test_a_guarded_write_lands_once",
+    "create_jobs": "test_jobs_of_a_workflow_are_made_and_ended_once",
+    "end_jobs": "test_jobs_of_a_workflow_are_made_and_ended_once",
+    "revalidation_concurrency": "test_what_only_reads_changes_nothing",
+    "deploy_facts": "test_what_only_reads_changes_nothing",
+    "lock_running": "test_a_lock_starts_running_once",
+    "end_deployment": "test_a_deployment_ends_once",
+    "sweep_outgoing": "test_a_sweep_delivers_once_what_a_crash_left",
+    "trial_merges": "test_trial_merges_make_the_same_commits_again",
+    "compose_release": "test_a_composition_makes_the_same_commits_again",
+    "integration_head": "test_what_only_reads_changes_nothing",
+    "reserve_tag": "test_a_release_takes_one_number",
+    "publish_facts": "test_a_number_whose_tag_exists_is_skipped_once",
+    "move_refs": "test_branch_and_tag_move_once",
+    "run_gate": "test_a_gate_leaves_one_log_per_attempt_and_no_folder",
+    "call_queue": "test_the_queue_carries_out_a_command_once",
+    "tell_changesets": "test_a_changeset_takes_its_news_once",
+    "await_job": "test_a_verdict_can_be_awaited_again",
+    "switch_environment": "test_an_environment_is_switched_once",
+    "verify_environment": "test_what_only_reads_changes_nothing",
+    "start_missing": "test_a_missing_workflow_is_started_once",
+}
+"""Activity → the test in which it crashes after its write."""
+
+
+@pytest_asyncio.fixture(scope="module")
+async def direct(world: World) -> AsyncIterator[Direct]:
+    async with world.cell() as cell, running_app(cell) as app, direct_on(app) as made:
+        yield made
+
+
+def test_every_activity_has_a_test_for_a_crash_after_its_write(direct: Direct) -> None:
+    assert sorted(direct.activities()) == sorted(COVERED)
+    assert set(COVERED.values()) <= set(globals())
+
+
+WRITES = ("persist.begun.changesets", "persist.written.changesets", "persist.delivered.changesets")
+DELIVERS = ("deliver.audited", "deliver.put")
+
+
+@pytest.mark.parametrize("crash", [*WRITES, *DELIVERS])
+async def test_a_guarded_write_lands_once(direct: Direct, crash: str) -> None:
+    request = await direct.submission()
+    first, second = await direct.twice(direct.store.persist, request, crash=crash)
+    assert first.status == ("saved" if crash.startswith("persist.begun") else "repeat")
+    assert second.status == "repeat"
+    await _went_out_once(direct, request.entity_id, "submitted")
+
+
+async def _went_out_once(direct: Direct, changeset: str, action: str) -> None:
+    row = await direct.row("changesets", changeset)
+    assert (row["owned"]["state"], row["owned"]["version"], row["outgoing"]) == ("submitted", 1, [])
+    assert await direct.db["audit"].count_documents({"entity_id": changeset, "action": action}) == 1
+    assert await direct.db["jobs"].count_documents({"entity_id": changeset}) == 1
+
+
+@pytest.mark.parametrize("crash", DELIVERS)
+async def test_a_load_delivers_once_what_a_crash_left(direct: Direct, crash: str) -> None:
+    request = await direct.submission()
+    with crash_at("persist.written.changesets"):
+        await direct.run(direct.store.persist, request)
+    load = LoadRequest(collection="changesets", entity_id=request.entity_id)
+    first, second = await direct.twice(direct.store.load_owned, load, crash=crash)
+    assert first.owned == second.owned == request.owned
+    await _went_out_once(direct, request.entity_id, "submitted")
+
+
+@pytest.mark.parametrize("crash", DELIVERS)
+async def test_a_sweep_delivers_once_what_a_crash_left(direct: Direct, crash: str) -> None:
+    request = await direct.submission()
+    with crash_at("persist.written.changesets"):
+        await direct.run(direct.store.persist, request)
+    assert await direct.twice(direct.store.sweep_outgoing, crash=crash) == (2, 0)
+    await _went_out_once(direct, request.entity_id, "submitted")
+
+
+async def test_jobs_of_a_workflow_are_made_and_ended_once(direct: Direct) -> None:
+    job = fresh_id()
+    made = NewJobs(
+        app_id=direct.app.id,
+        job_type=JobType.MSUITE_MERGE,
+        entity_type="release",
+        entity_id=fresh_id(),
+        job_ids=[job],
+        at=now(),
+    )
+    await direct.twice(direct.store.create_jobs, made, crash="jobs.created")
+    ends = JobEnds(ends=[{"id": job, "state": "succeeded", "reason_code": "ok"}], at=now())
+    await direct.twice(direct.store.end_jobs, ends, crash="jobs.ended")
+    await direct.run(direct.store.create_jobs, made)
+    row = await direct.row("jobs", job)
+    assert (row["state"], row["version"]) == ("succeeded", 2)
+
+
+async def test_a_lock_starts_running_once(direct: Direct) -> None:
+    deployment, owned = await direct.deployment()
+    start = StartDeployment(app_id=direct.app.id, environment_id=owned.environment_id, deployment_id=deployment)
+    with crash_at("lock.running"):
+        await direct.run(direct.store.lock_running, start)
+    assert await direct.run(direct.store.lock_running, start)
+    held = await locks.read(direct.db, direct.app.id)
+    assert held[owned.environment_id]["holder"]["state"] == "running"
+    await locks.release(direct.db, direct.app.id, owned.environment_id, deployment)
+    assert not await direct.run(direct.store.lock_running, start), "an attempt that was given up takes no lock back"
+    await direct.db["deployments"].delete_one({"_id": deployment})
+
+
+@pytest.mark.parametrize("crash", ["end.environment", "end.written", *DELIVERS, "end.release", "end.unlocked"])
+@pytest.mark.parametrize("finisher", ["the activity again", "the sweep"])
+async def test_a_deployment_ends_once(direct: Direct, crash: str, finisher: str) -> None:
+    """Whoever finishes it: the release shows it and the lock is free before the job ends."""
+    end = await direct.ending()
+    job = end.persist.owned["job_id"]
+    with crash_at(crash):
+        await direct.run(direct.store.end_deployment, end)
+    if crash != "deliver.put":
+        assert (await direct.row("jobs", job))["state"] == "running"
+    if finisher == "the sweep":
+        await direct.run(direct.store.sweep_outgoing)
+    await direct.twice(direct.store.end_deployment, end)
+    assert (await direct.row("deployments", end.deployment_id))["owned"]["state"] == "succeeded"
+    assert (await direct.row("releases", end.release_id))["owned"]["state"] == "deployed_partial"
+    assert (await direct.row("environments", end.environment_id))["owned"]["current_deployment_id"] == end.deployment_id
+    assert (await locks.read(direct.db, direct.app.id))[end.environment_id]["holder"] is None
+    assert (await direct.row("jobs", job))["state"] == "succeeded"
+    assert await direct.db["audit"].count_documents({"entity_id": end.deployment_id, "action": "succeeded"}) == 1
+    changed = await direct.db["audit"].count_documents({"entity_id": end.release_id, "action": "deployment_state_changed"})
+    assert changed == 1, "it changed once, with the first of these deployments"
+
+
+async def _entries(direct: Direct) -> list[Entry]:
+    row = await direct.row("queues", direct.app.id)
+    return [Entry.model_validate(entry) for entry in row["owned"]["entries"]]
+
+
+async def test_trial_merges_make_the_same_commits_again(direct: Direct) -> None:
+    entries = await _entries(direct)
+    request = TrialRequest(app_id=direct.app.id, integration_sha=direct.released.published_sha or "", entries=entries)
+    first, second = await direct.twice(direct.on_git.trial_merges, request, crash="trial.merged")
+    assert first == second
+    assert sorted(first.merged) == sorted(direct.queued)
+
+
+async def test_a_composition_makes_the_same_commits_again(direct: Direct) -> None:
+    start = AssembleStart(
+        app_id=direct.app.id, release_id=fresh_id(), job_id=fresh_id(), tag="r1", members=await direct.members()
+    )
+    first, second = await direct.twice(direct.on_git.compose_release, start, crash="compose.merged")
+    assert first == second
+    assert len(first.prefix_shas) == len(direct.queued)
+
+
+async def test_a_release_takes_one_number(direct: Direct) -> None:
+    request = TagRequest(app_id=direct.app.id, release_id=fresh_id(), at=now())
+    first, second = await direct.twice(direct.on_git.reserve_tag, request, crash="tag.reserved")
+    assert first == second
+    assert await direct.db["release_tags"].count_documents({"release_id": request.release_id}) == 1
+
+
+@pytest.mark.parametrize("crash", ["tag.skipped", "tag.reserved"])
+async def test_a_number_whose_tag_exists_is_skipped_once(direct: Direct, crash: str) -> None:
+    head = direct.released.published_sha or ""
+    wanted = TagRequest(app_id=direct.app.id, release_id=fresh_id(), at=now())
+    tag = await direct.run(direct.on_git.reserve_tag, wanted)
+    members = (await direct.members())[:1]
+    start = AssembleStart(app_id=direct.app.id, release_id=wanted.release_id, job_id=fresh_id(), tag=tag, members=members)
+    composed = await direct.run(direct.on_git.compose_release, start)
+    await direct.git.update_refs(direct.repo, [RefUpdate(f"refs/tags/{tag}", None, head)])  # by somebody else
+    question = PublishQuestion(
+        app_id=direct.app.id,
+        release_id=wanted.release_id,
+        tag=tag,
+        base_sha=head,
+        candidate_sha=composed.prefix_shas[-1],
+        members=members,
+        at=wanted.at,
+    )
+    first, second = await direct.twice(direct.on_git.publish_facts, question, crash=crash)
+    assert first == second
+    assert first.tag != tag
+    held = await direct.db["release_tags"].find({"release_id": wanted.release_id}).to_list()
+    assert [row["tag"] for row in held] == [first.tag]
+    await direct.git.update_refs(direct.repo, [RefUpdate(f"refs/tags/{tag}", head, None)])
+
+
+@pytest.mark.parametrize("crash", ["refs.begun", "refs.moved"])
+async def test_branch_and_tag_move_once(direct: Direct, crash: str) -> None:
+    """And back again, so that the other tests find the head that they know."""
+    old = await direct.git.resolve(direct.repo, "refs/heads/main") or ""
+    members: list[Member] = (await direct.members())[:1]
+    start = AssembleStart(app_id=direct.app.id, release_id=fresh_id(), job_id=fresh_id(), tag="r2", members=members)
+    composed = await direct.run(direct.on_git.compose_release, start)
+    tag = f"r-{uuid4().hex[:8]}"
+    request = MoveRefs(app_id=direct.app.id, old_sha=old, new_sha=composed.prefix_shas[-1], tag=tag)
+    first, second = await direct.twice(direct.on_git.move_refs, request, crash=crash)
+    assert first == second
+    assert first.moved
+    refs = await direct.git.list_refs(direct.repo, "refs/")
+    assert refs["refs/heads/main"] == refs[f"refs/tags/{tag}"] == request.new_sha
+    back = [RefUpdate("refs/heads/main", request.new_sha, old), RefUpdate(f"refs/tags/{tag}", request.new_sha, None)]
+    await direct.git.update_refs(direct.repo, back)
+
+
+@pytest.mark.parametrize("crash", ["gate.started", "gate.ended"])
+async def test_a_gate_leaves_one_log_per_attempt_and_no_folder(direct: Direct, crash: str) -> None:
+    job = fresh_id()
+    gate = GateStart(
+        job_id=job,
+        app_id=direct.app.id,
+        job_type=JobType.MSUITE_SUBMIT,
+        entity_type="changeset",
+        entity_id=direct.queued[0],
+        commit_sha=direct.released.published_sha or "",
+        scope="submit",
+    )
+    made = NewJobs(
+        app_id=direct.app.id,
+        job_type=gate.job_type,
+        entity_type=gate.entity_type,
+        entity_id=gate.entity_id,
+        job_ids=[job],
+        at=now(),
+    )
+    await direct.run(direct.store.create_jobs, made)
+    with crash_at(crash):
+        await direct.run(direct.gates.run_gate, GateRun(gate=gate, attempt=1, max_attempts=4, timeout_seconds=60))
+    for attempt in (2, 2):
+        run = GateRun(gate=gate, attempt=attempt, max_attempts=4, timeout_seconds=60)
+        verdict = await direct.run(direct.gates.run_gate, run)
+        assert verdict.reason_code is ReasonCode.OK
+    row = await direct.row("jobs", job)
+    assert (row["state"], row["attempt"]) == ("running", 2), "its end is written by who asked for it"
+    chunks = await direct.db["job_logs"].find({"job_id": job, "attempt": 2}).to_list()
+    assert [line["text"] for chunk in chunks for line in chunk["lines"]] == ["checking submit"]
+    assert not list(direct.gates.scratch.glob(f"{job}*"))
+
+
+async def test_the_queue_carries_out_a_command_once(direct: Direct) -> None:
+    worker = await direct.app.cell.worker()
+    entry = (await _entries(direct))[0].model_copy(update={"changeset_id": fresh_id()})
+    call = QueueCall(
+        app_id=direct.app.id, update="enqueue", command_id=fresh_id(), payload={"entry": entry.model_dump(mode="json")}
+    )
+    first, second = await direct.twice(direct.calls.call_queue, call, crash="queue.answered")
+    assert first == second
+    assert [one.changeset_id for one in await _entries(direct)] == [*direct.queued, entry.changeset_id]
+    remove = QueueCall(app_id=direct.app.id, update="remove", command_id=fresh_id(), payload={"changeset_id": entry.changeset_id})
+    first, second = await direct.twice(direct.calls.call_queue, remove, crash="queue.answered")
+    assert first == second
+    assert first.result == {"removed": True}, "the first run's answer, also to a repeat that finds nothing"
+    await worker.kill()
+
+
+async def test_a_changeset_takes_its_news_once(direct: Direct) -> None:
+    worker = await direct.app.cell.worker()
+    entry = (await _entries(direct))[0]
+    told = [
+        (entry.changeset_id, QueueNews(kind=kind, head_sha=entry.head_sha, job_id=fresh_id()))
+        for kind in ("needs_revalidation", "revalidated")
+    ]
+    for one in told:
+        telling = Telling(app_id=direct.app.id, by="queue:test", news=[one])
+        await direct.twice(direct.calls.tell_changesets, telling, crash="tell.one")
+    assert (await direct.row("changesets", entry.changeset_id))["owned"]["state"] == "queued"
+    for action in ("needs_revalidation", "revalidated"):
+        assert await direct.db["audit"].count_documents({"entity_id": entry.changeset_id, "action": action}) == 1
+    await worker.kill()
+
+
+async def test_a_verdict_can_be_awaited_again(direct: Direct) -> None:
+    revision = (await direct.row("changesets", direct.queued[0]))["owned"]["revisions"][-1]
+    gate = GateStart(
+        job_id=revision["job_id"],
+        app_id=direct.app.id,
+        job_type=JobType.MSUITE_SUBMIT,
+        entity_type="changeset",
+        entity_id=direct.queued[0],
+        commit_sha=revision["head_sha"],
+        scope="submit",
+    )
+    first, second = await direct.twice(direct.calls.await_job, gate)
+    assert first == second
+    assert first.reason_code is ReasonCode.OK
+    lost = await direct.run(direct.calls.await_job, gate.model_copy(update={"job_id": fresh_id()}))
+    assert lost.reason_code is ReasonCode.INFRASTRUCTURE
+
+
+def _switch(direct: Direct, app: App, *, fence: int, environment: int) -> SwitchRequest:
+    return SwitchRequest(
+        app_id=app.id,
+        environment_id=app.environments[environment]["id"],
+        deployment_id=fresh_id(),
+        release_id=app.releases[0],
+        tag=direct.released.tag or "",
+        commit_sha=direct.released.published_sha or "",
+        profile_id=app.environments[environment]["runtime_profile_id"],
+        fence=fence,
+    )
+
+
+@pytest.mark.parametrize("crash", ["switch.exported", "switch.sealed", "switch.switched"])
+async def test_an_environment_is_switched_once(direct: Direct, crash: str) -> None:
+    numbers = {"switch.exported": 1, "switch.sealed": 2, "switch.switched": 3}
+    request = _switch(direct, direct.app, fence=numbers[crash], environment=1)
+    home = direct.app.cell.data / "environments" / request.app_id / request.environment_id
+    before = len(list((home / "deployments").iterdir())) if home.exists() else 0
+    left = home / f".incoming-{request.fence}-1-1"
+    left.mkdir(parents=True)  # of a process that was killed while it wrote
+    first, second = await direct.twice(direct.targets.switch_environment, request, crash=crash)
+    assert first == second
+    assert len(list((home / "deployments").iterdir())) == before + 1
+    assert (home / "current").resolve().name.startswith(f"{request.fence:06d}-")
+    assert sorted(path.name for path in home.iterdir()) == ["current", "deployments"]
+    assert (await direct.run(direct.targets.verify_environment, request)).files == first.files
+
+
+async def test_a_missing_workflow_is_started_once(direct: Direct) -> None:
+    deployment, owned = await direct.deployment()
+    with crash_at("missing.started"):
+        await direct.run(direct.reconcile.start_missing)
+    await direct.run(direct.reconcile.start_missing)
+    assert await direct.run(direct.reconcile.start_missing) == 0
+    handle = direct.platform.commands.client.get_workflow_handle(f"deployment:{deployment}")
+    await handle.terminate("the test is over")
+    await locks.release(direct.db, direct.app.id, owned.environment_id, deployment)
+    await direct.db["deployments"].delete_one({"_id": deployment})
+
+
+async def test_what_only_reads_changes_nothing(direct: Direct) -> None:
+    assert await direct.twice(direct.store.revalidation_concurrency, direct.app.id) == (4, 4)
+    head = direct.released.published_sha
+    assert await direct.twice(direct.on_git.integration_head, direct.app.id) == (head, head)
+    question = DeployQuestion(
+        app_id=direct.app.id,
+        environment_id=direct.app.environments[0]["id"],
+        release_id=direct.app.releases[0],
+        deployment_id=fresh_id(),
+    )
+    first, second = await direct.twice(direct.store.deploy_facts, question)
+    assert first == second
+    request = _switch(direct, direct.app, fence=1, environment=2)
+    await direct.run(direct.targets.switch_environment, request)
+    with crash_at("verify.looked"):
+        await direct.run(direct.targets.verify_environment, request)
+    first, second = await direct.twice(direct.targets.verify_environment, request)
+    assert first == second
+    assert Path(first.folder).name == "current"
