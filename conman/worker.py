@@ -181,7 +181,8 @@ async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> No
         identity = f"{os.getpid()}@{socket.gethostname()}"
         names = sorted(options.queue_name(queue) for queue in chosen)
         async with AsyncExitStack() as stack:
-            for worker in make_workers(platform, chosen):
+            workers = make_workers(platform, chosen)
+            for worker in workers:
                 await stack.enter_async_context(worker)
             life = asyncio.create_task(_signs_of_life(platform, identity, names))
             log.info("worker_ready", queues=names, identity=identity)
@@ -189,6 +190,8 @@ async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> No
             log.info("worker_draining", seconds=settings.worker_drain_seconds)
             life.cancel()
             await platform.db["workers"].delete_one({"_id": identity})
+            # Together, so that the drain is waited for once; the workflows' worker last, where what they finish goes on.
+            await asyncio.gather(*(worker.shutdown() for worker in workers[Queue.MAIN in chosen :]))
         log.info("worker_stopped")
     finally:
         await platform.close()
