@@ -33,6 +33,9 @@ DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of all l
 PortOption = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port of the API; 0 takes a free one.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open: longer than clients and proxies keep theirs, so that none is closed as it is used."""
+
 USAGE_ERROR = 2
 FAILED = 1
 
@@ -154,6 +157,7 @@ def api(
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=5,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 server_header=False,
             )
             server = uvicorn.Server(config)
