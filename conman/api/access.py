@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -17,9 +17,10 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
+from conman.api.middleware import file_body_cap, is_file_route
 from conman.domain.decision import Actor
 from conman.domain.errors import DomainError, ErrorCode, invalid, not_found
-from conman.domain.roles import Capability, Role, allows
+from conman.domain.roles import Capability, Role, allows, owned
 from conman.services import accounts
 from conman.services.call import Call, command_id, remember
 from conman.services.clock import new_id, now
@@ -31,6 +32,8 @@ _BEARER = Depends(HTTPBearer(auto_error=False, description="the token of POST /a
 """Tells the OpenAPI document that a route wants a token; the check itself is `_caller`."""
 
 _KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
+_IGNORES_KEYS = re.compile(r"^/api/auth/")
+"""What an `Idempotency-Key` says nothing about: its answers hold tokens and are never kept."""
 
 
 def platform_of(request: Request) -> Platform:
@@ -69,9 +72,12 @@ class Caller:
         if not self.may(wanted):
             raise _forbidden(wanted)
 
-    def require_own(self, owner_id: str, own: Capability, others: Capability) -> None:
-        """What is the caller's own needs `own`, what is somebody else's needs `others`."""
-        self.require(own if owner_id == self.user["_id"] else others)
+    def require_own(self, owner_id: str, own: Capability) -> None:
+        """What is the caller's own needs `own`; somebody else's needs its `…_ANY`, and is nobody's where there is none."""
+        wanted = owned(own, is_own=owner_id == self.user["_id"])
+        if wanted is None:
+            raise _forbidden(own)
+        self.require(wanted)
 
 
 def _forbidden(wanted: Capability) -> DomainError:
@@ -112,28 +118,52 @@ async def _caller(request: Request) -> Caller:
     if scheme.lower() != "bearer" or not token:
         raise DomainError(ErrorCode.UNAUTHORIZED, "Log in and send the token as `Authorization: Bearer …`.")
     user, session_id = await accounts.who(platform, token.strip())
-    return Caller(platform, await _call(request, platform, user), session_id)
-
-
-async def _call(request: Request, platform: Platform, user: Document) -> Call:
-    """The call with its command id: from the `Idempotency-Key`, else fresh (`durability.md` 4)."""
     at = now()
-    actor = _actor(request, user["_id"])
+    return Caller(platform, Call(command_id=new_id(at), at=at, actor=_actor(request, user["_id"]), user=user), session_id)
+
+
+async def _admitted(request: Request, caller: Caller) -> Caller:
+    """The caller, who may do this. A route without a body is settled now, others once their body is known to be sound."""
+    request.state.caller = caller
+    if not getattr(request.scope["endpoint"], "takes_body", False):
+        await settle(request)
+    return caller
+
+
+def check_size(request: Request, size: int) -> None:
+    """Hold the body of a file route to what its app's file size limit needs (`spec.md` 7). Raises `payload_too_large`."""
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is None or caller.app is None or not is_file_route(request.url.path):
+        return  # the middleware has held it to the cap of all other routes
+    cap = file_body_cap(caller.app["settings"]["file_size_limit_bytes"])
+    if size > cap:
+        raise DomainError(ErrorCode.PAYLOAD_TOO_LARGE, f"The body is over {cap} bytes: send less at once.")
+
+
+async def settle(request: Request) -> None:
+    """Give the call the command id of its `Idempotency-Key`, if it has one (`durability.md` 4).
+
+    A request that was refused before (login, role, an unsound body) leaves its key unused. Raises `conflict` when the key was
+    used with another body, `validation_error` for a key that is none.
+    """
+    caller: Caller | None = getattr(request.state, "caller", None)
     key = request.headers.get("idempotency-key")
-    if key is None or request.method in ("GET", "HEAD"):
-        return Call(command_id=new_id(at), at=at, actor=actor, user=user)
+    if caller is None or key is None or request.method in ("GET", "HEAD") or _IGNORES_KEYS.match(request.url.path):
+        return
     if not _KEY.match(key):
         raise invalid("Idempotency-Key", "needs 1 to 255 printable characters")
-    command = command_id(user["_id"], request.method, request.url.path, key)
+    call = caller.call
+    command = command_id(call.user_id, request.method, request.url.path, key)
     digest = hashlib.sha256(await request.body() + b"\0" + request.url.query.encode()).hexdigest()
-    return Call(command_id=command, at=await remember(platform.db, command, digest, at), actor=actor, user=user)
+    at = await remember(caller.platform.db, command, digest, call.at)
+    caller.call = replace(call, command_id=command, at=at, keyed=True)
 
 
 def logged_in() -> Any:
     """A route for everybody with an account."""
 
     async def anybody(request: Request, _: Any = _BEARER) -> Caller:
-        return await _caller(request)
+        return await _admitted(request, await _caller(request))
 
     return _mark(anybody, "logged_in")
 
@@ -144,7 +174,7 @@ def platform_capability(wanted: Capability) -> Any:
     async def allowed(request: Request, _: Any = _BEARER) -> Caller:
         caller = await _caller(request)
         caller.require(wanted)
-        return caller
+        return await _admitted(request, caller)
 
     return _mark(allowed, wanted.value)
 
@@ -163,7 +193,7 @@ def capability(*wanted: Capability) -> Any:
         caller.app = app
         caller.role = Role(member["role"])
         caller.require(wanted[0])
-        return caller
+        return await _admitted(request, caller)
 
     return _mark(allowed, "+".join(one.value for one in wanted))
 
@@ -191,5 +221,6 @@ def check_every_route(routers: Iterable[APIRouter]) -> None:
                 raise AccessError(f"{named} declares {len(access)} kinds of access; it needs one")
             for call in calls:
                 if hasattr(call, "body_model"):
+                    route.endpoint.__dict__["takes_body"] = True  # see `_admitted`
                     schema = call.body_model.model_json_schema()
                     route.openapi_extra = {"requestBody": {"content": {"application/json": {"schema": schema}}}}

@@ -6,16 +6,19 @@ Duplicate keys, unknown fields and nesting deeper than 32 are refused.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from conman.api.access import check_size, settle
 from conman.api.errors import field_of
 from conman.domain.errors import DomainError, ErrorCode, invalid
 
 DEEPEST = 32
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Body(BaseModel):
@@ -40,13 +43,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _check_depth(value: Any, depth: int = 1) -> None:
-    if depth > DEEPEST:
+def _check_shape(value: Any, depth: int = 0) -> None:
+    """Refuse what no store can keep: nesting deeper than `DEEPEST`, and halves of surrogate pairs."""
+    if isinstance(value, str):
+        if _SURROGATE.search(value):
+            raise invalid("body", "has half of a surrogate pair, which is no text")
+        return
+    if not isinstance(value, (dict, list)):
+        return
+    if depth == DEEPEST:
         raise invalid("body", f"is nested deeper than {DEEPEST}")
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for child in children:
-        if isinstance(child, (dict, list)):
-            _check_depth(child, depth + 1)
+    for child in (*value, *value.values()) if isinstance(value, dict) else value:
+        _check_shape(child, depth + 1)
 
 
 def _no_constant(text: str) -> Any:
@@ -56,6 +64,7 @@ def _no_constant(text: str) -> Any:
 async def read_json(request: Request) -> Any:
     """The body as JSON, {} when there is none. Raises `validation_error` or `unsupported_media_type`."""
     raw = await request.body()
+    check_size(request, len(raw))
     if not raw.strip():
         return {}
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
@@ -67,7 +76,7 @@ async def read_json(request: Request) -> Any:
         raise invalid("body", f"is nested deeper than {DEEPEST}") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise invalid("body", "is not JSON") from error
-    _check_depth(value)
+    _check_shape(value)
     return value
 
 
@@ -79,11 +88,13 @@ def body(model: type[BodyT]) -> Any:
         if not isinstance(value, dict):
             raise invalid("body", "must be a JSON object")
         try:
-            return model.model_validate(value)
+            made = model.model_validate(value)
         except ValidationError as error:
             details = [{"field": field_of(item["loc"]), "message": item["msg"]} for item in error.errors()]
             named = "; ".join(f"{item['field']}: {item['message']}" for item in details[:3])
             raise DomainError(ErrorCode.VALIDATION_ERROR, f"Mend the request: {named}.", details) from error
+        await settle(request)
+        return made
 
     marked: Callable[[Request], Awaitable[BodyT]] = parsed
     marked.body_model = model  # type: ignore[attr-defined]

@@ -79,7 +79,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        details = [{"field": field_of(item["loc"]), "message": item["msg"]} for item in error.errors()]
+        details = [{"field": field_of(item["loc"][1:]), "message": item["msg"]} for item in error.errors()]
         named = "; ".join(f"{item['field']}: {item['message']}" for item in details[:3])
         return envelope(request, ErrorCode.VALIDATION_ERROR, f"Mend the request: {named}.", details)
 
@@ -118,13 +118,7 @@ def install(app: FastAPI) -> None:
         message = f"{what} did not answer: it may have happened. Repeat with the same Idempotency-Key."
         return envelope(request, ErrorCode.OUTCOME_UNKNOWN, message)
 
-    @app.exception_handler(Exception)
-    async def _internal(request: Request, error: Exception) -> JSONResponse:
-        log.error("unhandled_error", exc_info=error, request_id=request_id_of(request), path=request.url.path)
-        return envelope(request, ErrorCode.INTERNAL, "Something went wrong on our side; report the request_id to the operator.")
-
 
 def field_of(location: tuple[int | str, ...]) -> str:
-    """The field that a validation problem is about, without where FastAPI found it."""
-    parts = [str(part) for part in location if part not in ("body", "query", "path", "header")]
-    return ".".join(parts) or "body"
+    """The field that a validation problem is about, as text, without where FastAPI found it."""
+    return ".".join(str(part) for part in location) or "body"

@@ -13,17 +13,32 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from conman.api.errors import envelope
+from conman.domain.app import LARGEST_FILE_SIZE_LIMIT
 from conman.domain.errors import ErrorCode
 from conman.services.clock import new_id
 
 log = structlog.get_logger("conman.request")
 
+_INTERNAL = "Something went wrong on our side; report the request_id to the operator."
+
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{8,128}$")
 BODY_LIMIT = 10 * 1024 * 1024
 """Body cap outside file routes, bytes (`spec.md` 7)."""
-FILE_BODY_LIMIT = max(BODY_LIMIT, 52_428_800 * 4 // 3 + 64 * 1024)
-"""Body cap of file routes at the largest limit that an app may set; the app's own is compared when the file is decoded."""
 _FILE_ROUTE = re.compile(r"^/api/apps/[^/]+/workspaces/[^/]+/files(/batch)?$")
+
+
+def is_file_route(path: str) -> bool:
+    """Whether a body on this path carries files."""
+    return _FILE_ROUTE.match(path) is not None
+
+
+def file_body_cap(file_size_limit: int) -> int:
+    """Body cap of an app's file routes, bytes: room for the largest file in base64 (`spec.md` 7)."""
+    return max(BODY_LIMIT, -(-file_size_limit * 4 // 3) + 64 * 1024)
+
+
+FILE_BODY_LIMIT = file_body_cap(LARGEST_FILE_SIZE_LIMIT)
+"""Body cap of file routes before the app is known; its own cap is compared where the body is read."""
 
 
 class RequestMiddleware:
@@ -44,9 +59,9 @@ class RequestMiddleware:
         state["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        limit = FILE_BODY_LIMIT if _FILE_ROUTE.match(scope["path"]) else BODY_LIMIT
+        limit = FILE_BODY_LIMIT if is_file_route(scope["path"]) else BODY_LIMIT
         started = time.perf_counter()
-        status = 500
+        status: int | None = None
         received = 0
 
         async def limited() -> Message:
@@ -72,6 +87,11 @@ class RequestMiddleware:
                 await envelope(Request(scope), ErrorCode.PAYLOAD_TOO_LARGE, too_large)(scope, receive, noted)
                 return
             await self.app(scope, limited, noted)
+        except Exception as error:
+            log.error("unhandled_error", exc_info=error, path=scope["path"])
+            if status is not None:
+                raise  # the reply has begun: only hanging up tells the client that it is not whole
+            await envelope(Request(scope), ErrorCode.INTERNAL, _INTERNAL)(scope, receive, noted)
         finally:
             log.info(
                 "request",

@@ -19,12 +19,13 @@ from conman.store.database import Database, Document
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request. `command_id` is the same for a repeat with the same `Idempotency-Key`, and so is `at`."""
+    """A request. `keyed`: it has an `Idempotency-Key`, and a repeat with it has the same `command_id` and `at`."""
 
     command_id: str
     at: str
     actor: Actor
     user: Document = field(default_factory=dict)
+    keyed: bool = False
 
     @property
     def user_id(self) -> str:
@@ -35,13 +36,14 @@ class Call:
         """An id that a repeat of this call makes again."""
         return derived_uuid7(milliseconds(self.at), self.command_id, *parts)
 
-    def _event_id(self, number: int) -> str:
+    def event_id(self, number: int) -> str:
+        """The id of this call's audit event `number`."""
         return derived_uuid7(milliseconds(self.at), self.command_id, "audit", str(number), order=number)
 
     def audit(self, *events: Event, app_id: str | None) -> list[Document]:
         """Audit events of this call as outgoing entries."""
         return [
-            audit_entry(self._event_id(number), event, app_id=app_id, actor=self.actor, at=self.at)
+            audit_entry(self.event_id(number), event, app_id=app_id, actor=self.actor, at=self.at)
             for number, event in enumerate(events)
         ]
 
@@ -72,6 +74,28 @@ async def remember(db: Database, command: str, body_digest: str, at: str) -> str
             ErrorCode.CONFLICT, "This Idempotency-Key was used with another body: use a fresh key for a fresh request."
         )
     return document["at"]
+
+
+async def has_happened(db: Database, call: Call, document: Document) -> bool:
+    """Whether an earlier request with this call's `Idempotency-Key` changed the document: its first audit event says so."""
+    if not call.keyed:
+        return False
+    event_id = call.event_id(0)
+    if any(entry["id"] == event_id for entry in document.get("outgoing") or []):
+        return True
+    return await db["audit"].find_one({"_id": event_id}, {"_id": 1}) is not None
+
+
+async def recall(db: Database, call: Call) -> dict[str, Any] | None:
+    """The answer that `keep` kept for this call's `Idempotency-Key`."""
+    found = await db["idempotency"].find_one({"_id": call.command_id}) if call.keyed else None
+    return found.get("answer") if found else None
+
+
+async def keep(db: Database, call: Call, answer: dict[str, Any]) -> None:
+    """Keep references of an answer for a repeat with the same key; never tokens or secrets (`api.md` 1)."""
+    if call.keyed:
+        await db["idempotency"].update_one({"_id": call.command_id}, {"$set": {"answer": answer}})
 
 
 def record(document: Document, *fields: str, **more: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from conman.domain.queue import Queue
 from conman.faults import fault_point
 from conman.git.adapter import RefUpdate, StaleRef
 from conman.services.apps import integration_head
-from conman.services.call import Call, record
+from conman.services.call import Call, has_happened, record
 from conman.services.platform import Platform
 from conman.services.workspaces import commit_pending, conflict_paths, sync
 from conman.store import records
@@ -180,17 +180,27 @@ async def revise(
             f"A changeset that is {state.state.value} can't be edited.",
             {"from": state.state.value, "to": state.state.value},
         )
-    before = {name: document.get(name) for name in change}
-    event = Event("changeset", document["_id"], "updated", before=before, after=change)
-    return await records.update_part(
-        platform.db,
-        "changesets",
-        document["_id"],
-        set_fields=change,
-        at=call.at,
-        outgoing=call.audit(event, app_id=app["_id"]),
-        expected_version=version,
-    )
+    expected = version
+    while not await has_happened(platform.db, call, document):
+        before = {name: document.get(name) for name in change}
+        event = Event("changeset", document["_id"], "updated", before=before, after=change)
+        if version is None:  # no version was named: what is shown as before must still be what stood there
+            expected = document["version"]
+        try:
+            return await records.update_part(
+                platform.db,
+                "changesets",
+                document["_id"],
+                set_fields=change,
+                at=call.at,
+                outgoing=call.audit(event, app_id=app["_id"]),
+                expected_version=expected,
+            )
+        except DomainError as error:
+            document = await records.get(platform.db, "changesets", document["_id"], what="changeset")
+            if version is not None and not await has_happened(platform.db, call, document):
+                raise error
+    return document
 
 
 async def queue_of(platform: Platform, app_id: str) -> Queue:
@@ -244,6 +254,9 @@ def revision_records(document: Document) -> list[dict[str, Any]]:
     return [
         {
             "id": f"{document['_id']}:{revision.revision_number}",
+            "app_id": document["app_id"],
+            "updated_at": revision.created_at,
+            "version": 1,
             "changeset_id": document["_id"],
             **revision.model_dump(mode="json"),
         }

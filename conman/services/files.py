@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from conman.domain.app import pending_ref
@@ -22,7 +22,7 @@ from conman.git.adapter import (
     TreeEntry,
     WriteFile,
 )
-from conman.services.call import Call
+from conman.services.call import Call, keep, recall
 from conman.services.platform import Platform
 from conman.services.workspaces import (
     COMMAND_TRAILER,
@@ -105,8 +105,13 @@ async def _save(platform: Platform, call: Call, app: Document, workspace: Docume
     ref = pending_ref(workspace["_id"])
     trailers = f"{COMMAND_TRAILER}: {call.command_id}\n{USER_TRAILER}: {call.user_id}\n{TIME_TRAILER}: {call.at}\n"
     text = f"{_one_line(message)}\n\n{trailers}"
+    kept = await recall(platform.db, call)
+    if kept is not None:
+        return Written(**kept)
     for _ in range(TRIES):
         at = await tips(platform, app, workspace)
+        if call.keyed and await _is_saved(platform, repo, at, call):
+            break
         if not await _is_new(platform, repo, at.pending, change):
             break
         try:
@@ -138,7 +143,15 @@ async def _save(platform: Platform, call: Call, app: Document, workspace: Docume
     await record_edits(platform, app, workspace["_id"], call)
     entry = await platform.git.entry(repo, at.pending, change.path)
     blob_id = entry.blob_id if entry is not None else None
-    return Written(change.path, blob_id, await pending_edits(platform, app, at))
+    written = Written(change.path, blob_id, await pending_edits(platform, app, at))
+    await keep(platform.db, call, asdict(written))
+    return written
+
+
+async def _is_saved(platform: Platform, repo: str, at: Tips, call: Call) -> bool:
+    """Whether a commit that is still pending was made by this very command: by a repeat, or before a crash."""
+    trailer = (COMMAND_TRAILER, call.command_id)
+    return any(trailer in commit.trailers for commit in await platform.git.log(repo, at.pending, exclude=at.head))
 
 
 async def _is_new(platform: Platform, repo: str, commit: str, change: FileChange) -> bool:

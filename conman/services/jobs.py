@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from pymongo import ASCENDING, ReturnDocument
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from conman.domain.decision import Event
 from conman.domain.errors import DomainError, ErrorCode
-from conman.services.call import Call, record
+from conman.services.call import Call, has_happened, record
 from conman.services.platform import Platform
+from conman.store import records
 from conman.store.database import Document
 from conman.store.outgoing import deliver
 from conman.workflows import options
@@ -56,12 +58,19 @@ async def log_lines(platform: Platform, job: Document, *, after: int, attempt: i
 
 async def cancel(platform: Platform, call: Call, job: Document) -> None:
     """Stop a gate or an assembly; its verdict is `canceled`. Raises `invalid_transition` when it has ended."""
+    if await has_happened(platform.db, call, job) and job["state"] in ENDED:
+        return
     if job["state"] in ENDED:
-        raise DomainError(
-            ErrorCode.INVALID_TRANSITION,
-            f"A job that is {job['state']} can't become canceled.",
-            {"from": job["state"], "to": "canceled"},
-        )
+        raise _ended(job)
+    handle = platform.commands.client.get_workflow_handle(options.job_workflow(job["_id"]))
+    try:
+        found = await handle.describe()
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        raise _no_process() from error
+    if found.status is not WorkflowExecutionStatus.RUNNING:
+        raise _no_process()
     event = Event(
         "job",
         job["_id"],
@@ -74,13 +83,19 @@ async def cancel(platform: Platform, call: Call, job: Document) -> None:
         {"$push": {"outgoing": {"$each": call.audit(event, app_id=job["app_id"])}}},
         return_document=ReturnDocument.AFTER,
     )
-    try:
-        await platform.commands.client.get_workflow_handle(options.job_workflow(job["_id"])).cancel()
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
-        raise DomainError(
-            ErrorCode.CONFLICT, "The job is not running in a process of its own: cancel what it works for."
-        ) from error
-    if asked is not None:
-        await deliver(platform.db, "jobs", asked)
+    if asked is None:
+        raise _ended(await records.get(platform.db, "jobs", job["_id"], what="job"))
+    await handle.cancel()
+    await deliver(platform.db, "jobs", asked)
+
+
+def _ended(job: Document) -> DomainError:
+    return DomainError(
+        ErrorCode.INVALID_TRANSITION,
+        f"A job that is {job['state']} can't become canceled.",
+        {"from": job["state"], "to": "canceled"},
+    )
+
+
+def _no_process() -> DomainError:
+    return DomainError(ErrorCode.CONFLICT, "The job is not running in a process of its own: cancel what it works for.")

@@ -67,7 +67,8 @@ async def select(platform: Platform, call: Call, document: Document, changeset_i
 
 async def reorder(platform: Platform, call: Call, document: Document, ordered: list[str]) -> None:
     """Another merge order of the same selection. Raises `validation_error` for anything else."""
-    if sorted(ordered) != sorted(owned(document).ordered_changeset_ids):
+    state = owned(document)
+    if state.remembered(call.command_id) is None and sorted(ordered) != sorted(state.ordered_changeset_ids):
         raise invalid("ordered_changeset_ids", "must name every changeset of the release, each once")
     await select(platform, call, document, ordered)
 

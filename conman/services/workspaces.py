@@ -63,7 +63,7 @@ async def default_workspace(platform: Platform, call: Call, app: Document) -> tu
     slot = f"{app['_id']}:{call.user_id}"
     there = await platform.db["workspaces"].find_one({"default_slot": slot})
     if there is not None:
-        return await _with_branch(platform, app, there), False
+        return await _with_branch(platform, app, there), there["_id"] == call.derived_id("workspace")
     suffix = 0
     while True:
         name = workspace_branch(call.user["email"], app["name"], suffix)

@@ -160,8 +160,9 @@ async def test_saves_of_different_files_at_once_are_all_kept(world: World) -> No
 async def test_a_deleted_file_is_gone_and_one_that_is_not_there_is_404(world: World) -> None:
     workspace = await world.workspace()
     await world.save(workspace, "entities/x.json", "{}")
-    gone = await world.ann.ok("DELETE", f"{workspace}/files", params={"path": "entities/x.json"})
-    assert gone["pending_edits"] == 0
+    gone = await world.ann.send("DELETE", f"{workspace}/files", params={"path": "entities/x.json"})
+    assert gone.status_code == 204
+    assert (await world.ann.get(workspace))["pending_edits"] == 0
     reply = await world.ann.send("DELETE", f"{workspace}/files", params={"path": "entities/x.json"})
     assert_error(reply, 404, "not_found")
     assert_error(await world.ann.send("GET", f"{workspace}/files", params={"path": "entities/x.json"}), 404, "not_found")

@@ -13,6 +13,7 @@ from conman.api.body import Body, body
 from conman.api.routes import PageLimit, PageNumber, data, listed
 from conman.domain.errors import DomainError, ErrorCode, invalid
 from conman.domain.roles import Capability, Role, may_create_app
+from conman.domain.times import format_time, parse_time
 from conman.services import apps
 from conman.store import records
 
@@ -108,6 +109,19 @@ def _audit_query(entity_type: str | None, entity_id: str | None, action: str | N
     return {name: value for name, value in wanted.items() if value is not None}
 
 
+def _between(earliest: str | None, latest: str | None) -> dict[str, Any]:
+    """The events of a span of time, both ends in. Raises `validation_error` for what is no time."""
+    wanted: dict[str, str] = {}
+    for field, operator, text in (("from", "$gte", earliest), ("to", "$lte", latest)):
+        if text is None:
+            continue
+        try:
+            wanted[operator] = format_time(parse_time(text))
+        except ValueError as error:
+            raise invalid(field, str(error)) from error
+    return {"occurred_at": wanted} if wanted else {}
+
+
 @router.get("/apps/{app}/audit")
 async def audit(
     page: int = PageNumber,
@@ -117,10 +131,12 @@ async def audit(
     entity_id: str | None = Query(None, max_length=64),
     action: str | None = Query(None, max_length=64),
     actor_user_id: str | None = Query(None, max_length=64),
+    from_: str | None = Query(None, alias="from", max_length=64, description="RFC 3339; events at that time or later"),
+    to: str | None = Query(None, max_length=64, description="RFC 3339; events at that time or earlier"),
     caller: Caller = capability(Capability.AUDIT_READ),
 ) -> dict[str, Any]:
     """What was done in this app."""
-    query = {"app_id": caller.of_app["_id"], **_audit_query(entity_type, entity_id, action, actor_user_id)}
+    query = {"app_id": caller.of_app["_id"], **_audit_query(entity_type, entity_id, action, actor_user_id), **_between(from_, to)}
     return await _audit_page(caller, query, page, limit, after)
 
 
@@ -133,10 +149,12 @@ async def platform_audit(
     entity_id: str | None = Query(None, max_length=64),
     action: str | None = Query(None, max_length=64),
     actor_user_id: str | None = Query(None, max_length=64),
+    from_: str | None = Query(None, alias="from", max_length=64, description="RFC 3339; events at that time or later"),
+    to: str | None = Query(None, max_length=64, description="RFC 3339; events at that time or earlier"),
     caller: Caller = platform_capability(Capability.AUDIT_READ_PLATFORM),
 ) -> dict[str, Any]:
     """What was done outside apps."""
-    query = {"app_id": None, **_audit_query(entity_type, entity_id, action, actor_user_id)}
+    query = {"app_id": None, **_audit_query(entity_type, entity_id, action, actor_user_id), **_between(from_, to)}
     return await _audit_page(caller, query, page, limit, after)
 
 

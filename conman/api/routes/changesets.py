@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query
@@ -21,6 +22,8 @@ from conman.store.database import Document
 
 router = APIRouter(prefix="/apps/{app}", tags=["changesets"])
 _C = Capability
+LARGEST_VERSION = 10**15
+_VERSION = re.compile(r"[0-9]{1,15}")
 
 
 class NewChangeset(Body):
@@ -36,7 +39,7 @@ class ChangesetPatch(Body):
 
     title: str | None = Field(default=None, min_length=1, max_length=200)
     description: str | None = Field(default=None, max_length=20_000)
-    version: int | None = Field(default=None, ge=1)
+    version: int | None = Field(default=None, ge=0, le=LARGEST_VERSION)
 
 
 class Review(Body):
@@ -56,9 +59,9 @@ async def _changeset(caller: Caller, changeset_id: str) -> Document:
     return await records.get(caller.platform.db, "changesets", changeset_id, app_id=caller.of_app["_id"], what="changeset")
 
 
-async def _own_changeset(caller: Caller, changeset_id: str, own: Capability, others: Capability) -> Document:
+async def _own_changeset(caller: Caller, changeset_id: str, own: Capability) -> Document:
     found = await _changeset(caller, changeset_id)
-    caller.require_own(found["owned"]["author_user_id"], own, others)
+    caller.require_own(found["owned"]["author_user_id"], own)
     return found
 
 
@@ -96,7 +99,7 @@ async def create_changeset(
     workspace = await records.get(
         caller.platform.db, "workspaces", new.workspace_id, app_id=caller.of_app["_id"], what="workspace"
     )
-    caller.require_own(workspace["owner_user_id"], _C.CHANGESET_CREATE_OWN, _C.WORKSPACE_EDIT_ANY)
+    caller.require_own(workspace["owner_user_id"], _C.WORKSPACE_EDIT_OWN)
     made = await changesets.create(
         caller.platform, caller.call, caller.of_app, workspace, title=new.title, description=new.description
     )
@@ -117,7 +120,7 @@ async def edit_changeset(
     if_match: Annotated[str | None, Header()] = None,
 ) -> dict[str, Any]:
     """Change title or description."""
-    found = await _own_changeset(caller, cs, _C.CHANGESET_EDIT_OWN, _C.WORKSPACE_EDIT_ANY)
+    found = await _own_changeset(caller, cs, _C.CHANGESET_EDIT_OWN)
     change = {name: getattr(patch, name) for name in ("title", "description") if name in patch.model_fields_set}
     if "title" in change and change["title"] is None:
         raise invalid("title", "can't be null")
@@ -132,19 +135,16 @@ def parse_if_match(text: str | None) -> int | None:
     if text is None:
         return None
     digits = text.strip().removeprefix("W/").strip('"')
-    if not digits.isdecimal():
+    if not _VERSION.fullmatch(digits):
         raise invalid("If-Match", "must be a record's version, such as 7")
     return int(digits)
 
 
-@router.delete("/changesets/{cs}")
-async def withdraw_changeset(
-    cs: str, caller: Caller = capability(_C.CHANGESET_WITHDRAW_OWN, _C.CHANGESET_WITHDRAW_ANY)
-) -> dict[str, Any]:
+@router.delete("/changesets/{cs}", status_code=204)
+async def withdraw_changeset(cs: str, caller: Caller = capability(_C.CHANGESET_WITHDRAW_OWN, _C.CHANGESET_WITHDRAW_ANY)) -> None:
     """Withdraw it."""
-    found = await _own_changeset(caller, cs, _C.CHANGESET_WITHDRAW_OWN, _C.CHANGESET_WITHDRAW_ANY)
+    found = await _own_changeset(caller, cs, _C.CHANGESET_WITHDRAW_OWN)
     await changesets.leave(caller.platform, caller.call, found, Move.WITHDRAW)
-    return data(await _shown(caller, cs))
 
 
 async def _submit(caller: Caller, found: Document, *, again: bool) -> dict[str, Any]:
@@ -169,7 +169,7 @@ async def submit_changeset(
     _: Empty = body(Empty),
 ) -> dict[str, Any]:
     """Freeze the first revision and start its gate."""
-    found = await _own_changeset(caller, cs, _C.CHANGESET_SUBMIT_OWN, _C.CHANGESET_SUBMIT_ANY)
+    found = await _own_changeset(caller, cs, _C.CHANGESET_SUBMIT_OWN)
     return await _submit(caller, found, again=False)
 
 
@@ -180,7 +180,7 @@ async def resubmit_changeset(
     _: Empty = body(Empty),
 ) -> dict[str, Any]:
     """Freeze the next revision; votes are void."""
-    found = await _own_changeset(caller, cs, _C.CHANGESET_RESUBMIT_OWN, _C.CHANGESET_RESUBMIT_ANY)
+    found = await _own_changeset(caller, cs, _C.CHANGESET_RESUBMIT_OWN)
     return await _submit(caller, found, again=True)
 
 
@@ -205,7 +205,7 @@ async def queue_changeset(
     _: Empty = body(Empty),
 ) -> dict[str, Any]:
     """Put it into the queue."""
-    found = await _own_changeset(caller, cs, _C.CHANGESET_QUEUE_OWN, _C.CHANGESET_QUEUE_ANY)
+    found = await _own_changeset(caller, cs, _C.CHANGESET_QUEUE_OWN)
     await changesets.enqueue(caller.platform, caller.call, caller.of_app, found)
     return data(await _shown(caller, cs))
 
@@ -217,7 +217,7 @@ async def move_to_draft(
     _: Empty = body(Empty),
 ) -> dict[str, Any]:
     """Return it to draft."""
-    found = await _own_changeset(caller, cs, _C.CHANGESET_TO_DRAFT_OWN, _C.CHANGESET_TO_DRAFT_ANY)
+    found = await _own_changeset(caller, cs, _C.CHANGESET_TO_DRAFT_OWN)
     await changesets.leave(caller.platform, caller.call, found, Move.MOVE_TO_DRAFT)
     return data(await _shown(caller, cs))
 
@@ -229,7 +229,7 @@ async def revalidate_changeset(
     _: Empty = body(Empty),
 ) -> dict[str, Any]:
     """Judge a queued changeset again on the present integration head."""
-    found = await _own_changeset(caller, cs, _C.CHANGESET_REVALIDATE_OWN, _C.CHANGESET_REVALIDATE_ANY)
+    found = await _own_changeset(caller, cs, _C.CHANGESET_REVALIDATE_OWN)
     commands = caller.platform.commands
     command = RevalidateCommand(
         id=caller.call.command_id, actor=caller.call.actor, not_after=commands.not_after(), changeset_id=found["_id"]

@@ -22,6 +22,7 @@ from conman.store.database import Document
 
 router = APIRouter(prefix="/apps/{app}/jobs", tags=["jobs"])
 _C = Capability
+LARGEST_SEQ = 10**15
 POLL_SECONDS = 0.3
 """How often a log stream looks for new lines."""
 
@@ -66,8 +67,8 @@ async def show_job(j: str, caller: Caller = capability(_C.JOB_READ)) -> dict[str
 @router.get("/{j}/logs")
 async def show_logs(
     j: str,
-    after: int = Query(0, ge=0),
-    attempt: int | None = Query(None, ge=1),
+    after: int = Query(0, ge=0, le=LARGEST_SEQ),
+    attempt: int | None = Query(None, ge=1, le=1000),
     caller: Caller = capability(_C.JOB_READ),
 ) -> dict[str, Any]:
     """Log lines after a sequence number."""
@@ -75,7 +76,9 @@ async def show_logs(
 
 
 @router.get("/{j}/logs/stream")
-async def stream_logs(j: str, after: int = Query(0, ge=0), caller: Caller = capability(_C.JOB_READ)) -> StreamingResponse:
+async def stream_logs(
+    j: str, after: int = Query(0, ge=0, le=LARGEST_SEQ), caller: Caller = capability(_C.JOB_READ)
+) -> StreamingResponse:
     """Log lines as server-sent events until the job ends; the event id is the line's `seq`."""
     await _job(caller, j)
 
@@ -106,6 +109,6 @@ async def cancel_job(
     if found["entity_type"] == "changeset":
         changeset = await records.get(caller.platform.db, "changesets", found["entity_id"], what="changeset")
         owner = changeset["owned"]["author_user_id"]
-    caller.require_own(owner, _C.GATE_CANCEL_OWN, _C.JOB_CANCEL_ANY)
+    caller.require_own(owner, _C.GATE_CANCEL_OWN)
     await jobs.cancel(caller.platform, caller.call, found)
     return data({"job": jobs.job_record(await _job(caller, j))})

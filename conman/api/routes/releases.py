@@ -70,12 +70,11 @@ async def show_release(r: str, caller: Caller = capability(_C.RELEASE_READ)) -> 
     return data(releases.release_record(await releases.find(caller.platform, caller.of_app, r)))
 
 
-@router.delete("/{r}")
-async def drop_release(r: str, caller: Caller = capability(_C.RELEASE_MANAGE)) -> dict[str, Any]:
+@router.delete("/{r}", status_code=204)
+async def drop_release(r: str, caller: Caller = capability(_C.RELEASE_MANAGE)) -> None:
     """Drop a draft or validated release."""
     found = await releases.find(caller.platform, caller.of_app, r)
     await releases.drop(caller.platform, caller.call, found)
-    return await show_release(r, caller)
 
 
 @router.post("/{r}/changesets")

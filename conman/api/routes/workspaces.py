@@ -45,9 +45,9 @@ class FileDelete(Body):
     expected_blob_id: str | None = Field(default=None, max_length=64)
 
 
-async def _workspace(caller: Caller, workspace_id: str, own: Capability, others: Capability) -> Document:
+async def _workspace(caller: Caller, workspace_id: str, own: Capability) -> Document:
     found = await records.get(caller.platform.db, "workspaces", workspace_id, app_id=caller.of_app["_id"], what="workspace")
-    caller.require_own(found["owner_user_id"], own, others)
+    caller.require_own(found["owner_user_id"], own)
     return found
 
 
@@ -93,7 +93,7 @@ async def create_workspace(
 @router.get("/{ws}")
 async def show_workspace(ws: str, caller: Caller = capability(_C.WORKSPACE_READ_OWN, _C.WORKSPACE_READ_ANY)) -> dict[str, Any]:
     """One workspace."""
-    found = await _workspace(caller, ws, _C.WORKSPACE_READ_OWN, _C.WORKSPACE_READ_ANY)
+    found = await _workspace(caller, ws, _C.WORKSPACE_READ_OWN)
     return data(await workspaces.workspace_record(caller.platform, caller.of_app, found))
 
 
@@ -107,7 +107,7 @@ async def read_files(
     caller: Caller = capability(_C.WORKSPACE_READ_OWN, _C.WORKSPACE_READ_ANY),
 ) -> dict[str, Any]:
     """A folder's entries, or a file."""
-    found = await _workspace(caller, ws, _C.WORKSPACE_READ_OWN, _C.WORKSPACE_READ_ANY)
+    found = await _workspace(caller, ws, _C.WORKSPACE_READ_OWN)
     there = await files.read(caller.platform, caller.of_app, found, path=path, recursive=recursive)
     if isinstance(there, FileContent):
         pending = await files.is_pending(caller.platform, caller.of_app, found, there)
@@ -122,7 +122,7 @@ async def write_file(
     new: FileWrite = body(FileWrite),
 ) -> dict[str, Any]:
     """Save one file as a pending edit."""
-    found = await _workspace(caller, ws, _C.WORKSPACE_EDIT_OWN, _C.WORKSPACE_EDIT_ANY)
+    found = await _workspace(caller, ws, _C.WORKSPACE_EDIT_OWN)
     written = await files.write_file(
         caller.platform,
         caller.call,
@@ -136,19 +136,19 @@ async def write_file(
     return data(_written(written))
 
 
-@router.delete("/{ws}/files")
+@router.delete("/{ws}/files", status_code=204)
 async def delete_file(
     ws: str,
     path: Annotated[str | None, Query(max_length=8192)] = None,
     caller: Caller = capability(_C.WORKSPACE_EDIT_OWN, _C.WORKSPACE_EDIT_ANY),
     gone: FileDelete = body(FileDelete),
-) -> dict[str, Any]:
+) -> None:
     """Delete one file as a pending edit."""
-    found = await _workspace(caller, ws, _C.WORKSPACE_EDIT_OWN, _C.WORKSPACE_EDIT_ANY)
+    found = await _workspace(caller, ws, _C.WORKSPACE_EDIT_OWN)
     named = gone.path if gone.path is not None else path
     if named is None:
         raise invalid("path", "name the file to delete")
-    written = await files.delete_file(
+    await files.delete_file(
         caller.platform,
         caller.call,
         caller.of_app,
@@ -157,7 +157,6 @@ async def delete_file(
         message=gone.message,
         expected_blob_id=gone.expected_blob_id,
     )
-    return data(_written(written))
 
 
 def _written(written: files.Written) -> dict[str, Any]:
@@ -177,7 +176,7 @@ async def diff(
     caller: Caller = capability(_C.WORKSPACE_READ_OWN, _C.WORKSPACE_READ_ANY),
 ) -> dict[str, Any]:
     """What the workspace changes against its base, pending edits in."""
-    found = await _workspace(caller, ws, _C.WORKSPACE_READ_OWN, _C.WORKSPACE_READ_ANY)
+    found = await _workspace(caller, ws, _C.WORKSPACE_READ_OWN)
     shown = await workspaces.workspace_record(caller.platform, caller.of_app, found)
     rows = await files.workspace_diff(caller.platform, caller.of_app, found, shown["base_sha"])
     part = cut(rows, page, limit)

@@ -1,0 +1,101 @@
+"""Every route of the server, as the tests that hold for all of them walk it."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi.routing import APIRoute
+
+from conman.api.access import _dependencies
+from conman.api.app import ROUTERS
+from conman.api.body import Body
+from conman.domain.roles import Capability
+
+NOWHERE = str(uuid.UUID(int=0))
+"""An id that nothing has."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """One method of one path, who may call it, and the body that it takes."""
+
+    method: str
+    path: str
+    access: str
+    model: type[Body] | None
+    is_list: bool
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def capabilities(self) -> list[Capability]:
+        """The capability for one's own things, and where there is one that for others'."""
+        return [Capability(name) for name in self.access.split("+") if name not in ("public", "logged_in")]
+
+    @property
+    def ids(self) -> list[str]:
+        """The names of the ids in the path, without the app's."""
+        return [name for name in re.findall(r"\{(\w+)\}", self.path) if name != "app"]
+
+    @property
+    def of_app(self) -> bool:
+        """Whether it is a route of one app."""
+        return self.path.startswith("/apps/{app}")
+
+    def at(self, app_id: str, ids: dict[str, str] | None = None) -> str:
+        """The path in this app, with these ids, or ones that nothing has."""
+        known = {"app": app_id, **(ids or {})}
+        return re.sub(r"\{(\w+)\}", lambda found: known.get(found[1], NOWHERE), self.path)
+
+
+def _routes() -> Iterator[Route]:
+    for router in ROUTERS:
+        for route in router.routes:
+            assert isinstance(route, APIRoute)
+            calls = list(_dependencies(route.dependant))
+            access = next(call.access for call in calls if hasattr(call, "access"))
+            model = next((call.body_model for call in calls if hasattr(call, "body_model")), None)
+            is_list = any(parameter.name == "page" for parameter in route.dependant.query_params)
+            for method in sorted(route.methods or ()):
+                yield Route(method, route.path, access, model, is_list)
+
+
+ROUTES = list(_routes())
+OF_APPS = [route for route in ROUTES if route.of_app]
+GUARDED = [route for route in ROUTES if route.access != "public"]
+WITH_IDS = [route for route in OF_APPS if route.ids]
+WITH_BODY = [route for route in ROUTES if route.model is not None]
+LISTS = [route for route in ROUTES if route.is_list]
+MUTATING = [route for route in GUARDED if route.method not in ("GET", "HEAD")]
+
+_SOUND: dict[str, dict[str, Any]] = {
+    "POST /auth/login": {"email": "nobody@example.com", "password": "no password of anybody"},
+    "POST /users": {"email": "new@example.com", "name": "new", "password": "long enough to be one"},
+    "POST /apps": {"name": "sound", "repo_path": "sound.git"},
+    "POST /apps/{app}/members": {"user_id": NOWHERE, "role": "user"},
+    "POST /apps/{app}/workspaces": {"title": "sound"},
+    "PUT /apps/{app}/workspaces/{ws}/files": {"path": "a.json", "content": "e30="},
+    "DELETE /apps/{app}/workspaces/{ws}/files": {"path": "a.json"},
+    "POST /apps/{app}/changesets": {"workspace_id": NOWHERE, "title": "sound"},
+    "PATCH /apps/{app}/changesets/{cs}": {"title": "sound"},
+    "POST /apps/{app}/changesets/{cs}/review": {"action": "request_changes"},
+    "POST /apps/{app}/queue/reorder": {"ordered_changeset_ids": []},
+    "POST /apps/{app}/releases": {"changeset_ids": []},
+    "POST /apps/{app}/releases/{r}/changesets": {"changeset_ids": []},
+    "POST /apps/{app}/releases/{r}/reorder": {"ordered_changeset_ids": []},
+    "POST /apps/{app}/environments/{env}/deploy": {"release_id": NOWHERE},
+    "POST /apps/{app}/environments/{env}/promote": {"release_id": NOWHERE},
+}
+
+
+def sound_body(route: Route) -> dict[str, Any]:
+    """A body that the route's model takes."""
+    body = _SOUND.get(str(route), {})
+    if route.model is not None:
+        route.model.model_validate(body)
+    return body
