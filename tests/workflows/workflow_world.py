@@ -37,6 +37,7 @@ class World:
         self.number = number
         self.app_id = self.id("app")
         self.ids = 0
+        self.handles: dict[str, WorkflowHandle[Any, Any]] = {}
 
     @property
     def store(self) -> Store:
@@ -50,7 +51,7 @@ class World:
         """The server's time, which may have skipped ahead."""
         return format_time(await self.env.get_current_time())
 
-    async def not_after(self, seconds: float = 3600) -> str:
+    async def not_after(self, seconds: float = 1e8) -> str:
         return format_time(await self.env.get_current_time() + timedelta(seconds=seconds))
 
     async def command(self, kind: type[Command], *, command_id: str | None = None, by: str = "ada", **fields: Any) -> Any:
@@ -60,13 +61,18 @@ class World:
         return kind.model_validate({**fields, "actor": Actor(user_id=self.id(by)).model_dump()})
 
     async def start(self, entity: EntityWorkflow) -> WorkflowHandle[Any, Any]:
-        return await self.client.start_workflow(
+        self.handles[entity.workflow_id] = await self.client.start_workflow(
             entity.workflow,
             entity.start,
             id=entity.workflow_id,
             task_queue=options.queue_name(options.Queue.MAIN),
             task_timeout=options.WORKFLOW_TASK_TIMEOUT,
         )
+        return self.handles[entity.workflow_id]
+
+    def handle(self, entity: EntityWorkflow) -> WorkflowHandle[Any, Any]:
+        """The handle that `start` gave, whose `result` skips time, or a fresh one."""
+        return self.handles.get(entity.workflow_id) or self.client.get_workflow_handle(entity.workflow_id)
 
     async def send(self, entity: EntityWorkflow, update: str, command: Command) -> dict[str, Any]:
         """An update with start, as the front door sends it."""
