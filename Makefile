@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := .venv/bin
 ONCE ?=
 
-.PHONY: help setup demo test check lint types imports unit bench docs clean up servers
+.PHONY: help setup demo test check lint types imports unit bench docs proto clean up servers
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ bench: servers ## Print latencies as ratios, measured side by side in one run
 
 docs: setup ## Write the generated pages
 	@$(RUN)/python -m conman.configuration > docs/configuration.md
+
+proto: setup ## Generate the Python of Gitaly's protocol
+	@$(RUN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. conman/git/proto/gitaly.proto
 
 clean: ## Remove what the targets made in this folder
 	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis data

@@ -1,0 +1,1 @@
+"""Gitaly's protocol: `gitaly.proto`, and the messages, stubs and service bases that `make proto` generates from it."""
