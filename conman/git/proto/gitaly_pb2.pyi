@@ -469,6 +469,26 @@ class FindTagResponse(_message.Message):
     tag: Tag
     def __init__(self, tag: _Optional[_Union[Tag, _Mapping]] = ...) -> None: ...
 
+class GetBlobRequest(_message.Message):
+    __slots__ = ("repository", "oid", "limit")
+    REPOSITORY_FIELD_NUMBER: _ClassVar[int]
+    OID_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    repository: Repository
+    oid: str
+    limit: int
+    def __init__(self, repository: _Optional[_Union[Repository, _Mapping]] = ..., oid: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class GetBlobResponse(_message.Message):
+    __slots__ = ("size", "data", "oid")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    OID_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    data: bytes
+    oid: str
+    def __init__(self, size: _Optional[int] = ..., data: _Optional[bytes] = ..., oid: _Optional[str] = ...) -> None: ...
+
 class GetBlobsRequest(_message.Message):
     __slots__ = ("repository", "revision_paths", "limit")
     class RevisionPath(_message.Message):
@@ -649,6 +669,27 @@ class ListFilesResponse(_message.Message):
     PATHS_FIELD_NUMBER: _ClassVar[int]
     paths: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, paths: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class ListRefsRequest(_message.Message):
+    __slots__ = ("repository", "patterns")
+    REPOSITORY_FIELD_NUMBER: _ClassVar[int]
+    PATTERNS_FIELD_NUMBER: _ClassVar[int]
+    repository: Repository
+    patterns: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, repository: _Optional[_Union[Repository, _Mapping]] = ..., patterns: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class ListRefsResponse(_message.Message):
+    __slots__ = ("references",)
+    class Reference(_message.Message):
+        __slots__ = ("name", "target")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        TARGET_FIELD_NUMBER: _ClassVar[int]
+        name: bytes
+        target: str
+        def __init__(self, name: _Optional[bytes] = ..., target: _Optional[str] = ...) -> None: ...
+    REFERENCES_FIELD_NUMBER: _ClassVar[int]
+    references: _containers.RepeatedCompositeFieldContainer[ListRefsResponse.Reference]
+    def __init__(self, references: _Optional[_Iterable[_Union[ListRefsResponse.Reference, _Mapping]]] = ...) -> None: ...
 
 class OperationBranchUpdate(_message.Message):
     __slots__ = ("commit_id", "repo_created", "branch_created")

@@ -317,6 +317,11 @@ class RefServiceStub:
                 request_serializer=conman_dot_git_dot_proto_dot_gitaly__pb2.RefExistsRequest.SerializeToString,
                 response_deserializer=conman_dot_git_dot_proto_dot_gitaly__pb2.RefExistsResponse.FromString,
                 _registered_method=True)
+        self.ListRefs = channel.unary_stream(
+                '/gitaly.RefService/ListRefs',
+                request_serializer=conman_dot_git_dot_proto_dot_gitaly__pb2.ListRefsRequest.SerializeToString,
+                response_deserializer=conman_dot_git_dot_proto_dot_gitaly__pb2.ListRefsResponse.FromString,
+                _registered_method=True)
 
 
 class RefServiceServicer:
@@ -365,6 +370,12 @@ class RefServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRefs(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RefServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -402,6 +413,11 @@ def add_RefServiceServicer_to_server(servicer, server):
                     servicer.RefExists,
                     request_deserializer=conman_dot_git_dot_proto_dot_gitaly__pb2.RefExistsRequest.FromString,
                     response_serializer=conman_dot_git_dot_proto_dot_gitaly__pb2.RefExistsResponse.SerializeToString,
+            ),
+            'ListRefs': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListRefs,
+                    request_deserializer=conman_dot_git_dot_proto_dot_gitaly__pb2.ListRefsRequest.FromString,
+                    response_serializer=conman_dot_git_dot_proto_dot_gitaly__pb2.ListRefsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -594,6 +610,33 @@ class RefService:
             '/gitaly.RefService/RefExists',
             conman_dot_git_dot_proto_dot_gitaly__pb2.RefExistsRequest.SerializeToString,
             conman_dot_git_dot_proto_dot_gitaly__pb2.RefExistsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRefs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gitaly.RefService/ListRefs',
+            conman_dot_git_dot_proto_dot_gitaly__pb2.ListRefsRequest.SerializeToString,
+            conman_dot_git_dot_proto_dot_gitaly__pb2.ListRefsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -896,7 +939,7 @@ class CommitService:
 
 
 class BlobServiceStub:
-    """Files' contents, many in one call.
+    """Files' contents, by id or many in one call.
     """
 
     def __init__(self, channel):
@@ -905,6 +948,11 @@ class BlobServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetBlob = channel.unary_stream(
+                '/gitaly.BlobService/GetBlob',
+                request_serializer=conman_dot_git_dot_proto_dot_gitaly__pb2.GetBlobRequest.SerializeToString,
+                response_deserializer=conman_dot_git_dot_proto_dot_gitaly__pb2.GetBlobResponse.FromString,
+                _registered_method=True)
         self.GetBlobs = channel.unary_stream(
                 '/gitaly.BlobService/GetBlobs',
                 request_serializer=conman_dot_git_dot_proto_dot_gitaly__pb2.GetBlobsRequest.SerializeToString,
@@ -913,8 +961,14 @@ class BlobServiceStub:
 
 
 class BlobServiceServicer:
-    """Files' contents, many in one call.
+    """Files' contents, by id or many in one call.
     """
+
+    def GetBlob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetBlobs(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -925,6 +979,11 @@ class BlobServiceServicer:
 
 def add_BlobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetBlob': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetBlob,
+                    request_deserializer=conman_dot_git_dot_proto_dot_gitaly__pb2.GetBlobRequest.FromString,
+                    response_serializer=conman_dot_git_dot_proto_dot_gitaly__pb2.GetBlobResponse.SerializeToString,
+            ),
             'GetBlobs': grpc.unary_stream_rpc_method_handler(
                     servicer.GetBlobs,
                     request_deserializer=conman_dot_git_dot_proto_dot_gitaly__pb2.GetBlobsRequest.FromString,
@@ -939,8 +998,35 @@ def add_BlobServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BlobService:
-    """Files' contents, many in one call.
+    """Files' contents, by id or many in one call.
     """
+
+    @staticmethod
+    def GetBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gitaly.BlobService/GetBlob',
+            conman_dot_git_dot_proto_dot_gitaly__pb2.GetBlobRequest.SerializeToString,
+            conman_dot_git_dot_proto_dot_gitaly__pb2.GetBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetBlobs(request,
