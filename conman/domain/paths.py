@@ -9,11 +9,15 @@ Decisions that the specification leaves open:
   trailing slash is a folder's and is refused where a file is meant.
 - Names are put into Unicode's NFC, so that a name typed on a Mac and the same name typed elsewhere are one
   file. A name that Git already holds in another form is listed, and can't be addressed.
-- Every `%` with two hex digits (or `%u` with four) is refused, whatever it stands for: nothing that reads the
-  path later can decode it once more.
-- Segments end neither in a dot nor in white space, and hold neither `::` nor `:$`: Windows would open another
-  file. Other colons are part of the name.
-- Comparisons with `.git` and with globs ignore case, Unicode compatibility forms and invisible characters.
+- Every `%` with two hex digits (or `%u` with four) and every HTML reference to a character is refused, whatever it
+  stands for: nothing that reads the path later can decode it once more.
+- Segments end neither in a dot nor in white space, hold no colon, and name no device: on Windows another file, a stream
+  of another file or a device would be opened. Git refuses to check such names out there, and with them the whole
+  commit. What Windows can't have in a name at all (`<`, `>`, `"`, `|`, `?`, `*`) opens nothing else, so it is allowed.
+- Comparisons with `.git` and with globs ignore case, Unicode compatibility forms and invisible characters; letters that
+  look like those of `.git` count as them, and so do NTFS's short names for what is blocked.
+- Git's own files (`.gitignore`, `.gitattributes`, `.gitmodules`, `.mailmap`) are files like others, under these names;
+  what only some file systems take for one of them is blocked.
 """
 
 from __future__ import annotations
@@ -23,9 +27,13 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from conman.domain.errors import DomainError, ErrorCode, invalid
+from conman.domain.filenames import disguised_git_file, fold, is_device, is_dot_git, is_parent, is_short_name_of
 
-MAX_PATH_BYTES = 4096
-"""The longest path, bytes of UTF-8 (`PATH_MAX` of Linux)."""
+MAX_PATH_BYTES = 4095
+"""The longest path, bytes of UTF-8 (`PATH_MAX` of Linux is 4096 with the NUL at its end)."""
+
+MAX_PATH_SEGMENTS = 256
+"""The most names in a path: folders within folders are walked by functions that call themselves."""
 
 MAX_SEGMENT_BYTES = 255
 """The longest file or folder name, bytes of UTF-8 (`NAME_MAX` of Linux)."""
@@ -34,18 +42,19 @@ DEFAULT_BLOCKED_PATHS = (".git/**", ".gitignore", ".github/**")
 """What a new app blocks (`spec.md` 6)."""
 
 _PERCENT_ENCODED = re.compile(r"%(?:[0-9a-f]{2}|u[0-9a-f]{4})", re.IGNORECASE)
+_HTML_ENCODED = re.compile(r"&(?:#[0-9]+|#x[0-9a-f]+|sol|bsol|period|nbsp|tab|newline|percnt|colon);", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:", re.IGNORECASE)
-_DOT_GIT = re.compile(r"(?:\.git|git~[0-9]+)[.\s]*(?::.*)?", re.DOTALL)
+_HOME = re.compile(r"~[a-z0-9_.-]*/", re.IGNORECASE)
+_LIKE_SEPARATORS = frozenset("\u2044\u2215\u2216\u29f5\u29f8\u29f9")
 _REFUSED_CATEGORIES = {
     "Cc": "control characters",
     "Cs": "characters that UTF-8 can't hold",
     "Zl": "line separators",
     "Zp": "paragraph separators",
 }
-_DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
-_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | {
-    chr(point) for point in range(0xFE00, 0xFE10)
-}
+_DIRECTION_MARKS = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u206a\u206b\u206c\u206d\u206e\u206f\ufeff"
+)
 
 
 def normalise_path(raw: str, *, folder: bool = False) -> str:
@@ -55,8 +64,8 @@ def normalise_path(raw: str, *, folder: bool = False) -> str:
     the root's spelling is `""`.
 
     Raises `validation_error` (400) for what can't be a path here and `blocked_path` (403) for `.git` in any
-    segment, in any case and in every spelling that some file system takes for it (`spec.md` 7). What is
-    returned passes again, unchanged.
+    segment, in any case and in every spelling that some file system takes for it (`spec.md` 7), and for disguises of
+    Git's other files. What is returned passes again, unchanged.
     """
     _check_characters(raw)
     path = unicodedata.normalize("NFC", raw)
@@ -69,6 +78,8 @@ def normalise_path(raw: str, *, folder: bool = False) -> str:
         return ""
     if not segments:
         raise invalid("path", "is empty; name a file")
+    if len(segments) > MAX_PATH_SEGMENTS:
+        raise invalid("path", f"is more than {MAX_PATH_SEGMENTS} names deep")
     if not folder and named[-1] in ("", "."):
         raise invalid("path", "ends like a folder; name a file")
     return "/".join(segments)
@@ -95,12 +106,13 @@ def blocking_glob(path: str, globs: Iterable[str]) -> str | None:
       `*.pem`) matches a name at any depth. A leading slash only anchors, a trailing one is ignored.
     - What matches a folder blocks everything in it, and `folder/**` blocks the name `folder` too: a file put
       in its place would remove what is protected.
-    - Case, Unicode compatibility forms and invisible characters make no difference.
+    - Case, Unicode compatibility forms and invisible characters make no difference, and a name without `*` and `?`
+      matches its short name on NTFS too (`.github` matches `GITHUB~1`).
     - The root itself (`""`) is never blocked.
     """
     if not path:
         return None
-    names = [_fold(segment) for segment in path.split("/")]
+    names = [fold(segment) for segment in path.split("/")]
     return next((glob for glob in globs if _blocks(glob, names)), None)
 
 
@@ -133,7 +145,7 @@ def _check_characters(raw: str) -> None:
         category = unicodedata.category(character)
         if category in _REFUSED_CATEGORIES:
             raise invalid("path", f"has {_REFUSED_CATEGORIES[category]} (U+{ord(character):04X})")
-        if character in _DIRECTION_MARKS and not _dot_git_within(raw):
+        if character in _DIRECTION_MARKS and not _git_within(raw):
             raise invalid("path", f"has a mark that hides how the name reads (U+{ord(character):04X})")
 
 
@@ -147,44 +159,42 @@ def _check_form(path: str) -> None:
         raise invalid("path", "is absolute; leave out the leading `/`")
     if _DRIVE.match(path):
         raise invalid("path", "starts with a drive letter; paths are relative to the repository")
-    if path == "~" or path.startswith("~/"):
+    if path == "~" or _HOME.match(path):
         raise invalid("path", "starts at a home folder; paths are relative to the repository")
     if _PERCENT_ENCODED.search(path):
         raise invalid("path", "is percent-encoded; give the name itself")
+    if _HTML_ENCODED.search(path):
+        raise invalid("path", "has an HTML reference to a character; give the name itself")
     plain = unicodedata.normalize("NFKC", path)
     if "\\" in plain or plain.count("/") != path.count("/") or _PERCENT_ENCODED.search(plain):
         raise invalid("path", "has a character that some systems take for a separator or for `%`")
-    if any(_fold(segment) == ".." for segment in path.split("/")):
+    if not _LIKE_SEPARATORS.isdisjoint(path):
+        raise invalid("path", "has a character that looks like a separator")
+    if any(is_parent(segment) for segment in path.split("/")):
         raise invalid("path", "has a `..` segment; name the file from the root of the repository")
 
 
 def _check_segment(segment: str) -> None:
     """Refuse one file or folder name. Raises `blocked_path` for `.git`, `validation_error` for the rest."""
-    if _is_dot_git(segment):
+    if is_dot_git(segment):
         raise _blocked(segment, ".git")
+    disguised = disguised_git_file(segment)
+    if disguised is not None:
+        raise _blocked(segment, disguised)
     if len(segment.encode()) > MAX_SEGMENT_BYTES:
         raise invalid("path", f"has a name longer than {MAX_SEGMENT_BYTES} bytes")
     if segment.endswith(".") or segment[-1].isspace():
         raise invalid("path", f"has a name that ends in a dot or white space: {segment!r}")
-    if "::" in segment or ":$" in segment:
+    if ":" in segment:
         raise invalid("path", f"has a name that Windows takes for a stream of another file: {segment!r}")
-    if _fold(segment) in ("", "."):
-        raise invalid("path", f"has a name that can't be seen: {segment!r}")
+    if is_device(segment):
+        raise invalid("path", f"has a name for which Windows opens a device: {segment!r}")
+    if not fold(segment).strip("."):
+        raise invalid("path", f"has a name in which no more than dots can be seen: {segment!r}")
 
 
-def _is_dot_git(segment: str) -> bool:
-    """Whether some file system takes the name for `.git`: case, HFS+ ignorables, NTFS short names and endings."""
-    return _DOT_GIT.fullmatch(_fold(segment)) is not None
-
-
-def _dot_git_within(raw: str) -> bool:
-    return any(_is_dot_git(segment) for segment in raw.split("/"))
-
-
-def _fold(text: str) -> str:
-    """The text for comparisons: without invisible characters, in one compatibility form, without case."""
-    seen = "".join(c for c in text if c not in _INVISIBLE and unicodedata.category(c) != "Cf")
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", seen).casefold())
+def _git_within(raw: str) -> bool:
+    return any(is_dot_git(segment) or disguised_git_file(segment) is not None for segment in raw.split("/"))
 
 
 def _blocked(path: str, glob: str) -> DomainError:
@@ -197,7 +207,7 @@ def _blocked(path: str, glob: str) -> DomainError:
 
 def _blocks(glob: str, names: Sequence[str]) -> bool:
     """Whether the glob matches the folded names, or a leading part of them."""
-    parts = [_fold(part) for part in glob.strip("/").split("/") if part]
+    parts = [fold(part) for part in glob.strip("/").split("/") if part]
     if not parts:
         return False
     anchored = "/" in glob.rstrip("/")
@@ -238,6 +248,8 @@ def _skip_stars(reached: set[int], parts: Sequence[str]) -> set[int]:
 
 def _matches_name(pattern: str, name: str) -> bool:
     """Whether a pattern without slashes matches a whole name; time is the product of both lengths at worst."""
+    if is_short_name_of(name, pattern):
+        return True
     at = place = 0
     star = resume = -1
     while place < len(name):
