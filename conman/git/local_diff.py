@@ -45,7 +45,11 @@ class _Delta:
 def changed_paths(operation: str, repository: pygit2.Repository, base: str, head: str, renames: bool) -> list[ChangedPath]:
     """Paths that differ, sorted by the bytes of the path."""
     old = find_commit(operation, repository, base).tree
-    new = find_commit(operation, repository, head).tree
+    return changed_between(old, find_commit(operation, repository, head).tree, renames)
+
+
+def changed_between(old: pygit2.Tree, new: pygit2.Tree, renames: bool) -> list[ChangedPath]:
+    """Paths that differ between two trees, sorted by the bytes of the path."""
     return [_changed(delta) for delta in _compare(old, new, renames, context=0)]
 
 
@@ -60,7 +64,11 @@ def diff(
 ) -> list[FileDiff]:
     """Unified patches, sorted by the bytes of the path; only those of `paths` are computed."""
     old = find_commit(operation, repository, base).tree
-    new = find_commit(operation, repository, head).tree
+    return diff_between(old, find_commit(operation, repository, head).tree, paths, renames, context)
+
+
+def diff_between(old: pygit2.Tree, new: pygit2.Tree, paths: Sequence[str] | None, renames: bool, context: int) -> list[FileDiff]:
+    """Unified patches between two trees, sorted by the bytes of the path; only those of `paths` are computed."""
     wanted = None if paths is None else {path.encode("utf-8", "surrogateescape") for path in paths}
     found: list[FileDiff] = []
     for delta in _compare(old, new, renames, context):

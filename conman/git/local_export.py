@@ -15,12 +15,16 @@ from conman.git.local_repo import find_commit
 
 
 def export(operation: str, repository: pygit2.Repository, commit: str, destination: Path) -> int:
-    """Write a commit's tree below the empty folder `destination` (made when missing); the number of files.
+    """Write a commit's tree below the empty folder `destination` (made when missing); the number of files."""
+    return export_tree(operation, repository, find_commit(operation, repository, commit).tree, destination)
+
+
+def export_tree(operation: str, repository: pygit2.Repository, tree: pygit2.Tree, destination: Path) -> int:
+    """Write a tree below the empty folder `destination` (made when missing); the number of files.
 
     Folders are made and entered by descriptor, and no name is ever followed through a link. Links are written last, so
     that whatever a tree holds, no link of it exists while its files are written.
     """
-    tree = find_commit(operation, repository, commit).tree
     _check_names(operation, repository, tree)
     destination.mkdir(parents=True, exist_ok=True)
     with _folder(os.fspath(destination), None) as root:

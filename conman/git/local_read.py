@@ -76,7 +76,16 @@ def contains(repository: pygit2.Repository, descendant: pygit2.Commit, ancestor:
 
 def list_tree(operation: str, repository: pygit2.Repository, commit: str, path: str, recursive: bool) -> list[TreeEntry]:
     """Entries below a folder, sorted by the bytes of their paths. Raises `ObjectMissing`."""
-    folder = find_object(find_commit(operation, repository, commit).tree, checked_folder(operation, path))
+    tree = find_commit(operation, repository, commit).tree
+    return [_entry(repository, shown(name), item) for name, item in items_below(operation, tree, path, recursive)]
+
+
+def items_below(operation: str, tree: pygit2.Tree, path: str, recursive: bool) -> list[tuple[bytes, pygit2.Object]]:
+    """What a tree has below a folder (`recursive`: its leaves), with whole paths, sorted by their bytes.
+
+    Raises `ObjectMissing` when no folder is there.
+    """
+    folder = find_object(tree, checked_folder(operation, path))
     if not isinstance(folder, pygit2.Tree):
         raise ObjectMissing(operation, f"folder {path!r}")
     found: list[tuple[bytes, pygit2.Object]] = []
@@ -90,7 +99,7 @@ def list_tree(operation: str, repository: pygit2.Repository, commit: str, path: 
             else:
                 found.append((name, item))
     found.sort(key=lambda pair: pair[0])
-    return [_entry(repository, shown(name), item) for name, item in found]
+    return found
 
 
 def entry(operation: str, repository: pygit2.Repository, commit: str, path: str) -> TreeEntry | None:
