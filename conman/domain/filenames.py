@@ -14,7 +14,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-GIT_FILES = (".gitattributes", ".gitignore", ".gitmodules", ".mailmap")
+GIT_MODULES = ".gitmodules"
+GIT_FILES = (".gitattributes", ".gitignore", GIT_MODULES, ".mailmap")
 """Files by which a repository steers Git itself."""
 
 _IGNORABLE = re.compile(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
+from conman.domain.filenames import GIT_MODULES, disguised_git_file
 from conman.git.adapter import ChangeRefused, ConflictKind, EntryType, GitError, RefUpdate, Signature
 
 MODE_FILE = 0o100644
@@ -17,8 +18,8 @@ MODE_TREE = 0o040000
 PRIVATE_PREFIX = ".conman-"
 """Folders of the storage root with this prefix are an adapter's own: half-made and removed repositories."""
 
-MAX_PATH_BYTES = 4096
-"""Linux's PATH_MAX: a longer path can't be checked out."""
+MAX_PATH_BYTES = 4095
+"""Linux's PATH_MAX without the NUL at the end: a longer path can't be checked out."""
 MAX_NAME_BYTES = 255
 """Linux's NAME_MAX, for one segment of a path."""
 MAX_PATH_SEGMENTS = 256
@@ -97,12 +98,25 @@ def checked_path(operation: str, path: str) -> str:
     return path
 
 
+def checked_target(operation: str, path: str, mode: int) -> str:
+    """The path that a file of this mode moves to; raises `ChangeRefused` when it can't be written there.
+
+    A link can't be `.gitmodules` on any file system: git's fsck and checkout refuse the whole tree, since what a submodule's
+    name and address are would be read from outside of the repository.
+    """
+    checked_path(operation, path)
+    name = path.rpartition("/")[2]
+    if mode == MODE_SYMLINK and GIT_MODULES in (name, disguised_git_file(name)):
+        raise ChangeRefused(operation, path, "can't be a link")
+    return path
+
+
 def checked_folder(operation: str, path: str) -> list[str]:
     """The segments of a path that is only read; raises `GitError` for one that is not relative and plain. "" has none."""
     if not path:
         return []
     names = path.split("/")
-    if "\0" in path or any(name in ("", ".", "..") for name in names):
+    if "\0" in path or not _is_utf8(path) or any(name in ("", ".", "..") for name in names):
         raise GitError(operation, f"{path!r} is not a relative path in plain form", safe_to_repeat=False)
     return names
 

@@ -24,6 +24,7 @@ from conman.git.checks import (
     checked_message,
     checked_path,
     checked_signature,
+    checked_target,
 )
 from conman.git.local_repo import find_commit
 
@@ -125,6 +126,7 @@ class TreeEdit:
     def _move(self, change: MoveFile) -> None:
         source = self._file(change.path, change.expected_blob_id)
         self._put(change.path, None)
+        checked_target(self._operation, change.to, source.mode)
         if change.to == change.path or self._look(change.to) is not None:
             raise ChangeRefused(self._operation, change.to, "exists already")
         blob = source.id if change.data is None else self._repository.create_blob(change.data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conman.git.adapter import ChangeRefused, DeleteFile, FileChange, MoveFile, StaleFile, WriteFile
-from conman.git.checks import MODE_EXECUTABLE, MODE_FILE, MODE_SUBMODULE, checked_path
+from conman.git.checks import MODE_EXECUTABLE, MODE_FILE, MODE_SUBMODULE, checked_path, checked_target
 from conman.git.memory_objects import Files, Leaf, ObjectStore
 
 
@@ -44,7 +44,7 @@ class _Edit:
 
     def move(self, change: MoveFile) -> None:
         source = self.take(change.path, change.expected_blob_id)
-        to = checked_path(self._operation, change.to).encode()
+        to = checked_target(self._operation, change.to, source.mode).encode()
         if change.to == change.path or to in self.files or self._is_folder(change.to):
             raise ChangeRefused(self._operation, change.to, "exists already")
         data = self._store.blob(source.sha) if change.data is None else change.data
