@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from conman.domain import key_merge_json
+from conman.domain import key_merge_json, key_merge_yaml, key_merge_yaml_edit
 from conman.domain.errors import invalid
 from conman.domain.key_merge_rules import (
     GONE,
@@ -126,7 +126,7 @@ class KeyChoice:
 @dataclass(frozen=True, slots=True)
 class _Format:
     read: Callable[[str], Node]
-    edit: Callable[[str, Within, str, bool], str]
+    edit: Callable[[Sources, Within, bool], str]
     """The text with the changes of its root; the flag is for values from their sources (False) or written anew (True)."""
     literal: Callable[[str], Scalar]
     """What a plain word stands for."""
@@ -134,6 +134,7 @@ class _Format:
 
 _FORMATS: Mapping[Format, _Format] = {
     Format.JSON: _Format(key_merge_json.read, key_merge_json.edit, key_merge_json.literal),
+    Format.YAML: _Format(key_merge_yaml.read, key_merge_yaml_edit.edit, key_merge_yaml.literal),
 }
 
 
@@ -257,7 +258,7 @@ def _outcome(fmt: Format, sources: Sources, clash: Clash, choice: KeyChoice) -> 
 
 
 def _taken(entry: Entry | None, source: str) -> Outcome:
-    return GONE if entry is None else Put(entry.node, source)
+    return GONE if entry is None else Put(entry.node, entry, source)
 
 
 def _given(fmt: Format, sources: Sources, clash: Clash, choice: KeyChoice) -> Outcome:
@@ -272,8 +273,8 @@ def _given(fmt: Format, sources: Sources, clash: Clash, choice: KeyChoice) -> Ou
         return KEEP
     for entry, source in ((clash.theirs, sources.theirs), (clash.base, sources.base)):
         if entry is not None and same(node, entry.node):
-            return Put(entry.node, source)
-    return Put(node, None)
+            return Put(entry.node, entry, source)
+    return Put(node)
 
 
 def _like(fmt: Format, node: Node, versions: Sequence[Node]) -> Node:
@@ -291,11 +292,9 @@ def _written(fmt: _Format, versions: _Versions, outcome: Within) -> str:
 
     Raises `UnreadableError` if neither reads as what was chosen.
     """
-    ours = versions.sources.ours
     wanted = expected(versions.ours, outcome)
-    newline = "\r\n" if "\r\n" in ours else "\n"
     for rendered in (False, True):
-        text = fmt.edit(ours, outcome, newline, rendered)
+        text = fmt.edit(versions.sources, outcome, rendered)
         try:
             if same(fmt.read(text), wanted):
                 return text

@@ -9,8 +9,8 @@ import json
 import re
 from typing import NoReturn
 
-from conman.domain.key_merge_flow import Pen, line_indent, moved, rewritten
-from conman.domain.key_merge_rules import Added, Put, Within
+from conman.domain.key_merge_flow import Pen, line_indent, moved, newline_of, rewritten
+from conman.domain.key_merge_rules import Added, Put, Sources, Within
 from conman.domain.key_merge_tree import (
     MAX_DEPTH,
     MAX_VALUES,
@@ -46,9 +46,10 @@ def read(text: str) -> Node:
     return _Scan(text).value(_after_blanks(text, 0), 0)
 
 
-def edit(text: str, change: Within, newline: str, rendered: bool) -> str:
-    """The text with the changes in its root, an object."""
-    pen = _JsonPen(text, newline, rendered)
+def edit(sources: Sources, change: Within, rendered: bool) -> str:
+    """Ours' text with the changes in its root, an object."""
+    text = sources.ours
+    pen = _JsonPen(text, rendered)
     return text[: change.node.start] + rewritten(text, change, pen) + text[change.node.end :]
 
 
@@ -123,15 +124,15 @@ class _Scan:
 class _JsonPen(Pen):
     """Writes as the file does: its indent, its line ends, its blanks behind commas and colons."""
 
-    def __init__(self, text: str, newline: str, rendered: bool) -> None:
-        self.newline = newline
+    def __init__(self, text: str, rendered: bool) -> None:
+        self.newline = newline_of(text)
         self.rendered = rendered
         self.gap = "" if _COMPACT.search(text) else " "
         indent = _INDENTED.search(text)
         self.unit = indent[1] if indent else None
 
     def put(self, put: Put, indent: str) -> str:
-        if put.source is None or self.rendered:
+        if put.entry is None or self.rendered:
             return self._rendered(put.node, indent)
         piece = put.source[put.node.start : put.node.end]
         return moved(piece, line_indent(put.source, put.node.start), indent, self.newline)

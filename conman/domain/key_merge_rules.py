@@ -43,10 +43,11 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Another value comes; `source` is the text that its place is in, None for a value without a source text."""
+    """Another value comes, with the entry that has it in the text `source`; without them if a caller gave it."""
 
     node: Node
-    source: str | None
+    entry: Entry | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class _Merger:
             return self._within(pointer, ours.node, rows)
         if not same(nodes[0], nodes[1]):
             return self.decide(Clash(pointer, base, ours, theirs))
-        return GONE if theirs is None else Put(theirs.node, self.sources.theirs)
+        return GONE if theirs is None else Put(theirs.node, theirs, self.sources.theirs)
 
     def _rows(self, base: Node | None, ours: Node | None, theirs: Node | None) -> _Rows | None:
         """The entries of three versions side by side; None where they are to be taken as one value."""

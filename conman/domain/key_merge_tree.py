@@ -66,7 +66,8 @@ class Shape(Enum):
 class Node:
     """A value and where its source text stands: `text[start:end]`; nowhere (-1) if it was given by a caller.
 
-    `flow`: written with brackets or as one scalar, not by lines. `tag`: YAML's explicit one; a tagged value is one piece.
+    `flow`: written between brackets or as one word or quoted text, not by indented lines.
+    `tag`: YAML's explicit one; a tagged value is one piece.
     """
 
     start: int
@@ -92,8 +93,9 @@ class Node:
 class Entry:
     """A key with its value, or an item: the source text `text[start:end]` from the key (or a YAML list's dash) on.
 
-    `end` is behind a comment in the value's last line where the value is written by lines, else the value's own end.
-    `form` tells keys apart that have the same text: YAML's `1` and `"1"`.
+    `key_end` is behind the key (in YAML behind its colon, or behind a list's dash). `flow`: between brackets; else it has
+    its lines to itself, and `end` is behind the comment in the last of them. `form` tells keys apart that have the same
+    text: YAML's `1` and `"1"`.
     """
 
     key: str
@@ -102,6 +104,7 @@ class Entry:
     node: Node
     key_end: int = -1
     form: str = ""
+    flow: bool = True
 
 
 def same(left: Node | None, right: Node | None) -> bool:

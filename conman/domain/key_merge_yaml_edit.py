@@ -1,0 +1,204 @@
+"""Edits of YAML that is written by lines: entries of block mappings and lists come, go and get other values in place."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+from conman.domain.key_merge_flow import Comments, Pen, line_indent, moved, newline_of, rewritten
+from conman.domain.key_merge_rules import Added, Gone, Keep, Outcome, Put, Sources, Within
+from conman.domain.key_merge_tree import Entry, Literal, Node, Shape
+from conman.domain.key_merge_yaml import literal
+
+_PLAIN = re.compile(r"[A-Za-z_](?:[A-Za-z0-9_./@+ -]*[A-Za-z0-9_./@+-])?")
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_COMMENT = re.compile(r"[ \t]+#[^\r\n]*")
+_FIRST_BREAK = re.compile(r"[ \t]*\r?\n")
+_LAST_BREAK = re.compile(r"\r?\n[ \t]*\Z")
+
+
+def edit(sources: Sources, change: Within, rendered: bool) -> str:
+    """Ours' text with the changes in its root, a mapping."""
+    text, node = sources.ours, change.node
+    editor = _Editor(sources, node, rendered)
+    changed = rewritten(text, change, editor) if node.flow else editor.block(change) or "{}"
+    return text[: node.start] + changed + text[node.end :]
+
+
+class _Editor(Pen):
+    """Writes as the file does: its indents and its line ends."""
+
+    gap = " "
+
+    def __init__(self, sources: Sources, root: Node, rendered: bool) -> None:
+        self.text = sources.ours
+        self.newline = newline_of(self.text)
+        self.rendered = rendered
+        self.comments = Comments(sources)
+        self.units = {shape: _unit(self.text, root, shape) for shape in (Shape.MAPPING, Shape.SEQUENCE)}
+
+    def put(self, put: Put, indent: str) -> str:
+        if put.entry is None or self.rendered or not put.entry.flow or not put.node.flow:
+            return _inline(put.node)
+        piece = put.source[put.node.start : put.node.end]
+        return moved(piece, line_indent(put.source, put.node.start), indent, self.newline)
+
+    def added(self, added: Added, indent: str) -> str:
+        """A key, or nothing for an item, and the value."""
+        key = self._key(added) if added.entry.key else ""
+        value = self.put(added.put, indent)
+        return f"{key} {value}" if key and value else key or value
+
+    def block(self, within: Within) -> str:
+        """The text of a block collection, from its first entry to the end of its last; nothing if no entry is left."""
+        entries = within.node.entries
+        indent = " " * _column(self.text, entries[0].start)
+        fresh = self.newline + indent
+        out = list(self._added_lines(within, -1, indent))
+        out = [fresh.join(out)] if out else out
+        gap, removed = "", False
+        for index, (entry, outcome) in enumerate(zip(entries, within.outcomes, strict=True)):
+            own = self.text[entries[index - 1].end : entry.start] if index else ""
+            gap = self._closed(gap, own, bool(out)) if removed else own
+            removed = isinstance(outcome, Gone)
+            if not removed:
+                out += [gap or (fresh if out else ""), self._body(entry, outcome)]
+            out.extend(fresh + line for line in self._added_lines(within, index, indent))
+        if removed and out:
+            out.append(_LAST_BREAK.sub("", self.comments.staying(gap)))
+        return "".join(out)
+
+    def _closed(self, gap: str, own: str, started: bool) -> str:
+        """What stands between the neighbours of a removed entry: `gap` stood before it, `own` stands behind it.
+
+        A gap runs from the end of an entry's last line over comments to the next entry's place in its line.
+        """
+        if gap:
+            return self.comments.staying(gap).rstrip(" ") + _FIRST_BREAK.sub("", own, count=1)
+        return own if started else own.lstrip(" \t\r\n")
+
+    def _added_lines(self, within: Within, index: int, indent: str) -> Iterator[str]:
+        """The added entries behind an entry, with their comments; the first line of each without its indent."""
+        for added in within.added.get(index, ()):
+            entry = added.entry
+            above = [] if entry.flow else self.comments.coming(added.source, entry.start)
+            head = self._key(added) if entry.key else "-"
+            tail = self._tail(added.put, indent)
+            with_comment = added.put.node is entry.node and not entry.flow and entry.node.flow and not self.rendered
+            comment = added.source[entry.node.end : entry.end] if with_comment else ""
+            yield (self.newline + indent).join([*above, head + tail + comment])
+
+    def _body(self, entry: Entry, outcome: Outcome) -> str:
+        """An entry of a block collection with its outcome."""
+        text, old = self.text, entry.node
+        if isinstance(outcome, Keep | Gone):
+            return text[entry.start : entry.end]
+        if isinstance(outcome, Within):
+            changed = rewritten(text, outcome, self) if old.flow else self.block(outcome)
+            if changed:
+                return text[entry.start : old.start] + changed + text[old.end : entry.end]
+            return text[entry.start : entry.key_end] + _empty(old) + self._comment(entry)
+        indent = " " * _column(text, entry.start)
+        tail = self._tail(outcome, indent)
+        if old.flow and old.start < old.end and "\n" not in tail and tail:
+            return text[entry.start : old.start] + tail.lstrip(" ") + text[old.end : entry.end]
+        comment = self._comment(entry)
+        first, line_break, rest = tail.partition(self.newline)
+        if outcome.node.flow or "#" in first or not line_break:
+            return text[entry.start : entry.key_end] + tail + ("" if "#" in first else comment)
+        return text[entry.start : entry.key_end] + first + comment + line_break + rest
+
+    def _comment(self, entry: Entry) -> str:
+        """The comment that stays with a key when its value is replaced."""
+        if entry.node.flow:
+            return self.text[entry.node.end : entry.end]
+        found = _COMMENT.match(self.text, entry.key_end)
+        return found[0] if found else ""
+
+    def _tail(self, put: Put, indent: str) -> str:
+        """What stands behind a key's colon or a list's dash that stands at an indent."""
+        entry = put.entry
+        if entry is None or self.rendered:
+            return self._fresh_tail(put.node, indent, item=entry is not None and not entry.key)
+        if entry.flow:
+            piece = put.source[put.node.start : put.node.end]
+            return f" {moved(piece, line_indent(put.source, put.node.start), indent, self.newline)}" if piece else ""
+        piece = put.source[entry.key_end : put.node.end]
+        return moved(piece, " " * _column(put.source, entry.start), indent, self.newline).rstrip(" ")
+
+    def _key(self, added: Added) -> str:
+        """A key with its colon, as its source has it."""
+        entry = added.entry
+        if not self.rendered:
+            return added.source[entry.start : entry.key_end]
+        return f"{entry.key if entry.form else _quoted(entry.key)}:"
+
+    def _fresh_tail(self, node: Node, indent: str, *, item: bool) -> str:
+        if node.shape is Shape.SCALAR or not node.entries or node.tag:
+            return f" {_inline(node)}"
+        if item:
+            return f" {self._fresh_block(node, indent + '  ')}"
+        inner = indent + self.units[node.shape]
+        return self.newline + inner + self._fresh_block(node, inner)
+
+    def _fresh_block(self, node: Node, indent: str) -> str:
+        lines = [
+            f"{entry.key if entry.form else _quoted(entry.key)}:{self._fresh_tail(entry.node, indent, item=False)}"
+            if node.shape is Shape.MAPPING
+            else f"-{self._fresh_tail(entry.node, indent, item=True)}"
+            for entry in node.entries
+        ]
+        return (self.newline + indent).join(lines)
+
+
+def _column(text: str, at: int) -> int:
+    return at - text.rfind("\n", 0, at) - 1
+
+
+def _unit(text: str, root: Node, shape: Shape) -> str:
+    """How far the entries of a collection are indented below its key, by the file's first example."""
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if node.flow:
+            continue
+        for entry in node.entries:
+            child = entry.node
+            if node.shape is Shape.MAPPING and child.shape is shape and not child.flow and not child.tag:
+                return " " * (_column(text, child.start) - _column(text, entry.start))
+        waiting.extend(entry.node for entry in reversed(node.entries))
+    return "  "
+
+
+def _empty(node: Node) -> str:
+    return " {}" if node.shape is Shape.MAPPING else " []"
+
+
+def _inline(node: Node) -> str:
+    """A value in one line."""
+    tag = "" if not node.tag else f"{node.tag} " if node.tag.startswith("!") else f"!<{node.tag}> "
+    match node.shape:
+        case Shape.SCALAR:
+            return tag + _scalar(node)
+        case Shape.MAPPING:
+            pairs = (f"{each.key if each.form else _quoted(each.key)}: {_inline(each.node)}" for each in node.entries)
+            return f"{tag}{{{', '.join(pairs)}}}"
+        case Shape.SEQUENCE:
+            return f"{tag}[{', '.join(_inline(each.node) for each in node.entries)}]"
+
+
+def _scalar(node: Node) -> str:
+    value = node.scalar
+    if isinstance(value, Literal):
+        return value.text
+    if isinstance(value, str):
+        return json.dumps(value) if node.tag else _quoted(value)
+    return json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    """A text as a plain word where every reader takes it for a text, else in double quotes."""
+    if _PLAIN.fullmatch(text) and isinstance(literal(text), str):
+        return text
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
