@@ -14,9 +14,13 @@ from __future__ import annotations
 import re
 import unicodedata
 
+GIT_ATTRIBUTES = ".gitattributes"
 GIT_MODULES = ".gitmodules"
-GIT_FILES = (".gitattributes", ".gitignore", GIT_MODULES, ".mailmap")
+GIT_FILES = (GIT_ATTRIBUTES, ".gitignore", GIT_MODULES, ".mailmap")
 """Files by which a repository steers Git itself."""
+
+NEVER_FOLDERS = (GIT_ATTRIBUTES, GIT_MODULES)
+"""Those that git's fsck refuses as folders, and with them the whole commit."""
 
 _IGNORABLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
@@ -70,10 +74,8 @@ def is_device(name: str) -> bool:
     return _DEVICE.fullmatch(fold(name)) is not None
 
 
-def disguised_git_file(name: str) -> str | None:
-    """Which of `GIT_FILES` some file system takes the name for, None for none and for those names themselves."""
-    if name in GIT_FILES:
-        return None
+def git_file(name: str) -> str | None:
+    """Which of `GIT_FILES` some file system opens for the name, None for none. A name other than that is a disguise."""
     opened = fold(name).partition(":")[0].rstrip(". ")
     return next((file for file in GIT_FILES if opened == file or _is_short_for_git_file(opened, file)), None)
 

@@ -27,7 +27,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from conman.domain.errors import DomainError, ErrorCode, invalid
-from conman.domain.filenames import disguised_git_file, fold, is_device, is_dot_git, is_parent, is_short_name_of
+from conman.domain.filenames import NEVER_FOLDERS, fold, git_file, is_device, is_dot_git, is_parent, is_short_name_of
 
 MAX_PATH_BYTES = 4095
 """The longest path, bytes of UTF-8 (`PATH_MAX` of Linux is 4096 with the NUL at its end)."""
@@ -74,6 +74,9 @@ def normalise_path(raw: str, *, folder: bool = False) -> str:
     segments = [segment for segment in named if segment not in ("", ".")]
     for segment in segments:
         _check_segment(segment)
+    for segment in segments[:-1]:
+        if segment in NEVER_FOLDERS:
+            raise invalid("path", f"is in {segment}, which Git has as a file only")
     if folder and not segments:
         return ""
     if not segments:
@@ -178,9 +181,9 @@ def _check_segment(segment: str) -> None:
     """Refuse one file or folder name. Raises `blocked_path` for `.git`, `validation_error` for the rest."""
     if is_dot_git(segment):
         raise _blocked(segment, ".git")
-    disguised = disguised_git_file(segment)
-    if disguised is not None:
-        raise _blocked(segment, disguised)
+    opened = git_file(segment)
+    if opened not in (None, segment):
+        raise _blocked(segment, opened)
     if len(segment.encode()) > MAX_SEGMENT_BYTES:
         raise invalid("path", f"has a name longer than {MAX_SEGMENT_BYTES} bytes")
     if segment.endswith(".") or segment[-1].isspace():
@@ -194,7 +197,7 @@ def _check_segment(segment: str) -> None:
 
 
 def _git_within(raw: str) -> bool:
-    return any(is_dot_git(segment) or disguised_git_file(segment) is not None for segment in raw.split("/"))
+    return any(is_dot_git(segment) or git_file(segment) is not None for segment in raw.split("/"))
 
 
 def _blocked(path: str, glob: str) -> DomainError:

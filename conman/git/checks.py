@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from conman.domain.filenames import GIT_MODULES, disguised_git_file
+from conman.domain.filenames import GIT_MODULES, NEVER_FOLDERS, git_file
 from conman.git.adapter import ChangeRefused, ConflictKind, EntryType, GitError, RefUpdate, Signature
 
 MODE_FILE = 0o100644
@@ -87,6 +87,8 @@ def path_problem(path: str) -> str | None:
             return "has a segment that is too long"
         if is_dot_git(name):
             return "would touch .git"
+    if any(git_file(name) in NEVER_FOLDERS for name in path.split("/")[:-1]):
+        return "has a folder that git only has as a file"
     return None
 
 
@@ -106,7 +108,7 @@ def checked_target(operation: str, path: str, mode: int) -> str:
     """
     checked_path(operation, path)
     name = path.rpartition("/")[2]
-    if mode == MODE_SYMLINK and GIT_MODULES in (name, disguised_git_file(name)):
+    if mode == MODE_SYMLINK and git_file(name) == GIT_MODULES:
         raise ChangeRefused(operation, path, "can't be a link")
     return path
 
