@@ -15,7 +15,7 @@ A file is not merged by key (the caller then resolves it as a whole) when a vers
 - is YAML with several documents, directives, anchors, aliases, merge keys, keys that are not one scalar on their line,
   `[key: value]` pairs, block scalars that keep trailing line breaks (`|+`), or line breaks other than LF and CRLF;
 - writes one YAML key in two forms (`1` and `"1"`);
-- is TOML whose table is written in several separate places.
+- is TOML with a table that is written in several separate places, or with dotted keys in an inline table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from conman.domain import key_merge_json, key_merge_yaml, key_merge_yaml_edit
+from conman.domain import key_merge_json, key_merge_toml, key_merge_toml_edit, key_merge_yaml, key_merge_yaml_edit
 from conman.domain.errors import invalid
 from conman.domain.key_merge_rules import (
     GONE,
@@ -135,6 +135,7 @@ class _Format:
 _FORMATS: Mapping[Format, _Format] = {
     Format.JSON: _Format(key_merge_json.read, key_merge_json.edit, key_merge_json.literal),
     Format.YAML: _Format(key_merge_yaml.read, key_merge_yaml_edit.edit, key_merge_yaml.literal),
+    Format.TOML: _Format(key_merge_toml.read, key_merge_toml_edit.edit, key_merge_toml.literal),
 }
 
 
@@ -203,8 +204,6 @@ def _value(entry: Entry | None) -> Value | Absent:
 def _versions(fmt: Format, base: bytes | None, ours: bytes | None, theirs: bytes | None) -> _Versions:
     if ours is None or theirs is None:
         raise UnreadableError("a side deleted it")
-    if fmt not in _FORMATS:
-        raise UnreadableError(f"{fmt.value} files are resolved as a whole")
     texts = [_text(each) for each in (base or b"", ours, theirs)]
     read = _FORMATS[fmt].read
     return _Versions(
@@ -267,6 +266,8 @@ def _given(fmt: Format, sources: Sources, clash: Clash, choice: KeyChoice) -> Ou
     entries = [each for each in (clash.base, clash.ours, clash.theirs) if each is not None]
     try:
         node = _like(fmt, made(choice.value), [each.node for each in entries])
+        if fmt is Format.TOML:
+            key_merge_toml.check(node)
     except UnreadableError as error:
         raise invalid(_FIELD, f"{choice.pointer!r}: {error}.") from error
     if clash.ours is not None and same(node, clash.ours.node):

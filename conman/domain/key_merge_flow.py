@@ -10,13 +10,13 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from conman.domain.key_merge_rules import Added, Gone, Keep, Outcome, Put, Sources, Within
+from conman.domain.key_merge_lines import line_indent
+from conman.domain.key_merge_rules import Added, Gone, Keep, Outcome, Put, Within
 from conman.domain.key_merge_tree import Entry, Node
 
 _COMMENT_BEHIND = re.compile(r"[ \t]*#[^\r\n]*")
 _LAST_BREAK = re.compile(r"[ \t]*\r?\n[ \t]*\Z")
 _LEADING_BREAK = re.compile(r"[ \t]*\r?\n")
-_BLANKS = re.compile(r"[ \t]*")
 
 
 class Pen(ABC):
@@ -159,76 +159,5 @@ def _joined(first: str, second: str) -> str:
     return (_LAST_BREAK.sub("", first) if _LEADING_BREAK.match(second) else first) + second
 
 
-def line_indent(text: str, at: int) -> str:
-    """The blanks that the line of a place begins with."""
-    start = text.rfind("\n", 0, at) + 1
-    found = _BLANKS.match(text, start, max(start, at))
-    return found[0] if found else ""
-
-
 def _indent_behind(lead: str, line: str) -> str:
     return lead.rpartition("\n")[2] if "\n" in lead else line
-
-
-def moved(piece: str, old: str, new: str, newline: str) -> str:
-    """A piece of source text whose first line began with the indent `old`, for a line with the indent `new`."""
-    lines = piece.replace("\r\n", "\n").split("\n")
-    rest = [new + line[len(old) :] if line.startswith(old) else line for line in lines[1:]]
-    return newline.join([lines[0], *rest])
-
-
-def newline_of(text: str) -> str:
-    """The line end that a file uses, by its first one."""
-    first = text.find("\n")
-    return "\r\n" if first > 0 and text[first - 1] == "\r" else "\n"
-
-
-class Comments:
-    """Which comments come and go with the keys below them: lines are compared without their blanks.
-
-    A comment belongs to a key when it stands directly above it, at the same indent. It comes with an added key if ours has
-    no such line, and goes with a removed key if base has the line and theirs has not.
-    """
-
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
-        self._base: frozenset[str] | None = None
-        self._ours: frozenset[str] = frozenset()
-        self._theirs: frozenset[str] = frozenset()
-
-    def _read(self) -> None:
-        if self._base is None:
-            self._base = _comment_lines(self._sources.base)
-            self._ours = _comment_lines(self._sources.ours)
-            self._theirs = _comment_lines(self._sources.theirs)
-
-    def coming(self, source: str, at: int) -> list[str]:
-        """The comments that come with the key which stands at a place of a source, without their indents."""
-        start = source.rfind("\n", 0, at) + 1
-        indent = source[start:at]
-        found: list[str] = []
-        while not indent.strip(" \t") and start:
-            above = source.rfind("\n", 0, start - 1) + 1
-            line = source[above : start - 1].removesuffix("\r")
-            if not line.startswith(f"{indent}#"):
-                break
-            found.insert(0, line.strip())
-            start = above
-        self._read()
-        return [] if any(line in self._ours for line in found) else found
-
-    def staying(self, gap: str) -> str:
-        """What stands before a removed key (from a line end to its indent), without the comments that go with it."""
-        lines = gap.split("\n")
-        self._read()
-        gone = self._base or frozenset()
-        while len(lines) > 2 and lines[-2].startswith(f"{lines[-1]}#"):
-            line = lines[-2].strip()
-            if line not in gone or line in self._theirs:
-                break
-            del lines[-2]
-        return "\n".join(lines)
-
-
-def _comment_lines(text: str) -> frozenset[str]:
-    return frozenset(line.strip() for line in text.split("\n") if line.lstrip().startswith("#"))

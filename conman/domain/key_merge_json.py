@@ -9,7 +9,8 @@ import json
 import re
 from typing import NoReturn
 
-from conman.domain.key_merge_flow import Pen, line_indent, moved, newline_of, rewritten
+from conman.domain.key_merge_flow import Pen, rewritten
+from conman.domain.key_merge_lines import line_indent, moved, newline_of
 from conman.domain.key_merge_rules import Added, Put, Sources, Within
 from conman.domain.key_merge_tree import (
     MAX_DEPTH,

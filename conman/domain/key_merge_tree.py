@@ -67,7 +67,7 @@ class Node:
     """A value and where its source text stands: `text[start:end]`; nowhere (-1) if it was given by a caller.
 
     `flow`: written between brackets or as one word or quoted text, not by indented lines.
-    `tag`: YAML's explicit one; a tagged value is one piece.
+    `tag`: YAML's explicit one; a tagged value is one piece. `head`: where the own header line of a TOML table ends.
     """
 
     start: int
@@ -78,6 +78,7 @@ class Node:
     flow: bool = True
     tag: str = ""
     digest: bytes = b""
+    head: int = -1
 
     def seal(self) -> Node:
         """Set the digest; the entries' values have theirs already."""

@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Iterator
 
-from conman.domain.key_merge_flow import Comments, Pen, line_indent, moved, newline_of, rewritten
+from conman.domain.key_merge_flow import Pen, rewritten
+from conman.domain.key_merge_lines import Comments, Piece, assembled, line_indent, moved, newline_of
 from conman.domain.key_merge_rules import Added, Gone, Keep, Outcome, Put, Sources, Within
 from conman.domain.key_merge_tree import Entry, Literal, Node, Shape
 from conman.domain.key_merge_yaml import literal
@@ -14,8 +15,6 @@ from conman.domain.key_merge_yaml import literal
 _PLAIN = re.compile(r"[A-Za-z_](?:[A-Za-z0-9_./@+ -]*[A-Za-z0-9_./@+-])?")
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _COMMENT = re.compile(r"[ \t]+#[^\r\n]*")
-_FIRST_BREAK = re.compile(r"[ \t]*\r?\n")
-_LAST_BREAK = re.compile(r"\r?\n[ \t]*\Z")
 
 
 def edit(sources: Sources, change: Within, rendered: bool) -> str:
@@ -54,29 +53,13 @@ class _Editor(Pen):
         """The text of a block collection, from its first entry to the end of its last; nothing if no entry is left."""
         entries = within.node.entries
         indent = " " * _column(self.text, entries[0].start)
-        fresh = self.newline + indent
-        out = list(self._added_lines(within, -1, indent))
-        out = [fresh.join(out)] if out else out
-        gap, removed = "", False
+        between = self.newline + indent
+        pieces = [Piece(between, line, fresh=True) for line in self._added_lines(within, -1, indent)]
         for index, (entry, outcome) in enumerate(zip(entries, within.outcomes, strict=True)):
-            own = self.text[entries[index - 1].end : entry.start] if index else ""
-            gap = self._closed(gap, own, bool(out)) if removed else own
-            removed = isinstance(outcome, Gone)
-            if not removed:
-                out += [gap or (fresh if out else ""), self._body(entry, outcome)]
-            out.extend(fresh + line for line in self._added_lines(within, index, indent))
-        if removed and out:
-            out.append(_LAST_BREAK.sub("", self.comments.staying(gap)))
-        return "".join(out)
-
-    def _closed(self, gap: str, own: str, started: bool) -> str:
-        """What stands between the neighbours of a removed entry: `gap` stood before it, `own` stands behind it.
-
-        A gap runs from the end of an entry's last line over comments to the next entry's place in its line.
-        """
-        if gap:
-            return self.comments.staying(gap).rstrip(" ") + _FIRST_BREAK.sub("", own, count=1)
-        return own if started else own.lstrip(" \t\r\n")
+            gap = self.text[entries[index - 1].end : entry.start] if index else ""
+            pieces.append(Piece(gap, None if isinstance(outcome, Gone) else self._body(entry, outcome)))
+            pieces.extend(Piece(between, line, fresh=True) for line in self._added_lines(within, index, indent))
+        return assembled(pieces, between, self.comments)
 
     def _added_lines(self, within: Within, index: int, indent: str) -> Iterator[str]:
         """The added entries behind an entry, with their comments; the first line of each without its indent."""
