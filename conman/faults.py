@@ -50,6 +50,12 @@ POINTS: Mapping[str, str] = {
     "missing.started": "one missing workflow is started",
     "deploy.locked": "the API holds an environment's lock, there is no deployment yet",
     "deploy.inserted": "the deployment's record is there, its workflow is not",
+    "workspace.inserted": "a workspace's record is there, its refs are not",
+    "workspace.branched": "a workspace's refs are there, its record does not say that it is ready",
+    "workspace.moved": "a workspace's refs have moved, the audit does not know",
+    "workspace.closed": "no changeset can be opened on a workspace any more, it is not deleted yet",
+    "workspace.deleting": "a workspace is gone for everybody, its refs are not",
+    "save.committed": "a save is in Git, the audit does not know",
     "submit.committed": "the API has committed what was pending, nothing is frozen",
     "submit.frozen": "the revision's ref is there, the workflow was not asked",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from pymongo.errors import DuplicateKeyError
@@ -24,19 +23,15 @@ from conman.domain.messages import (
 from conman.domain.release import Member, unexplained_paths
 from conman.domain.times import utc_day
 from conman.faults import fault_point
-from conman.git.adapter import CommitOutcome, Conflict, GitAdapter, RefUpdate, Signature, StaleRef
+from conman.git.adapter import GitAdapter, RefUpdate, Signature, StaleRef
 from conman.services.clock import now
+from conman.services.conflicts import Merged, conflict_record, merge_under
 from conman.store import records
 from conman.store.database import Database, Document
 
 TAGS = "refs/tags/"
 MERGER = ("Conman", "conman@localhost")
 """Who makes merge commits; their author dates come from what is merged, so that a repeat makes the same commit."""
-
-
-def conflict_record(conflict: Conflict) -> dict[str, Any]:
-    """A conflict as records and replies show it (`api.md` 3, sync-integration)."""
-    return {**asdict(conflict), "kind": conflict.kind.value}
 
 
 class GitActivities:
@@ -68,13 +63,14 @@ class GitActivities:
             raise RuntimeError(f"the integration branch {ref} of {repo} is gone")
         return head
 
-    async def _merge_onto(self, repo: str, ref: str, base: str, head: str, message: str) -> CommitOutcome:
+    async def _merge_onto(self, repo: str, ref: str, base: str, head: str, message: str) -> Merged:
         """Merge `head` onto `base` under a private ref; the same inputs make the same commit."""
         when = (await self.git.commit(repo, head)).committer.when
         for _ in range(5):
             old = await self.git.resolve(repo, ref)
             try:
-                return await self.git.merge(
+                return await merge_under(
+                    self.git,
                     repo,
                     ref=ref,
                     expected_old=old,

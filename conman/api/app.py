@@ -8,7 +8,7 @@ from fastapi_offline import FastAPIOffline
 from conman import __version__
 from conman.api import access, errors
 from conman.api.middleware import RequestMiddleware
-from conman.api.routes import apps, auth, changesets, deployments, health, jobs, releases, workspaces
+from conman.api.routes import apps, auth, changesets, deployments, files, health, jobs, releases, workspaces
 from conman.services.accounts import ensure_platform_admin
 from conman.services.platform import Platform
 from conman.store.database import ensure_indexes
@@ -18,6 +18,7 @@ ROUTERS = (
     auth.router,
     apps.router,
     workspaces.router,
+    files.router,
     changesets.router,
     releases.router,
     deployments.router,

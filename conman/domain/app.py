@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
+from itertools import count
 from typing import Any, Literal
 
 from pydantic import Field
@@ -90,6 +92,36 @@ def check_branch_name(name: str) -> str:
     return name
 
 
+def free_branch(wanted: str, taken: Iterable[str]) -> str:
+    """The first name like `wanted` that Git can hold beside the branches `taken` (`spec.md` 7: a clash gets a suffix).
+
+    Git keeps a branch as a file in the folders of its name: beside `a` there is no `a/b`, and beside `a/b` no `a`. So a number is
+    put to the segment that clashes, which need not be the last one.
+    """
+    present = frozenset(taken)
+    folders = {name[:end] for name in present for end in _slashes(name)}
+    made = ""
+    segments = wanted.split("/")
+    for place, segment in enumerate(segments):
+        blocked = present | folders if place == len(segments) - 1 else present
+        made = next(name for name in _numbered(made + segment) if name not in blocked) + "/"
+    return made.removesuffix("/")
+
+
+def _slashes(name: str) -> list[int]:
+    return [place for place, character in enumerate(name) if character == "/"]
+
+
+def _numbered(name: str) -> Iterable[str]:
+    yield name
+    yield from (f"{name}-{number}" for number in count(1))
+
+
+def in_the_way(name: str, taken: Iterable[str]) -> str | None:
+    """The first of the branches `taken` beside which Git can't hold `name`: itself, one above it, or one below it."""
+    return next((one for one in sorted(taken) if one == name or one.startswith(f"{name}/") or name.startswith(f"{one}/")), None)
+
+
 _REPO_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
@@ -114,9 +146,14 @@ def revision_ref(changeset_id: str, head_sha: str) -> str:
     return f"refs/conman/revisions/{changeset_id}/{head_sha}"
 
 
-def submit_ref(workspace_id: str) -> str:
-    """Where the commit of a submit is made before the workspace's branch moves to it."""
-    return f"refs/conman/submits/{workspace_id}"
+def journal_ref(workspace_id: str) -> str:
+    """The private ref of a workspace's journal: one entry per move of its branch (docs/adr/0007)."""
+    return f"refs/conman/journals/{workspace_id}"
+
+
+def scratch_ref(workspace_id: str, name: str) -> str:
+    """Where one request makes its commits before the workspace's refs move to them; gone when the request has ended."""
+    return f"refs/conman/scratch/{workspace_id}/{name}"
 
 
 def candidate_ref(release_id: str, step: int) -> str:

@@ -184,7 +184,8 @@ USER: Final[Actions] = {
     "enabled": Entry(_DISABLED, _DISABLED),
 }
 
-_BRANCH_STATE: Final[Mapping[str, Kind]] = {"head_sha": SHA, "base_sha": SHA}
+_BRANCH_STATE: Final[Mapping[str, Kind]] = {"head_sha": SHA, "base_sha": Nullable(SHA)}
+"""`base_sha` is null where a branch shares no history with the integration branch."""
 
 WORKSPACE: Final[Actions] = {
     "created": Entry(
@@ -237,7 +238,7 @@ FILE: Final[Actions] = {
     "moved": Entry(_FILE, _FILE),
     "checkpoint": Entry(
         Record({"workspace_id": ID, "head_sha": SHA}),
-        Record({"workspace_id": ID, "head_sha": SHA}, {"message": Nullable(TEXT), "paths": TEXTS}),
+        Record({"workspace_id": ID, "head_sha": SHA}, {"message": Nullable(TEXT), "paths": TEXTS, "path_count": COUNT}),
     ),
 }
 

@@ -18,7 +18,7 @@ from conman.git.adapter import RefUpdate, StaleRef
 from conman.services.apps import integration_head
 from conman.services.call import Call, has_happened, record
 from conman.services.platform import Platform
-from conman.services.workspaces import commit_pending, conflict_paths, sync
+from conman.services.sync import conflict_paths, head_for_submit
 from conman.store import records
 from conman.store.database import Document
 from conman.workflows.changeset import LeaveCommand, QueueCommand, ReviewCommand, SubmitCommand
@@ -66,6 +66,8 @@ async def create(
         made, _ = await records.insert_once(platform.db, "changesets", document)
     except DuplicateKeyError as error:
         there = await platform.db["changesets"].find_one({"open_slot": workspace["_id"]})
+        if there is not None and "owned" not in there:  # a deletion of the workspace has taken its place
+            raise not_found("workspace") from error
         raise DomainError(
             ErrorCode.CONFLICT,
             "The workspace has an open changeset: finish or withdraw it first.",
@@ -90,17 +92,22 @@ async def submit(platform: Platform, call: Call, app: Document, document: Docume
     rules.target(state.state, Move.RESUBMIT if again else Move.SUBMIT)
     workspace = await records.get(platform.db, "workspaces", state.workspace_id, what="workspace")
     repo = app["repo_path"]
-    head = await commit_pending(platform, call, app, workspace, document["title"])
-    if app["settings"]["queue_gate"] == "up_to_date" and not state.hotpatch:
-        conflicts = await sync(platform, call, app, workspace)
-        if conflicts:
-            paths = conflict_paths(conflicts)
-            raise DomainError(
-                ErrorCode.OUT_OF_DATE,
-                "The integration branch has changed the same places: sync the workspace and resolve the conflicts, then submit.",
-                {"conflicts": paths},
-            )
-        head = await commit_pending(platform, call, app, workspace, document["title"])
+    frozen = await head_for_submit(
+        platform,
+        call,
+        app,
+        workspace,
+        title=document["title"],
+        submitted={revision.head_sha for revision in state.revisions},
+        up_to_date=app["settings"]["queue_gate"] == "up_to_date" and not state.hotpatch,
+    )
+    if frozen.conflicts:
+        raise DomainError(
+            ErrorCode.OUT_OF_DATE,
+            "The integration branch has changed the same places: sync the workspace and resolve the conflicts, then submit.",
+            {"conflicts": conflict_paths(frozen.conflicts)},
+        )
+    head = frozen.sha
     fault_point("submit.committed")
     integration = await integration_head(platform, app)
     base = await platform.git.merge_base(repo, head, integration)

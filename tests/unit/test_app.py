@@ -161,6 +161,36 @@ def test_whatever_is_taken_keeps_gits_rules(name: str) -> None:
     assert not any(part.startswith(".") or part.endswith(".lock") for part in name.split("/"))
 
 
+@pytest.mark.parametrize(
+    ("wanted", "taken", "free"),
+    [
+        ("ws/ann/shop", [], "ws/ann/shop"),
+        ("ws/ann/shop", ["main", "ws/ann/web", "ws/ann/shop2"], "ws/ann/shop"),
+        ("ws/ann/shop", ["ws/ann/shop"], "ws/ann/shop-1"),
+        ("ws/ann/shop", ["ws/ann/shop", "ws/ann/shop-1"], "ws/ann/shop-2"),
+        ("ws/ann/shop", ["ws/ann/shop/old"], "ws/ann/shop-1"),
+        ("ws/ann/shop", ["ws/ann"], "ws/ann-1/shop"),
+        ("ws/ann/shop", ["ws"], "ws-1/ann/shop"),
+        ("ws/ann/shop", ["ws", "ws-1/ann", "ws-1/ann-1/shop"], "ws-1/ann-1/shop-1"),
+    ],
+)
+def test_a_clash_gets_a_suffix_where_it_clashes(wanted: str, taken: list[str], free: str) -> None:
+    """`spec.md` 7; beside `a` Git holds no `a/b`."""
+    assert rules.free_branch(wanted, taken) == free
+
+
+_names = st.lists(st.sampled_from(["a", "b", "a-1"]), min_size=1, max_size=3).map("/".join)
+
+
+@settings(deadline=None, derandomize=True, database=None)
+@given(_names, st.frozensets(_names, max_size=8))
+def test_a_free_name_has_nothing_in_its_way(wanted: str, taken: frozenset[str]) -> None:
+    """`spec.md` 7: and a name that is free already stays as it is."""
+    free = rules.free_branch(wanted, taken)
+    assert rules.in_the_way(free, taken) is None
+    assert (free == wanted) == (rules.in_the_way(wanted, taken) is None)
+
+
 # -- repository paths --------------------------------------------------------------------------------------------------------
 
 
@@ -215,7 +245,8 @@ def test_private_refs_are_distinct_and_no_user_can_name_them() -> None:
     """`spec.md` 3, 7 and 11: revisions, pending edits and candidates are Conman's own."""
     refs = [
         rules.pending_ref(uid("x")),
-        rules.submit_ref(uid("x")),
+        rules.journal_ref(uid("x")),
+        rules.scratch_ref(uid("x"), "a"),
         rules.revision_ref(uid("x"), sha("one")),
         rules.revision_ref(uid("x"), sha("two")),
         rules.candidate_ref(uid("x"), 1),
