@@ -198,6 +198,60 @@ def worker(
     run(lambda: run_worker(settings, chosen))
 
 
+@cli.command("git-server")
+def git_server(
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of all local state.")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option("--ready-file", help="Written when it listens: address, TLS and process id, as JSON.")
+    ] = None,
+    like_gitaly_rs: Annotated[
+        bool, typer.Option("--like-gitaly-rs", help="Behave as today's gitaly-rs, its stubs included; for tests of clients.")
+    ] = False,
+) -> None:
+    """Serve the local repositories over Gitaly's protocol, so that workers and APIs on several machines share them.
+
+    It serves what is below CONMAN_REPOSITORIES. On the other machines set
+    CONMAN_GIT_BACKEND=gitaly, CONMAN_GITALY_ADDRESS=host:port, and
+    CONMAN_GITALY_TOKEN to the secret that is CONMAN_GIT_SERVER_TOKEN here.
+
+    Without that secret it listens on this machine only. TLS is on when
+    CONMAN_GIT_SERVER_TLS_CERT and CONMAN_GIT_SERVER_TLS_KEY name its files.
+
+    On SIGTERM or SIGINT it takes no new calls, and lets running ones finish
+    for at most CONMAN_GIT_SERVER_STOP_SECONDS.
+    """
+    from conman.git.server import ServerError, ServerOptions
+    from conman.git.server_call import ServerFlavour
+    from conman.git.server_run import run_git_server
+    from conman.telemetry import configure_logging
+
+    settings = read_settings(data=data, git_server_host=host, git_server_port=port)
+    configure_logging(settings)
+    token = settings.git_server_token
+    options = ServerOptions(
+        host=settings.git_server_host,
+        port=settings.git_server_port,
+        token=None if token is None else token.get_secret_value(),
+        tls_cert=settings.git_server_tls_cert,
+        tls_key=settings.git_server_tls_key,
+        flavour=ServerFlavour.GITALY_RS if like_gitaly_rs else ServerFlavour.FULL,
+        storage_name=settings.git_server_storage,
+        threads=settings.git_threads,
+        max_message_mb=settings.git_server_max_message_mb,
+        stop_seconds=settings.git_server_stop_seconds,
+    )
+
+    def say(line: str) -> None:
+        err.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    try:
+        run(lambda: run_git_server(settings.repositories_folder, options, ready_file=ready_file, say=say))
+    except ServerError as error:
+        raise fail(str(error), USAGE_ERROR) from error
+
+
 @cli.command()
 def msuite(
     path: Annotated[Path, typer.Argument(help="Folder with the configuration files.")] = Path(),

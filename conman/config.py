@@ -112,6 +112,29 @@ class Settings(BaseSettings):
         description="Size of all local mirrors together, MiB; beyond it the longest unused are deleted.",
     )
 
+    git_server_host: str = Field(
+        default="127.0.0.1",
+        description="Address that `conman git-server` listens on; other machines reach only one that is not loopback.",
+    )
+    git_server_port: int = Field(default=8075, ge=0, le=65535, description="Port of `conman git-server`; 0 takes a free one.")
+    git_server_token: SecretStr | None = Field(
+        default=None,
+        description="Secret that clients of `conman git-server` share. Unset: it listens on loopback addresses only.",
+    )
+    git_server_storage: str = Field(
+        default="default", min_length=1, description="Name by which clients of `conman git-server` call its storage."
+    )
+    git_server_tls_cert: Path | None = Field(
+        default=None, description="PEM file with the certificate chain of `conman git-server`. Unset: no TLS."
+    )
+    git_server_tls_key: Path | None = Field(default=None, description="PEM file with the key of that certificate.")
+    git_server_max_message_mb: int = Field(
+        default=16, ge=1, le=1024, description="Largest single message to or from `conman git-server`, MiB."
+    )
+    git_server_stop_seconds: float = Field(
+        default=10.0, ge=0, le=3600, description="How long `conman git-server` lets running calls finish after SIGTERM, seconds."
+    )
+
     mongo_uri: str | None = Field(
         default=None,
         description="MongoDB connection URI. Unset: the embedded server of `conman up` (or a running `up` in --data).",

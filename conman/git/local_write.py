@@ -105,6 +105,14 @@ class TreeEdit:
         """Set a path to a mode and an object that exists, or remove it, without the checks for what a user may change."""
         self._put(path, None if file is None else _Leaf(*file))
 
+    def at(self, path: str) -> tuple[int, pygit2.Oid | None] | None:
+        """Mode and object of what is at a path now (a folder has no object until it is written), None when nothing is.
+
+        Raises `ChangeRefused` for a path that can't be written.
+        """
+        present = self._look(path)
+        return (MODE_TREE, None) if isinstance(present, _Folder) else None if present is None else (present.mode, present.id)
+
     def write(self) -> pygit2.Oid:
         """Write the changed folders; the id of the root tree."""
         return self._root.write(self._repository) or self._repository.TreeBuilder().write()
