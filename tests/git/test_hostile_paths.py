@@ -202,7 +202,8 @@ def _check_dot_git_is_git_s(folder: Path, paths: Iterable[str]) -> None:
     """Both of our rules know every name that git takes for `.git`; the port's knows no more than the two of git's together."""
     subprocess.run(["git", "init", "--quiet", folder], env=PLAIN_GIT, check=True)
     names = _single_names(paths)
-    seen = {name: name.translate(HFS_IGNORED) for name in names}
+    # Git's index lets a leading backslash pass, its fsck does not.
+    seen = {name: name.translate(HFS_IGNORED).lstrip("\\") for name in names}
     kept_out = _kept_out_of_an_index(folder, names | set(seen.values()) - {"", ".", ".."})
     for name in names:
         assert checks.is_dot_git(name) == (name in kept_out or seen[name] in kept_out), ascii(name)
