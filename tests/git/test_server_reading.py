@@ -16,7 +16,6 @@ from conman.git.server_call import CHUNK_BYTES
 from conman.git.server_messages import MAX_TEXT_BYTES
 
 LINK, EXECUTABLE, SUBMODULE = 0o120000, 0o100755, 0o160000
-Changed = pb.ChangedPaths
 
 
 @pytest.fixture
