@@ -14,10 +14,11 @@ from tests.support.conman_stack import World
 OUTSIDER = Signature("outside", "outside@example.com", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
 
 
-def git(world: World, *arguments: str) -> str:
-    """What a `git` command on the app's repository prints."""
+def git(world: World, *arguments: str, text: str = "") -> str:
+    """What a `git` command on the app's repository prints; `text` is its input."""
     repo = world.stack.data / "repositories" / world.app["repo_path"]
-    return subprocess.run(["git", "-C", str(repo), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    done = subprocess.run(["git", "-C", str(repo), *arguments], input=text, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 @asynccontextmanager
