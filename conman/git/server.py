@@ -60,7 +60,8 @@ async def serve(root: Path, options: ServerOptions | None = None) -> AsyncIterat
     _check(chosen)
     storage = await asyncio.to_thread(_opened, root)
     pool = ThreadPoolExecutor(max_workers=chosen.threads, thread_name_prefix="git-server")
-    processes = asyncio.Semaphore(chosen.threads * _PROCESSES_PER_THREAD)
+    most = chosen.threads * _PROCESSES_PER_THREAD
+    processes = asyncio.Semaphore(most)
     server = grpc.aio.server(interceptors=[CallGuard(chosen.token)], options=_channel_options(chosen))
     register(Ground(storage, chosen.storage_name, chosen.flavour, pool, processes), server)
     try:
@@ -69,6 +70,9 @@ async def serve(root: Path, options: ServerOptions | None = None) -> AsyncIterat
         yield f"{_bracketed(chosen.host)}:{port}"
     finally:
         await server.stop(chosen.stop_seconds)
+        # Whoever was cancelled is still ending its process; with all places free, the last one has ended.
+        for _ in range(most):
+            await processes.acquire()
         await asyncio.to_thread(pool.shutdown)
 
 

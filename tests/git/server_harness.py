@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import subprocess
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pygit2
 from pygit2.enums import Option
 
@@ -23,6 +27,7 @@ NAME = "team/app.git"
 MAIN = "refs/heads/main"
 ZERO = "0" * 40
 MISSING = "1234567890" * 4
+PATIENCE = 30.0
 SECONDS = 1_714_557_600
 ANN = pb.User(gl_id="user-1", name=b"Ann Example", email=b"ann@example.org", timezone="Etc/GMT-2")
 REPOSITORY = pb.Repository(storage_name="default", relative_path=NAME)
@@ -108,7 +113,7 @@ def git(folder: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
 
 
 @asynccontextmanager
-async def calling(root: Path, options: ServerOptions | None = None, metadata: str | None = None) -> AsyncIterator[Calls]:
+async def calling(root: Path, options: ServerOptions | None = None) -> AsyncIterator[Calls]:
     """A server on `root` and a client of it."""
     async with serve(root, options) as address, connected(address) as channel:
         yield Calls(root, address, channel)
@@ -148,3 +153,17 @@ async def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
 async def code(call: Any) -> grpc.StatusCode:
     """The status that a call must be refused with."""
     return (await refusal(call))[0]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, with a deadline."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.02)
+
+
+def git_processes() -> list[psutil.Process]:
+    """The `git` that this process, and so the server in it, has running."""
+    children = psutil.Process(os.getpid()).children(recursive=True)
+    return [child for child in children if child.is_running() and "git" in child.name()]

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import psutil
 import pytest
 from dulwich.protocol import Protocol
 from grpc import StatusCode
-from server_harness import MAIN, MISSING, REPOSITORY, ZERO, Calls, calling_with_repository, code, everything, git
+from server_harness import (
+    MAIN,
+    MISSING,
+    REPOSITORY,
+    ZERO,
+    Calls,
+    calling_with_repository,
+    code,
+    everything,
+    git,
+    git_processes,
+    until,
+)
 
 from conman.git.proto import gitaly_pb2 as pb
 from conman.git.server_call import CHUNK_BYTES
 
 PRIVATE = "refs/conman/snapshots/1"
-PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -87,18 +96,6 @@ def local_commit(folder: Path, files: dict[str, bytes]) -> str:
     git(folder, "add", "-A")
     git(folder, "-c", "user.name=Ann", "-c", "user.email=ann@example.org", "commit", "-q", "-m", "first")
     return git(folder, "rev-parse", "HEAD").decode().strip()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0.02)
-
-
-def git_processes() -> list[psutil.Process]:
-    children = psutil.Process(os.getpid()).children(recursive=True)
-    return [child for child in children if child.is_running() and "git" in child.name()]
 
 
 async def test_an_advertisement_names_the_service_all_refs_and_what_the_server_can(calls: Calls) -> None:
