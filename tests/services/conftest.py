@@ -1,0 +1,41 @@
+"""One MongoDB for the folder; an app with a repository and a workspace of its own for each test."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from conman.domain.app import AppSettings
+from conman.embedded.testing import running_stack
+from conman.services.clock import new_id
+from conman.services.workspaces import extra_workspace
+from conman.store.database import Document, ensure_indexes
+from tests.services.shop import REPO, Shop
+
+
+@pytest.fixture(scope="package")
+async def mongo_uri() -> AsyncIterator[str]:
+    async with running_stack() as stack:
+        yield stack.mongo_uri
+
+
+@pytest.fixture
+async def shop(mongo_uri: str, tmp_path: Path) -> AsyncIterator[Shop]:
+    app: Document = {
+        "_id": new_id(),
+        "name": "shop",
+        "repo_path": REPO,
+        "integration_branch": "main",
+        "settings": AppSettings().model_dump(mode="json"),
+    }
+    made = Shop(mongo_uri, f"test_{uuid.uuid4().hex[:12]}", tmp_path, app)
+    async with made.platform() as platform:
+        await ensure_indexes(platform.db)
+        await platform.git.create_repository(REPO, "main")
+        await made.commit_to_main(platform, "base.txt", "one\n")
+        made.workspace = await extra_workspace(platform, made.call(), app, title="work", branch_name=None, from_release_id=None)
+        yield made
+        await platform.db.client.drop_database(made.database)
