@@ -16,7 +16,10 @@ from conman.git.checks import (
     shown,
     trailers,
 )
+from conman.git.listings import MOST_ENTRIES, Folder, Listings
 from conman.git.local_repo import find_commit
+
+_LISTINGS = Listings(MOST_ENTRIES)
 
 
 def commit_metadata(commit: pygit2.Commit) -> Commit:
@@ -77,7 +80,11 @@ def contains(repository: pygit2.Repository, descendant: pygit2.Commit, ancestor:
 def list_tree(operation: str, repository: pygit2.Repository, commit: str, path: str, recursive: bool) -> list[TreeEntry]:
     """Entries below a folder, sorted by the bytes of their paths. Raises `ObjectMissing`."""
     tree = find_commit(operation, repository, commit).tree
-    return [_entry(repository, shown(name), item) for name, item in items_below(operation, tree, path, recursive)]
+
+    def read() -> list[TreeEntry]:
+        return [_entry(repository, shown(name), item) for name, item in items_below(operation, tree, path, recursive)]
+
+    return _LISTINGS.get(Folder(str(repository.path), str(tree.id), path, recursive), read)
 
 
 def items_below(operation: str, tree: pygit2.Tree, path: str, recursive: bool) -> list[tuple[bytes, pygit2.Object]]:
@@ -136,6 +143,9 @@ def find_object(tree: pygit2.Tree, names: list[str]) -> pygit2.Object | None:
             return None
         try:
             found = found[name]
+        except pygit2.GitError:
+            # The tree itself is missing or damaged, which the library says as a KeyError too.
+            raise
         except KeyError:
             return None
     return found
