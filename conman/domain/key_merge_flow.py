@@ -34,8 +34,8 @@ class Pen(ABC):
     def added(self, added: Added, indent: str) -> str:
         """The text of an entry, key and value; `indent` is that of the line that it begins in."""
 
-    def opened(self, text: str, node: Node) -> tuple[str, str]:
-        """What stands before the first and behind the last entry that an empty collection gets."""
+    def opened(self, node: Node, line: str) -> tuple[str, str]:
+        """What stands before the first and behind the last entry that an empty collection gets; `line` is its line's indent."""
         return "", ""
 
 
@@ -48,14 +48,17 @@ class _Part:
     trail: str
 
 
-def rewritten(text: str, within: Within, pen: Pen) -> str:
-    """The text of a collection, from bracket to bracket, with the outcomes of its entries."""
+def rewritten(text: str, within: Within, pen: Pen, line: str | None = None) -> str:
+    """The text of a collection, from bracket to bracket, with the outcomes of its entries.
+
+    `line` is the indent of the line that it begins in, where that is known.
+    """
     node = within.node
+    line = line_indent(text, node.start) if line is None else line
     parts, closing, comma = _parts(text, node)
     if not parts:
-        return _filled(text, within, pen)
+        return _filled(text, within, pen, line)
     fresh = _fresh_lead(parts, pen)
-    line = line_indent(text, node.start)
     kept: list[_Part] = []
     removed: _Part | None = None
     for index in range(-1, len(parts)):
@@ -64,7 +67,7 @@ def rewritten(text: str, within: Within, pen: Pen) -> str:
             part.lead = part.lead if removed is None else _inherited(removed, part.lead)
             removed = part if isinstance(outcome, Gone) else None
             if removed is None:
-                part.body = _body(text, node.entries[index], outcome, pen)
+                part.body = _body(text, node.entries[index], outcome, pen, _indent_behind(part.lead, line))
                 kept.append(part)
         for added in within.added.get(index, ()):
             following = parts[index + 1].lead if index + 1 < len(parts) else closing
@@ -117,25 +120,25 @@ def _comma(text: str, at: int) -> int:
     return at
 
 
-def _filled(text: str, within: Within, pen: Pen) -> str:
+def _filled(text: str, within: Within, pen: Pen, line: str) -> str:
     node = within.node
     inner = text[node.start + 1 : node.end - 1]
-    lead, closing = (inner, "") if "#" in inner else pen.opened(text, node)
-    indent = _indent_behind(lead, line_indent(text, node.start))
+    lead, closing = (inner, "") if "#" in inner else pen.opened(node, line)
+    indent = _indent_behind(lead, line)
     bodies = [pen.added(each, indent) for each in within.added.get(-1, ())]
     between = lead if "\n" in lead and "#" not in lead else pen.gap
     return text[node.start] + lead + f",{between}".join(bodies) + closing + text[node.end - 1]
 
 
-def _body(text: str, entry: Entry, outcome: Outcome, pen: Pen) -> str:
+def _body(text: str, entry: Entry, outcome: Outcome, pen: Pen, line: str) -> str:
     if isinstance(outcome, Keep | Gone):
         return text[entry.start : entry.end]
     before = text[entry.start : entry.node.start]
     after = text[entry.node.end : entry.end]
     if isinstance(outcome, Within):
-        return before + rewritten(text, outcome, pen) + after
+        return before + rewritten(text, outcome, pen, line) + after
     blank = " " if before.endswith(":") and entry.node.start == entry.node.end else ""
-    return before + blank + pen.put(outcome, line_indent(text, entry.start)) + after
+    return before + blank + pen.put(outcome, line) + after
 
 
 def _fresh_lead(parts: list[_Part], pen: Pen) -> str:

@@ -10,7 +10,7 @@ import re
 from typing import NoReturn
 
 from conman.domain.key_merge_flow import Pen, rewritten
-from conman.domain.key_merge_lines import line_indent, moved, newline_of
+from conman.domain.key_merge_lines import moved, newline_of
 from conman.domain.key_merge_rules import Added, Put, Sources, Within
 from conman.domain.key_merge_tree import (
     MAX_DEPTH,
@@ -135,20 +135,17 @@ class _JsonPen(Pen):
     def put(self, put: Put, indent: str) -> str:
         if put.entry is None or self.rendered:
             return self._rendered(put.node, indent)
-        piece = put.source[put.node.start : put.node.end]
-        return moved(piece, line_indent(put.source, put.node.start), indent, self.newline)
+        return moved(put.source, put.node.start, put.node.end, indent, self.newline)
 
     def added(self, added: Added, indent: str) -> str:
         """A key as its source has it, with its value."""
         entry = added.entry
-        key = added.source[entry.start : entry.node.start]
-        return moved(key, line_indent(added.source, entry.start), indent, self.newline) + self.put(added.put, indent)
+        return moved(added.source, entry.start, entry.node.start, indent, self.newline) + self.put(added.put, indent)
 
-    def opened(self, text: str, node: Node) -> tuple[str, str]:
+    def opened(self, node: Node, line: str) -> tuple[str, str]:
         if self.unit is None:
             return "", ""
-        indent = line_indent(text, node.start)
-        return self.newline + indent + self.unit, self.newline + indent
+        return self.newline + line + self.unit, self.newline + line
 
     def _rendered(self, node: Node, indent: str) -> str:
         if isinstance(node.scalar, Literal):

@@ -34,11 +34,18 @@ def line_indent(text: str, at: int) -> str:
     return found[0] if found else ""
 
 
-def moved(piece: str, old: str, new: str, newline: str) -> str:
-    """A piece of source text whose first line began with the indent `old`, for a line with the indent `new`."""
+def shifted(piece: str, old: str, new: str, newline: str) -> str:
+    """A piece of source text whose lines were indented by `old`, or by more, for lines indented by `new`."""
+    if "\n" not in piece:
+        return piece
     lines = piece.replace("\r\n", "\n").split("\n")
-    rest = [new + line[len(old) :] if line.startswith(old) else line for line in lines[1:]]
-    return newline.join([lines[0], *rest])
+    return newline.join([lines[0], *(new + line[len(old) :] if line.startswith(old) else line for line in lines[1:])])
+
+
+def moved(source: str, start: int, end: int, indent: str, newline: str) -> str:
+    """The piece `source[start:end]` for a line with another indent than the one that it begins in."""
+    piece = source[start:end]
+    return shifted(piece, line_indent(source, start), indent, newline) if "\n" in piece else piece
 
 
 def newline_of(text: str) -> str:

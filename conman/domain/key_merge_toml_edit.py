@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from conman.domain.key_merge_flow import Pen, rewritten
 from conman.domain.key_merge_lines import Comments, Piece, assembled, attached, line_indent, moved, newline_of
 from conman.domain.key_merge_rules import Added, Gone, Keep, Put, Sources, Within
-from conman.domain.key_merge_tree import Entry, Literal, Node, Shape
+from conman.domain.key_merge_tree import Entry, Literal, Node, Shape, UnreadableError
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _ONE_KEY = re.compile(r'"(?:[^"\\\n]|\\.)*"|' + r"'[^'\n]*'|[A-Za-z0-9_-]+")
@@ -60,14 +60,14 @@ class _Editor(Pen):
             return _inline(put.node)
         if '"""' in piece or "'''" in piece:
             return _with_newlines(piece, self.newline)
-        return moved(piece, line_indent(put.source, put.node.start), indent, self.newline)
+        return moved(put.source, put.node.start, put.node.end, indent, self.newline)
 
     def added(self, added: Added, indent: str) -> str:
         """A key, or nothing for an item, and the value."""
         value = self.put(added.put, indent)
         return f"{self._key(added)} = {value}" if added.entry.key else value
 
-    def opened(self, text: str, node: Node) -> tuple[str, str]:
+    def opened(self, node: Node, line: str) -> tuple[str, str]:
         return (" ", " ") if node.shape is Shape.MAPPING else ("", "")
 
     def beginning(self, first: Entry) -> int:
@@ -154,6 +154,8 @@ class _Editor(Pen):
         """An item with its header."""
         if put.entry is not None and _is_section(put.entry, put.source) and not self.rendered:
             return self._copied(put.entry, put.source)
+        if put.node.shape is not Shape.MAPPING:
+            raise UnreadableError(f"the items of {_dotted(path)} are tables, and can be nothing else")
         return self._fresh_table(put.node, f"[[{_dotted(path)}]]")
 
     def _changed(self, entry: Entry, outcome: Put | Within, path: tuple[str, ...], dotted: tuple[str, ...]) -> _Text:
@@ -190,12 +192,13 @@ class _Editor(Pen):
         entry, put = added.entry, added.put
         path, inner = (*path, entry.key), (*dotted, entry.key)
         lines = self._coming(added, indent)
-        as_it_stands = put.node is entry.node and not entry.flow and not self.rendered and not dotted
-        if as_it_stands and not _is_section(entry, added.source) and _leads(entry, added.source):
+        taken = put.node is entry.node and not entry.flow and not self.rendered
+        if taken and not dotted and not _is_section(entry, added.source) and _leads(entry, added.source):
             return _Text(lines + self._copied(entry, added.source), section=False)
         section = _is_section(put.entry or entry, put.source or added.source) and not dotted
         found = self._value(put, path, inner, section=section)
-        return _Text(lines + found.text, found.section)
+        comment = added.source[entry.node.end : entry.end] if taken and entry.node.flow else ""
+        return _Text(lines + found.text + comment, found.section)
 
     def _copied(self, entry: Entry, source: str) -> str:
         return _with_newlines(source[entry.start : entry.end], self.newline)
@@ -221,7 +224,9 @@ def _is_section(entry: Entry, text: str) -> bool:
 
 
 def _leads(entry: Entry, source: str) -> bool:
-    """Whether an entry's source text begins with its own key, not with a table's dotted before it."""
+    """Whether an entry's source text begins with its own key, not with that of a table of dotted keys around it."""
+    if entry.node.flow:
+        return bool(_ONE_KEY.fullmatch(source, entry.start, entry.key_end))
     first = _ONE_KEY.match(source, entry.start)
     return first is not None and first[0].strip("\"'") == entry.key
 

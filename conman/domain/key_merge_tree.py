@@ -19,7 +19,7 @@ MAX_BYTES = 5 * 1024 * 1024
 MAX_DEPTH = 64
 """How deep mappings and sequences may stand in each other."""
 
-MAX_VALUES = 200_000
+MAX_VALUES = 100_000
 """How many values one file may hold; it bounds time and memory where 5 MiB are mostly brackets."""
 
 MAX_DIGITS = 400

@@ -149,6 +149,8 @@ class _Composer:
         if by_line:
             if _KEEPS_BREAKS.search(self.text, start, _line_end(self.text, start)):
                 raise UnreadableError("it has a block scalar that keeps trailing line breaks")
+            if end == len(self.text) and event.value and not self.text.endswith("\n"):
+                raise UnreadableError("it ends in a block scalar without a line end")
             end = start + len(_BLANK_LINES.sub("", self.text[start:end]))
         scalar = literal(event.value) if event.implicit[0] and not tag else event.value
         return Node(start, end, scalar=scalar, flow=not by_line, tag=tag).seal()
@@ -174,10 +176,7 @@ class _Composer:
             raise UnreadableError("it has a key that is no plain scalar")
         start, end = key.start_mark.index, key.end_mark.index
         colon = _COLON.match(self.text, end)
-        line = self.text.rfind("\n", 0, start) + 1
-        before = self.text[line:start]
-        asked = self.text[:start].rstrip(" \t\r\n")[-1:] == "?" if flow else not _BEFORE_KEY.fullmatch(before)
-        if colon is None or start == end or asked or "\n" in self.text[start:end]:
+        if colon is None or start == end or "\n" in self.text[start:end] or not self._is_alone(start, flow):
             raise UnreadableError("it has a key that is not one scalar on its line")
         plain = key.implicit[0]
         if plain and key.value == "<<":
@@ -185,6 +184,15 @@ class _Composer:
         form = "" if not plain or isinstance(literal(key.value), str) else "word"
         value = self._value(next(self.events), depth + 1, flow=flow)
         return Entry(key.value, start, self._entry_end(value, flow), value, colon.end(), form, flow)
+
+    def _is_alone(self, at: int, flow: bool) -> bool:
+        """Whether nothing stands before a key but brackets and commas, or indents and dashes: no `?` above all."""
+        if not flow:
+            return bool(_BEFORE_KEY.fullmatch(self.text, self.text.rfind("\n", 0, at) + 1, at))
+        before = at - 1
+        while self.text[before] in " \t\r\n":
+            before -= 1
+        return self.text[before] != "?"
 
     def _sequence(self, event: Any, depth: int, flow: bool) -> Node:
         node = Node(event.start_mark.index, -1, Shape.SEQUENCE, flow=bool(event.flow_style), tag=event.tag or "")

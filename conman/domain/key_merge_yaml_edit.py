@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from conman.domain.key_merge_flow import Pen, rewritten
-from conman.domain.key_merge_lines import Comments, Piece, assembled, line_indent, moved, newline_of
+from conman.domain.key_merge_lines import Comments, Piece, assembled, moved, newline_of, shifted
 from conman.domain.key_merge_rules import Added, Gone, Keep, Outcome, Put, Sources, Within
 from conman.domain.key_merge_tree import Entry, Literal, Node, Shape
 from conman.domain.key_merge_yaml import literal
@@ -40,8 +40,7 @@ class _Editor(Pen):
     def put(self, put: Put, indent: str) -> str:
         if put.entry is None or self.rendered or not put.entry.flow or not put.node.flow:
             return _inline(put.node)
-        piece = put.source[put.node.start : put.node.end]
-        return moved(piece, line_indent(put.source, put.node.start), indent, self.newline)
+        return moved(put.source, put.node.start, put.node.end, indent, self.newline)
 
     def added(self, added: Added, indent: str) -> str:
         """A key, or nothing for an item, and the value."""
@@ -105,10 +104,10 @@ class _Editor(Pen):
         if entry is None or self.rendered:
             return self._fresh_tail(put.node, indent, item=entry is not None and not entry.key)
         if entry.flow:
-            piece = put.source[put.node.start : put.node.end]
-            return f" {moved(piece, line_indent(put.source, put.node.start), indent, self.newline)}" if piece else ""
+            piece = moved(put.source, put.node.start, put.node.end, indent, self.newline)
+            return f" {piece}" if piece else ""
         piece = put.source[entry.key_end : put.node.end]
-        return moved(piece, " " * _column(put.source, entry.start), indent, self.newline).rstrip(" ")
+        return shifted(piece, " " * _column(put.source, entry.start), indent, self.newline).rstrip(" ")
 
     def _key(self, added: Added) -> str:
         """A key with its colon, as its source has it."""
