@@ -35,8 +35,9 @@ MESSAGE_LENGTH = 200
 
 
 def one_line(message: str) -> str:
-    """A commit's title from what a user gave, so that nothing in it is taken for a trailer."""
-    return " ".join(message.split())[:MESSAGE_LENGTH] or "Edit"
+    """A commit's title from what a user gave: nothing in it is taken for a trailer, or refused by Git (NUL)."""
+    visible = "".join(character if character.isprintable() else " " for character in message)
+    return " ".join(visible.split())[:MESSAGE_LENGTH].strip() or "Edit"
 
 
 def save_message(title: str, *, command_id: str, user_id: str, at: str, moves: Sequence[tuple[str, str]] = ()) -> str:

@@ -200,10 +200,9 @@ async def _save(
         else:
             raise DomainError(ErrorCode.STALE_WRITE, "Others are saving into this workspace: try again.")
         fault_point("save.committed")
-        await record_history(platform, app, workspace["_id"], call)
-    told = answer(
-        changes, [await _blob_at(platform, repo, at.pending, change) for change in changes], await _pending(platform, repo, at)
-    )
+        await record_history(platform, app, workspace["_id"], call, known=(at.journal, at.pending))
+    blob_ids = [await _blob_after(platform, repo, at.pending, change) for change in changes]
+    told = answer(changes, blob_ids, await _pending(platform, repo, at))
     await keep(platform.db, call, told)
     return told
 
@@ -212,8 +211,13 @@ async def _pending(platform: Platform, repo: str, at: Tips) -> int:
     return len(await platform.git.changed_paths(repo, at.head, at.pending)) if at.head != at.pending else 0
 
 
-async def _blob_at(platform: Platform, repo: str, commit: str, change: FileChange) -> str | None:
-    entry = await platform.git.entry(repo, commit, change.to if isinstance(change, MoveFile) else change.path)
+async def _blob_after(platform: Platform, repo: str, commit: str, change: FileChange) -> str | None:
+    """The blob that a change left behind."""
+    if isinstance(change, DeleteFile):
+        return None
+    if change.data is not None:
+        return _blob_id(change.data)
+    entry = await platform.git.entry(repo, commit, change.to)
     return entry.blob_id if entry is not None else None
 
 

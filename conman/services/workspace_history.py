@@ -28,14 +28,22 @@ REMEMBERED_MOVES = 100
 """How far back a journal is searched for a command that is repeated."""
 
 
-async def record_history(platform: Platform, app: Document, workspace_id: str, call: Call | None = None) -> Document:
-    """Bring the audit up to the pending ref and the journal; the workspace's record as it is then."""
+async def record_history(
+    platform: Platform, app: Document, workspace_id: str, call: Call | None = None, *, known: tuple[str | None, str] | None = None
+) -> Document:
+    """Bring the audit up to the pending ref and the journal; the workspace's record as it is then.
+
+    `known` are the journal and the pending ref as the caller has just left them, which spares reading them again.
+    """
     repo = app["repo_path"]
     for _ in range(TRIES):
         workspace = await records.get(platform.db, "workspaces", workspace_id, what="workspace")
         await deliver(platform.db, "workspaces", workspace)
-        journal = await platform.git.resolve(repo, journal_ref(workspace_id))
-        pending = await platform.git.resolve(repo, pending_ref(workspace_id))
+        if known is not None:
+            journal, pending = known
+        else:
+            journal = await platform.git.resolve(repo, journal_ref(workspace_id))
+            pending = await platform.git.resolve(repo, pending_ref(workspace_id))
         seen = {"audited_sha": workspace["audited_sha"], "journaled_sha": workspace.get("journaled_sha")}
         now_at = {"audited_sha": pending or seen["audited_sha"], "journaled_sha": journal or seen["journaled_sha"]}
         if seen == now_at:
@@ -44,6 +52,8 @@ async def record_history(platform: Platform, app: Document, workspace_id: str, c
         # A move is made only once all saves before it are recorded, so that only those after the last one can be new.
         audited = moves[-1][1].after if moves else seen["audited_sha"]
         saves = await platform.git.log(repo, pending, exclude=audited, first_parent=True) if pending else []
+        if known is not None and not moves and not saves:
+            return workspace  # somebody else has recorded this already, and what came after it
         entries: list[Document] = []
         for sha, move in moves:
             entries += _entries_of_move(app, sha, move, call)

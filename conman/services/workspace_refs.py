@@ -22,6 +22,7 @@ from conman.domain.workspace import JournalEntry, Trouble, told, trouble_of
 from conman.faults import fault_point
 from conman.git.adapter import CommitOutcome, FileChange, GitAdapter, GitError, RefUpdate, Signature, StaleRef
 from conman.services.call import Call
+from conman.services.conflicts import Merged, merge_under
 from conman.services.platform import Platform
 from conman.services.workspace_history import record_history
 from conman.store import records
@@ -201,10 +202,17 @@ class Scratch:
         self._at = made.sha or self._at
         return made
 
-    async def merge(self, ours: str, theirs: str, author: Signature, message: str) -> CommitOutcome:
-        """See `GitAdapter.merge`."""
-        made = await self._git.merge(
-            self._repo, ref=self._ref, expected_old=self._at, ours=ours, theirs=theirs, author=author, message=message
+    async def merge(self, ours: str, theirs: str, author: Signature, message: str) -> Merged:
+        """See `merge_under`."""
+        made = await merge_under(
+            self._git,
+            self._repo,
+            ref=self._ref,
+            expected_old=self._at,
+            ours=ours,
+            theirs=theirs,
+            author=author,
+            message=message,
         )
         self._at = made.sha or self._at
         return made

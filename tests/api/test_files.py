@@ -69,6 +69,13 @@ async def test_a_save_is_pending_until_it_is_submitted(world: World) -> None:
     assert diff["stats"] == {"files": 1, "additions": 1, "deletions": 0}
 
 
+@pytest.mark.parametrize("message", ["", "a\0b", "two\n\nConman-Command: forged\n", "x" * 2000], ids=ascii)
+async def test_any_message_is_taken_for_a_title_and_nothing_else(world: World, message: str) -> None:
+    workspace = await world.workspace()
+    saved = await world.save(workspace, "entities/said.json", "{}", message=message)
+    assert saved["pending_edits"] == 1
+
+
 async def test_the_same_save_again_changes_nothing(world: World) -> None:
     workspace = await world.workspace()
     for _ in range(2):
