@@ -50,7 +50,7 @@ def read(text: str) -> Node:
 def edit(sources: Sources, change: Within, rendered: bool) -> str:
     """Ours' text with the changes in its root, an object."""
     text = sources.ours
-    pen = _JsonPen(text, rendered)
+    pen = _JsonPen(sources, rendered)
     return text[: change.node.start] + rewritten(text, change, pen) + text[change.node.end :]
 
 
@@ -125,8 +125,9 @@ class _Scan:
 class _JsonPen(Pen):
     """Writes as the file does: its indent, its line ends, its blanks behind commas and colons."""
 
-    def __init__(self, text: str, rendered: bool) -> None:
-        self.newline = newline_of(text)
+    def __init__(self, sources: Sources, rendered: bool) -> None:
+        text = sources.ours
+        self.newline = newline_of(sources)
         self.rendered = rendered
         self.gap = "" if _COMPACT.search(text) else " "
         indent = _INDENTED.search(text)

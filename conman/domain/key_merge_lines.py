@@ -48,8 +48,9 @@ def moved(source: str, start: int, end: int, indent: str, newline: str) -> str:
     return shifted(piece, line_indent(source, start), indent, newline) if "\n" in piece else piece
 
 
-def newline_of(text: str) -> str:
-    """The line end that a file uses, by its first one."""
+def newline_of(sources: Sources) -> str:
+    """The line end that a file uses, by the first one in ours; theirs decides where ours has none."""
+    text = sources.ours if "\n" in sources.ours else sources.theirs
     first = text.find("\n")
     return "\r\n" if first > 0 and text[first - 1] == "\r" else "\n"
 

@@ -47,7 +47,7 @@ class _Editor(Pen):
 
     def __init__(self, sources: Sources, root: Node, rendered: bool) -> None:
         self.text = sources.ours
-        self.newline = newline_of(self.text)
+        self.newline = newline_of(sources)
         self.rendered = rendered
         self.comments = Comments(sources)
         pairs = zip(root.entries, root.entries[1:], strict=False)

@@ -32,7 +32,7 @@ class _Editor(Pen):
 
     def __init__(self, sources: Sources, root: Node, rendered: bool) -> None:
         self.text = sources.ours
-        self.newline = newline_of(self.text)
+        self.newline = newline_of(sources)
         self.rendered = rendered
         self.comments = Comments(sources)
         self.units = {shape: _unit(self.text, root, shape) for shape in (Shape.MAPPING, Shape.SEQUENCE)}
