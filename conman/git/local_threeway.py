@@ -18,7 +18,7 @@ Symbolic links are not followed to where they moved: a moved link is a deletion 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pygit2
@@ -86,7 +86,16 @@ def finished(
     merging.follow_moves()
     if merging.conflicts:
         return TrialMerge(None, tuple(merging.conflicts[path] for path in sorted(merging.conflicts)))
-    return TrialMerge(str(_write(repository, index, ours)))
+    return TrialMerge(str(write_merged(repository, index, ours)))
+
+
+def conflict_at(path: bytes, trees: Sequence[pygit2.Tree]) -> Conflict:
+    """The conflict of a path that does not merge for a reason outside these rules; the trees are base, ours and theirs."""
+    found = [find_object(tree, _names(path)) for tree in trees]
+    versions = _Versions(*map(_file, found))
+    modes = [None if side is None else side.mode for side in (versions.base, versions.ours, versions.theirs)]
+    folder = any(isinstance(item, pygit2.Tree) for item in found[1:])
+    return versions.conflict(path, conflict_kind(*modes, folder=folder))
 
 
 class _Merge:
@@ -260,9 +269,9 @@ def _conflicts(index: pygit2.Index) -> Iterator[tuple[bytes, _Versions]]:
         yield path, _Versions(*(None if side is None else _File(side.id, int(side.mode)) for side in sides))
 
 
-def _write(repository: pygit2.Repository, index: pygit2.Index, ours: pygit2.Tree) -> pygit2.Oid:
-    """The tree of an index. Only the folders that differ from `ours` are written: measured with 10,000 files, a merge of two
-    single changes takes 5 ms so, against 15 ms when the library writes all folders again.
+def write_merged(repository: pygit2.Repository, index: pygit2.Index, ours: pygit2.Tree) -> pygit2.Oid:
+    """The tree of an index without conflicts. Only the folders that differ from `ours` are written: measured with 10,000
+    files, a merge of two single changes takes 5 ms so, against 15 ms when the library writes all folders again.
     """
     deltas = list(ours.diff_to_index(index).deltas)
     if not all(_is_utf8(delta.new_file.raw_path) for delta in deltas):
