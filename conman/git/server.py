@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import shutil
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -92,6 +93,8 @@ def is_loopback(host: str) -> bool:
 
 
 def _check(options: ServerOptions) -> None:
+    if shutil.which("git") is None:
+        raise ServerError("the program git is not on the PATH; fetches, pushes and comparisons need it")
     if options.token is None and not is_loopback(options.host):
         raise ServerError(f"without a token, {options.host} is not listened on: anybody could write; set a token")
     if (options.tls_cert is None) != (options.tls_key is None):

@@ -17,7 +17,8 @@ from conman.git.server_call import CHUNK_BYTES, Ground, Refused
 TERM_SECONDS = 2.0
 """How long `git` has after SIGTERM to remove its temporary files and locks before it is killed."""
 FINISH_SECONDS = 10.0
-"""How long a push that was handed over whole may go on moving refs after its call was cancelled."""
+"""How long a push may go on after its call was cancelled: it moves several refs one after another, and is not to be stopped
+between two of them. One that is not whole ends at once, as its input does."""
 _SHOWN_ERROR_BYTES = 2000
 
 _SETTINGS = {
@@ -51,11 +52,10 @@ def environment(protocol: str = "") -> dict[str, str]:
 class GitProcess:
     """A running `git`: feed it, read it; `running_git` ends it."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, *, finishes: bool) -> None:
         self._process = process
         self._said = asyncio.ensure_future(_tail(_stream(process.stderr)))
-        self.let_finish = False
-        """Whether its work may go on for a while when nobody waits for it any more."""
+        self._finishes = finishes
 
     async def write(self, data: bytes) -> None:
         """Hand over input; what it no longer wants to read is dropped."""
@@ -82,7 +82,8 @@ class GitProcess:
 
     async def end(self) -> None:
         """Have it end, with all that it started: by itself when it may, else by SIGTERM, else by SIGKILL."""
-        if self.let_finish:
+        if self._finishes and self._process.returncode is None:
+            self.close_input()
             await self._wait(FINISH_SECONDS)
         for number, patience in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, None)):
             if self._process.returncode is None:
@@ -105,9 +106,12 @@ class GitProcess:
 
 @asynccontextmanager
 async def running_git(
-    ground: Ground, folder: Path, *arguments: str, protocol: str = "", stdin: bool = False
+    ground: Ground, folder: Path, *arguments: str, protocol: str = "", stdin: bool = False, finishes: bool = False
 ) -> AsyncIterator[GitProcess]:
-    """A process of `git` in a repository; at the end of the block it has ended, and so has all that it started."""
+    """A process of `git` in a repository; at the end of the block it has ended, and so has all that it started.
+
+    One that `finishes` is told that its input ends, and may then come to an end by itself, before it is stopped.
+    """
     settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
     async with ground.processes:
         started = await asyncio.create_subprocess_exec(
@@ -121,7 +125,7 @@ async def running_git(
             stderr=PIPE,
             start_new_session=True,
         )
-        process = GitProcess(started)
+        process = GitProcess(started, finishes=finishes)
         try:
             yield process
         finally:

@@ -74,8 +74,10 @@ class SmartHTTPService(rpc.SmartHTTPServiceServicer):
         _check_options(first)
         folder = await self._ground.folder(f"post_{service}", first.repository)
         arguments = (service, "--stateless-rpc", ".")
-        async with running_git(self._ground, folder, *arguments, protocol=first.git_protocol, stdin=True) as process:
-            feeding = asyncio.ensure_future(_feed(process, service, first.data, requests))
+        async with running_git(
+            self._ground, folder, *arguments, protocol=first.git_protocol, stdin=True, finishes=service == _RECEIVE
+        ) as process:
+            feeding = asyncio.ensure_future(_feed(process, first.data, requests))
             try:
                 async for piece in process.pieces():
                     yield piece
@@ -85,14 +87,14 @@ class SmartHTTPService(rpc.SmartHTTPServiceServicer):
                     await feeding
 
 
-async def _feed(process: GitProcess, service: str, first: bytes, requests: AsyncIterator[_Post]) -> None:
-    if first:
-        await process.write(first)
-    async for request in requests:
-        await process.write(request.data)
-    process.close_input()
-    # Several refs are moved one after another: once all is there, a push is not stopped between two of them.
-    process.let_finish = service == _RECEIVE
+async def _feed(process: GitProcess, first: bytes, requests: AsyncIterator[_Post]) -> None:
+    try:
+        if first:
+            await process.write(first)
+        async for request in requests:
+            await process.write(request.data)
+    finally:
+        process.close_input()
 
 
 def _check_options(request: pb.InfoRefsRequest | pb.PostUploadPackRequest | pb.PostReceivePackRequest) -> None:

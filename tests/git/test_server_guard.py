@@ -16,9 +16,10 @@ import pytest
 from grpc import StatusCode
 from server_harness import MAIN, REPOSITORY, Calls, calling, code, connected, git_processes, refusal, until
 
+from conman.git.adapter import GitError, ObjectMissing, RepositoryExists, RepositoryMissing, StaleRef
 from conman.git.proto import gitaly_pb2 as pb
 from conman.git.server import ServerError, ServerOptions, is_loopback, serve
-from conman.git.server_call import Refused
+from conman.git.server_call import Refused, status_of
 from conman.git.server_guard import TOKEN_VALID_SECONDS, check_authorization, v2_token
 
 SECRET = "a secret that both sides know"
@@ -109,11 +110,31 @@ async def test_without_a_token_only_this_machine_is_listened_to(tmp_path: Path, 
             pass
 
 
-@pytest.mark.parametrize(("host", "loopback"), [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("[::1]", True)])
-def test_loopback_is_known_in_every_form(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
-    assert is_loopback("localhost")
-    assert not is_loopback("0.0.0.0")
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
+def test_loopback_is_known_in_every_form(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RepositoryMissing("op", "x"), StatusCode.NOT_FOUND),
+        (RepositoryExists("op", "x"), StatusCode.ALREADY_EXISTS),
+        (ObjectMissing("op", "x"), StatusCode.NOT_FOUND),
+        (StaleRef("op", "refs/heads/x"), StatusCode.FAILED_PRECONDITION),
+        (GitError("op", "a lock is held", safe_to_repeat=True), StatusCode.UNAVAILABLE),
+        (GitError("op", "malformed", safe_to_repeat=False), StatusCode.INVALID_ARGUMENT),
+    ],
+)
+def test_each_error_of_the_storage_has_its_status(error: GitError, status: StatusCode) -> None:
+    assert status_of(error) is status
+
+
+async def test_without_the_git_program_it_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ServerError, match="git"):
+        async with serve(tmp_path):
+            pass
 
 
 async def test_a_port_that_is_taken_is_not_shared(tmp_path: Path) -> None:

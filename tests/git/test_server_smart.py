@@ -224,6 +224,54 @@ async def test_a_caller_that_stops_reading_leaves_no_process(calls: Calls) -> No
     await until(lambda: git_processes() == [])
 
 
+def push_requests(sha: str, source: Path, *refs: str) -> list[pb.PostReceivePackRequest]:
+    """A push of new refs in messages of at most a chunk."""
+    words = [f"{ZERO} {sha} {ref}" for ref in refs]
+    sent = line(f"{words[0]}\0 report-status atomic") + b"".join(line(word) for word in words[1:]) + b"0000"
+    sent += git(source, "pack-objects", "--stdout", "--all", stdin=b"")
+    pieces = [sent[start : start + CHUNK_BYTES] for start in range(0, len(sent), CHUNK_BYTES)]
+    return [pb.PostReceivePackRequest(repository=REPOSITORY), *(pb.PostReceivePackRequest(data=piece) for piece in pieces)]
+
+
+async def test_a_push_that_is_cancelled_half_way_leaves_nothing_behind(calls: Calls, tmp_path: Path) -> None:
+    sha = local_commit(tmp_path / "work", {"big": os.urandom(1_000_000)})
+    first_half = push_requests(sha, tmp_path / "work", MAIN)[:4]
+    never = asyncio.Event()
+
+    async def requests() -> AsyncIterator[pb.PostReceivePackRequest]:
+        for request in first_half:
+            yield request
+        await never.wait()
+
+    call = calls.smart.PostReceivePack(requests())
+    reading = asyncio.ensure_future(everything(call))
+    await until(lambda: list(calls.folder.glob("objects/*incoming*")) != [])
+    call.cancel()
+    await until(lambda: git_processes() == [])
+    assert list(calls.folder.glob("objects/*incoming*")) == []
+    assert calls.ref(MAIN) is None
+    never.set()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+
+@pytest.mark.parametrize("pieces_read", [0, 1])
+async def test_a_push_that_is_cancelled_once_it_is_whole_moves_all_refs_or_none(
+    calls: Calls, tmp_path: Path, pieces_read: int
+) -> None:
+    sha = local_commit(tmp_path / "work", {"a": b"1"})
+    refs = [f"refs/heads/b{number:02}" for number in range(40)]
+    call = calls.smart.PostReceivePack(iter(push_requests(sha, tmp_path / "work", *refs)))
+    await until(lambda: git_processes() != [])
+    for _ in range(pieces_read):
+        await call.read()
+    call.cancel()
+    await until(lambda: git_processes() == [])
+    assert sum(calls.ref(ref) == sha for ref in refs) in (0, 40)
+    assert list(calls.folder.rglob("*.lock")) == []
+    calls.fsck()
+
+
 async def test_many_push_at_once_and_one_wins(calls: Calls, tmp_path: Path) -> None:
     works = [tmp_path / f"work{number}" for number in range(6)]
     heads = [local_commit(work, {"a": f"{number}\n".encode()}) for number, work in enumerate(works)]
