@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from conman.domain.key_merge_rules import Sources
+from conman.domain.key_merge_rules import Gone, Sources, Within
 
 _BLANKS = re.compile(r"[ \t]*")
 _FIRST_BREAK = re.compile(r"[ \t]*\r?\n")
@@ -92,6 +92,11 @@ class Comments:
                 break
             del lines[-2]
         return "\n".join(lines)
+
+    def above(self, text: str, within: Within) -> str:
+        """What stands before a collection, without the comments that go with its first entry."""
+        goes = bool(within.outcomes) and isinstance(within.outcomes[0], Gone) and not within.node.flow and within.node.head < 0
+        return self.staying(f"\n{text}")[1:] if goes else text
 
 
 def attached(text: str, at: int) -> int:

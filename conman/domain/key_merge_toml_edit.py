@@ -29,7 +29,7 @@ def edit(sources: Sources, change: Within, rendered: bool) -> str:
         return before + editor.table(change, (), ()) + editor.newline
     first = root.entries[0]
     start = editor.beginning(first) if not isinstance(change.outcomes[0], Gone) else first.start
-    return text[:start] + editor.table(change, (), (), start) + text[root.end :]
+    return editor.comments.above(text[:start], change) + editor.table(change, (), (), start) + text[root.end :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class _Editor(Pen):
         pairs: list[Piece] = []
         sections: list[Piece] = []
         indent = self._indent(node)
-        end = node.head
+        end = node.head if path else -1
 
         def place(found: _Text) -> None:
             gap = self.between if found.section else self.newline + indent
@@ -95,6 +95,7 @@ class _Editor(Pen):
         for index, (entry, outcome) in enumerate(zip(node.entries, within.outcomes, strict=True)):
             at = start if index == 0 and start >= 0 else entry.start
             gap = text[end:at] if end >= 0 else ""
+            gap = self.comments.above(gap, outcome) if isinstance(outcome, Within) else gap
             end = entry.end
             section = _is_section(entry, text)
             found = None

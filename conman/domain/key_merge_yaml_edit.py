@@ -22,7 +22,7 @@ def edit(sources: Sources, change: Within, rendered: bool) -> str:
     text, node = sources.ours, change.node
     editor = _Editor(sources, node, rendered)
     changed = rewritten(text, change, editor) if node.flow else editor.block(change) or "{}"
-    return text[: node.start] + changed + text[node.end :]
+    return editor.comments.above(text[: node.start], change) + changed + text[node.end :]
 
 
 class _Editor(Pen):
@@ -79,7 +79,8 @@ class _Editor(Pen):
         if isinstance(outcome, Within):
             changed = rewritten(text, outcome, self) if old.flow else self.block(outcome)
             if changed:
-                return text[entry.start : old.start] + changed + text[old.end : entry.end]
+                before = self.comments.above(text[entry.key_end : old.start], outcome)
+                return text[entry.start : entry.key_end] + before + changed + text[old.end : entry.end]
             return text[entry.start : entry.key_end] + _empty(old) + self._comment(entry)
         indent = " " * _column(text, entry.start)
         tail = self._tail(outcome, indent)
