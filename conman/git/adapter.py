@@ -19,7 +19,7 @@ Rules that every adapter keeps (one contract suite holds them):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -265,6 +265,15 @@ class CommitOutcome:
         return self.sha is not None
 
 
+@dataclass(frozen=True, slots=True)
+class GitHealth:
+    """What a backend that can be used says of itself; `details` are for people, in their order, and hold no secrets."""
+
+    backend: str
+    mode: str
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
 class GitAdapter(Protocol):
     """See the module's docstring for the rules. All methods raise `GitError` or a subclass of it."""
 
@@ -443,6 +452,6 @@ class GitAdapter(Protocol):
         """
         ...
 
-    async def health(self) -> None:
-        """Raise `GitError` when the backend can't be used."""
+    async def health(self) -> GitHealth:
+        """What answers, and how it is worked with. Raises `GitError` when the backend can't be used."""
         ...

@@ -24,10 +24,16 @@ import grpc
 import grpc.aio
 
 from conman.config import GitalyAuth
-from conman.git.adapter import GitError
+from conman.git.adapter import GitError, StaleRef
 from conman.git.proto import gitaly_pb2, gitaly_pb2_grpc
 
 _Result = TypeVar("_Result")
+
+_BROKEN_OFF = "Internal error from Core"
+"""The library's own words, not a server's, for a call that ended while its messages were still being sent."""
+
+_STATUS_LOST = "Internal error from Core"
+"""The library's own words when the server ends a call while its requests are still being sent: what it ended with is lost."""
 
 
 class Kind(StrEnum):
@@ -85,7 +91,7 @@ class Meaning:
 
 
 STATUSES: dict[grpc.StatusCode, Meaning] = {
-    grpc.StatusCode.OK: Meaning("the answer broke off", outcome_known=False, safe_to_repeat=True),
+    grpc.StatusCode.OK: Meaning("the answer breaks off", True, outcome_known=False, safe_to_repeat=True),
     grpc.StatusCode.UNAVAILABLE: Meaning("the server can't be reached", True, outcome_known=False, safe_to_repeat=True),
     grpc.StatusCode.DEADLINE_EXCEEDED: Meaning("no answer in time", True, outcome_known=False, safe_to_repeat=True),
     grpc.StatusCode.RESOURCE_EXHAUSTED: Meaning("a limit is reached", True, outcome_known=False, safe_to_repeat=True),
@@ -232,7 +238,7 @@ class GitalyChannel:
 
     async def repeated(self, once: Callable[[], Awaitable[_Result]]) -> _Result:
         """Do what changes nothing, again with growing pauses while it fails with a transient status."""
-        for pause in self._pauses():
+        for pause in self.pauses():
             try:
                 return await once()
             except GitalyError as error:
@@ -253,20 +259,23 @@ class GitalyChannel:
         and only when its failure was transient. Raises what `attempt` and `look` raise.
         """
         in_doubt = False
-        pauses = self._pauses()
+        pauses = self.pauses()
         while True:
+            failure: GitalyError | StaleRef
             try:
                 return await attempt()
             except GitalyError as error:
                 failure = error
                 in_doubt = in_doubt or not error.outcome_known
+            except StaleRef as error:
+                failure = error
             # An earlier try whose answer was lost may have landed late, so that a later one is refused.
             if in_doubt:
                 found = await look()
                 if found is not None:
                     return found.value
             pause = next(pauses, None)
-            if pause is None or not failure.transient:
+            if pause is None or isinstance(failure, StaleRef) or not failure.transient:
                 raise failure
             await asyncio.sleep(pause)
 
@@ -314,7 +323,7 @@ class GitalyChannel:
             token = signed_token(token, int(time.time()))
         return (("authorization", f"Bearer {token}"),)
 
-    def _pauses(self) -> Iterator[float]:
+    def pauses(self) -> Iterator[float]:
         """Seconds between tries: up to 0.1, 0.2, 0.4 … 2, each cut at random so that many callers don't come back at once."""
         for number in range(self.options.attempts - 1):
             yield random.uniform(0.5, 1.0) * min(0.1 * 2**number, 2.0)
@@ -352,6 +361,9 @@ def _translated(operation: str) -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.INTERNAL and error.details() == _STATUS_LOST:
+            message = "the server ended the call before it took all of it"
+            raise GitalyError(operation, grpc.StatusCode.UNAVAILABLE, message) from error
         raise GitalyError(operation, error.code(), error.details() or "") from error
     except grpc.aio.UsageError as error:
         raise GitError(operation, f"the connection was closed ({error})", safe_to_repeat=True) from error

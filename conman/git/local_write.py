@@ -50,6 +50,8 @@ class _Folder:
     def _read(self, name: str) -> _Folder | _Leaf | None:
         try:
             found = self.tree[name] if self.tree is not None else None
+        except pygit2.GitError:
+            raise
         except KeyError:
             found = None
         if found is None:

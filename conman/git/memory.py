@@ -15,6 +15,7 @@ from conman.git.adapter import (
     FileContent,
     FileDiff,
     GitError,
+    GitHealth,
     ObjectMissing,
     RefUpdate,
     RepositoryExists,
@@ -321,9 +322,10 @@ class MemoryGit:
         files = self._files("export", repository, commit)
         return await asyncio.to_thread(write_files, "export", repository.store, files, destination)
 
-    async def health(self) -> None:
+    async def health(self) -> GitHealth:
         """See `GitAdapter`."""
         await asyncio.sleep(0)
+        return GitHealth("memory", "memory")
 
     async def _open(self, operation: str, repo: str) -> _Repository:
         await asyncio.sleep(0)
