@@ -110,7 +110,7 @@ class _Scan:
                 seen.add(key)
                 end = _after_blanks(text, _after_blanks(text, key_end) + 1)
             value = self.value(end, depth + 1)
-            node.entries.append(Entry(key, start, value.end, value, key_end))
+            node.entries.append(Entry(key, start, value.end, value, key_end, item=shape is Shape.SEQUENCE))
             end = _after_blanks(text, value.end)
         node.end = end + 1
         return node.seal()

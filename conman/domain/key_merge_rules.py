@@ -236,4 +236,4 @@ def _expected_within(within: Within) -> Node:
 
 
 def _entry(entry: Entry, node: Node) -> Entry:
-    return Entry(entry.key, -1, -1, node, form=entry.form)
+    return Entry(entry.key, -1, -1, node, form=entry.form, item=entry.item)

@@ -194,7 +194,7 @@ class _Scan:
         table = self._below(table, last, start, Shape.SEQUENCE if several else Shape.MAPPING)
         if several:
             item = Node(start, end, Shape.MAPPING, flow=False)
-            self.around.append(Entry("", start, end, item, start, flow=False))
+            self.around.append(Entry("", start, end, item, start, flow=False, item=True))
             table.node.entries.append(self.around[-1])
             table.last = table = _Table(item)
         if table.node.head >= 0 or table.node.start != start:
@@ -293,7 +293,7 @@ class _Scan:
             if node.shape is Shape.MAPPING:
                 self._take("=")
             value = self._value(depth + 1)
-            node.entries.append(Entry(keys[0], start, self.at, value, key_end))
+            node.entries.append(Entry(keys[0], start, self.at, value, key_end, item=node.shape is Shape.SEQUENCE))
         self.at += 1
         node.end = self.at
         return node.seal()

@@ -65,7 +65,7 @@ class _Editor(Pen):
     def added(self, added: Added, indent: str) -> str:
         """A key, or nothing for an item, and the value."""
         value = self.put(added.put, indent)
-        return f"{self._key(added)} = {value}" if added.entry.key else value
+        return value if added.entry.item else f"{self._key(added)} = {value}"
 
     def opened(self, node: Node, line: str) -> tuple[str, str]:
         return (" ", " ") if node.shape is Shape.MAPPING else ("", "")

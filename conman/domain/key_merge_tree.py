@@ -96,7 +96,7 @@ class Entry:
 
     `key_end` is behind the key (in YAML behind its colon, or behind a list's dash). `flow`: between brackets; else it has
     its lines to itself, and `end` is behind the comment in the last of them. `form` tells keys apart that have the same
-    text: YAML's `1` and `"1"`.
+    text: YAML's `1` and `"1"`. `item`: of a sequence, its key is empty.
     """
 
     key: str
@@ -106,6 +106,7 @@ class Entry:
     key_end: int = -1
     form: str = ""
     flow: bool = True
+    item: bool = False
 
 
 def same(left: Node | None, right: Node | None) -> bool:
@@ -138,7 +139,7 @@ def made(value: Value, depth: int = 0) -> Node:
         entries = [Entry(checked(key), -1, -1, made(each, depth + 1)) for key, each in value.items()]
         return Node(-1, -1, Shape.MAPPING, entries=entries).seal()
     if isinstance(value, list):
-        entries = [Entry("", -1, -1, made(each, depth + 1)) for each in value]
+        entries = [Entry("", -1, -1, made(each, depth + 1), item=True) for each in value]
         return Node(-1, -1, Shape.SEQUENCE, entries=entries).seal()
     if isinstance(value, float) and not math.isfinite(value):
         raise UnreadableError("the value is no finite number")

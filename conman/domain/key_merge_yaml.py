@@ -202,7 +202,7 @@ class _Composer:
             start = -1 if node.flow else self._dash(at)
             value = self._value(item, depth + 1, flow=node.flow)
             start = value.start if node.flow else start
-            entry = Entry("", start, self._entry_end(value, node.flow), value, start + 1, flow=node.flow)
+            entry = Entry("", start, self._entry_end(value, node.flow), value, start + 1, flow=node.flow, item=True)
             node.entries.append(entry)
             node.end = at = entry.end
         if node.flow:

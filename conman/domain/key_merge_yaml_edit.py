@@ -44,7 +44,7 @@ class _Editor(Pen):
 
     def added(self, added: Added, indent: str) -> str:
         """A key, or nothing for an item, and the value."""
-        key = self._key(added) if added.entry.key else ""
+        key = "" if added.entry.item else self._key(added)
         value = self.put(added.put, indent)
         return f"{key} {value}" if key and value else key or value
 
@@ -65,8 +65,8 @@ class _Editor(Pen):
         for added in within.added.get(index, ()):
             entry = added.entry
             above = [] if entry.flow else self.comments.coming(added.source, entry.start)
-            head = self._key(added) if entry.key else "-"
-            tail = self._tail(added.put, indent)
+            head = "-" if entry.item else self._key(added)
+            tail = self._tail(added.put, indent, entry.item)
             with_comment = added.put.node is entry.node and not entry.flow and entry.node.flow and not self.rendered
             comment = added.source[entry.node.end : entry.end] if with_comment else ""
             yield (self.newline + indent).join([*above, head + tail + comment])
@@ -83,7 +83,7 @@ class _Editor(Pen):
                 return text[entry.start : entry.key_end] + before + changed + text[old.end : entry.end]
             return text[entry.start : entry.key_end] + _empty(old) + self._comment(entry)
         indent = " " * _column(text, entry.start)
-        tail = self._tail(outcome, indent)
+        tail = self._tail(outcome, indent, entry.item)
         if old.flow and old.start < old.end and "\n" not in tail and tail:
             return text[entry.start : old.start] + tail.lstrip(" ") + text[old.end : entry.end]
         comment = self._comment(entry)
@@ -99,11 +99,11 @@ class _Editor(Pen):
         found = _COMMENT.match(self.text, entry.key_end)
         return found[0] if found else ""
 
-    def _tail(self, put: Put, indent: str) -> str:
+    def _tail(self, put: Put, indent: str, item: bool) -> str:
         """What stands behind a key's colon or a list's dash that stands at an indent."""
         entry = put.entry
         if entry is None or self.rendered:
-            return self._fresh_tail(put.node, indent, item=entry is not None and not entry.key)
+            return self._fresh_tail(put.node, indent, item)
         if entry.flow:
             piece = moved(put.source, put.node.start, put.node.end, indent, self.newline)
             return f" {piece}" if piece else ""
@@ -117,7 +117,7 @@ class _Editor(Pen):
             return added.source[entry.start : entry.key_end]
         return f"{entry.key if entry.form else _quoted(entry.key)}:"
 
-    def _fresh_tail(self, node: Node, indent: str, *, item: bool) -> str:
+    def _fresh_tail(self, node: Node, indent: str, item: bool) -> str:
         if node.shape is Shape.SCALAR or not node.entries or node.tag:
             return f" {_inline(node)}"
         if item:
@@ -127,9 +127,9 @@ class _Editor(Pen):
 
     def _fresh_block(self, node: Node, indent: str) -> str:
         lines = [
-            f"{entry.key if entry.form else _quoted(entry.key)}:{self._fresh_tail(entry.node, indent, item=False)}"
+            f"{entry.key if entry.form else _quoted(entry.key)}:{self._fresh_tail(entry.node, indent, False)}"
             if node.shape is Shape.MAPPING
-            else f"-{self._fresh_tail(entry.node, indent, item=True)}"
+            else f"-{self._fresh_tail(entry.node, indent, True)}"
             for entry in node.entries
         ]
         return (self.newline + indent).join(lines)

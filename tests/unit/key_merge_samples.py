@@ -17,7 +17,7 @@ from conman.domain.key_merge import ABSENT, Format
 
 Tree = dict[str, Any]
 
-KEYS = ["a", "b", "port", "a b", "x/y", "t~0", "ключ", "yes", "12", "q'\"", "with.dot", "#no", "back\\slash"]
+KEYS = ["a", "b", "port", "a b", "x/y", "t~0", "ключ", "yes", "12", "q'\"", "with.dot", "#no", "back\\slash", ""]
 WORDS = [
     "",
     "plain",

@@ -409,6 +409,13 @@ GIVEN: Any = {"yes": ["on", 1, 1.5, None, {"k": []}], "t": "l1\nl2\t'\"\\"}
             KeyChoice("/a", Take.VALUE, GIVEN),
             'a:\n  "yes":\n    - "on"\n    - 1\n    - 1.5\n    - null\n    - k: []\n  t: "l1\\nl2\\t\'\\"\\\\"',
         ),
+        (
+            Format.YAML,
+            ("l:\n- id: 1\n- id: 2\n", "l:\n- id: 1\n  x: 1\n- id: 2\n", "l:\n- id: 2\n"),
+            KeyChoice("/l/id=1", Take.VALUE, ["a", 1]),
+            "l:\n- - a\n  - 1\n- id: 2\n",
+        ),
+        (Format.YAML, ("{}\n", "'': 1\nb: 1\n", "'': 2\n"), KeyChoice("/", Take.THEIRS), "'': 2\nb: 1\n"),
         (Format.TOML, ("a = 1\n", "a = 2 # c\n", "[a]\nb = 3\n"), KeyChoice("/a", Take.THEIRS), "a = { b = 3 } # c\n"),
         (
             Format.TOML,
