@@ -7,7 +7,8 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from conman.config import Settings
+from conman.config import Settings, SettingsError
+from conman.git.adapter import GitAdapter, GitError
 from conman.services.platform import make_git, make_platform
 
 
@@ -43,6 +44,15 @@ def _suite(settings: Settings) -> Finding:
     return Finding("msuite", ok=False, message=f"{program or 'nothing'} is no program on PATH: mend CONMAN_MSUITE_COMMAND")
 
 
+async def _git(git: GitAdapter) -> Finding:
+    try:
+        health = await git.health()
+    except GitError as error:
+        return Finding("git", ok=False, message=f"{error}: start it or mend CONMAN_GIT_BACKEND and what belongs to it")
+    details = ", ".join(f"{name}: {value}" for name, value in health.details.items())
+    return Finding("git", ok=True, message=f"{health.backend}, mode {health.mode} ({details})")
+
+
 async def examine(settings: Settings) -> list[Finding]:
     """Look at everything; nothing is changed."""
     from conman.api.routes.health import components
@@ -57,13 +67,17 @@ async def examine(settings: Settings) -> list[Finding]:
         return [*findings, Finding("servers", ok=False, message=message)]
     try:
         platform = await make_platform(settings)
+    except SettingsError as error:
+        return [*findings, Finding("settings", ok=False, message=str(error))]
     except Exception as error:  # noqa: BLE001 - whatever keeps it from connecting is the finding
         message = f"Temporal at {settings.temporal_address} does not answer: start it or mend CONMAN_TEMPORAL_ADDRESS"
         findings.append(Finding("temporal", ok=False, message=f"{message} ({str(error).splitlines()[0][:120]})"))
-        await make_git(settings).health()
-        return findings
+        return [*findings, await _git(make_git(settings))]
     try:
         for name, state in (await components(platform)).items():
+            if name == "git":
+                findings.append(await _git(platform.git))
+                continue
             message = state.get("message", "answers")
             findings.append(Finding(name, ok=state["status"] == "ok", message=message))
     finally:

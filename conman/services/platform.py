@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pygit2
+from pygit2.enums import Option
+
 from conman.config import GitBackend, Settings, SettingsError
 from conman.git.adapter import GitAdapter
+from conman.git.gitaly import CacheOptions, GitalyGit
+from conman.git.gitaly_channel import GitalyOptions
 from conman.git.local import LocalGit
 from conman.store.database import Database, connect
 from conman.workflows.client import Commands
@@ -34,14 +39,43 @@ class Platform:
         await self.db.client.close()
         if isinstance(self.git, LocalGit):
             self.git.close()
+        elif isinstance(self.git, GitalyGit):
+            await self.git.close()
 
 
 def make_git(settings: Settings) -> GitAdapter:
-    """The Git backend that the settings name."""
+    """The Git backend that the settings name. Raises `SettingsError` when it lacks what it needs."""
     match settings.git_backend:
         case GitBackend.LOCAL:
             settings.repositories_folder.mkdir(parents=True, exist_ok=True)
             return LocalGit(settings.repositories_folder, settings.git_threads)
+        case GitBackend.GITALY:
+            return _gitaly(settings)
+
+
+def _gitaly(settings: Settings) -> GitalyGit:
+    if settings.gitaly_address is None:
+        raise SettingsError("CONMAN_GITALY_ADDRESS: is missing; the backend `gitaly` needs it")
+    if settings.gitaly_ca_file is not None and not settings.gitaly_ca_file.is_file():
+        raise SettingsError(f"CONMAN_GITALY_CA_FILE: there is no file {settings.gitaly_ca_file}")
+    # What this process writes to its disk is a cache of the server's repositories, which nothing needs to flush.
+    pygit2.option(Option.ENABLE_FSYNC_GITDIR, False)
+    options = GitalyOptions(
+        address=settings.gitaly_address,
+        storage=settings.gitaly_storage,
+        token=None if settings.gitaly_token is None else settings.gitaly_token.get_secret_value(),
+        auth=settings.gitaly_auth,
+        ca_file=settings.gitaly_ca_file,
+        short_seconds=settings.gitaly_short_seconds,
+        long_seconds=settings.gitaly_long_seconds,
+        write_seconds=settings.gitaly_write_seconds,
+        transfer_seconds=settings.gitaly_transfer_seconds,
+        attempts=settings.gitaly_attempts,
+        concurrency=settings.gitaly_concurrency,
+        max_message_bytes=settings.gitaly_max_message_bytes,
+    )
+    cache = CacheOptions(settings.mirrors_folder, settings.mirrors_max_mb * 1024 * 1024, settings.git_threads)
+    return GitalyGit(options, settings.gitaly_mode, cache)
 
 
 async def make_platform(settings: Settings) -> Platform:

@@ -15,8 +15,13 @@ import pygit2
 from pygit2.enums import Option
 
 from conman.git.adapter import DeleteFile, FileChange, GitAdapter, Signature, WriteFile
+from conman.git.gitaly_channel import GitalyChannel, GitalyOptions
+from conman.git.gitaly_ops import GitalyOperations
+from conman.git.gitaly_pack import PackGit, PackOptions
 from conman.git.local import LocalGit
 from conman.git.memory import MemoryGit
+from conman.git.server import ServerOptions, serve
+from conman.git.server_call import ServerFlavour
 
 MAIN = "refs/heads/main"
 ANN = Signature("Ann Example", "ann@example.org", datetime(2024, 5, 1, 12, 0, tzinfo=timezone(timedelta(hours=2))))
@@ -55,11 +60,11 @@ class MemoryHarness:
         self.git.refs(repo)[ref] = sha
 
 
-class LocalHarness:
+class BehindTheBack:
+    """Repositories on the disk, written to past every adapter."""
+
     def __init__(self, root: Path) -> None:
-        root.mkdir()
         self.root = root
-        self.git = LocalGit(root, threads=4)
 
     def put(self, repo: str, kind: str, data: bytes) -> str:
         kinds = {"blob": pygit2.GIT_OBJECT_BLOB, "tree": pygit2.GIT_OBJECT_TREE}
@@ -68,6 +73,13 @@ class LocalHarness:
 
     def set_ref(self, repo: str, ref: str, sha: str) -> None:
         pygit2.Repository(str(self.root / repo)).references.create(ref, sha, force=True)
+
+
+class LocalHarness(BehindTheBack):
+    def __init__(self, root: Path) -> None:
+        root.mkdir()
+        super().__init__(root)
+        self.git: GitAdapter = LocalGit(root, threads=4)
 
 
 @asynccontextmanager
@@ -82,7 +94,40 @@ async def local(root: Path) -> AsyncIterator[Harness]:
     harness.git.close()
 
 
-HARNESSES: dict[str, Callable[[Path], AbstractAsyncContextManager[Harness]]] = {"memory": memory, "local": local}
+class ServedHarness(BehindTheBack):
+    """An adapter to a server of ours; objects and refs are put straight into the server's repositories."""
+
+    def __init__(self, git: GitAdapter, root: Path) -> None:
+        super().__init__(root)
+        self.git: GitAdapter = git
+
+
+@asynccontextmanager
+async def operations(root: Path) -> AsyncIterator[Harness]:
+    async with serve(root / "storage") as address:
+        channel = GitalyChannel(GitalyOptions(address))
+        git = GitalyOperations(channel, root / "objects", cache_bytes=2**30, threads=4)
+        yield ServedHarness(git, root / "storage")
+        git.close()
+        await channel.close()
+
+
+@asynccontextmanager
+async def pack(root: Path) -> AsyncIterator[Harness]:
+    async with serve(root / "storage", ServerOptions(flavour=ServerFlavour.GITALY_RS)) as address:
+        channel = GitalyChannel(GitalyOptions(address))
+        git = PackGit(channel, PackOptions(root / "mirrors", max_bytes=2**30, threads=4))
+        yield ServedHarness(git, root / "storage")
+        git.close()
+        await channel.close()
+
+
+HARNESSES: dict[str, Callable[[Path], AbstractAsyncContextManager[Harness]]] = {
+    "memory": memory,
+    "local": local,
+    "operations": operations,
+    "pack": pack,
+}
 """Every adapter by name; each test of the contract runs on each."""
 
 

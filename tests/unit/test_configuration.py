@@ -32,6 +32,12 @@ def test_every_setting_says_what_it_means() -> None:
         ("CONMAN_SECRET", "x" * 31),
         ("CONMAN_SESSION_HOURS", "0"),
         ("CONMAN_GIT_BACKEND", "svn"),
+        ("CONMAN_GITALY_ADDRESS", "gitaly"),
+        ("CONMAN_GITALY_ADDRESS", "http://gitaly:8075"),
+        ("CONMAN_GITALY_MODE", "fast"),
+        ("CONMAN_GITALY_SHORT_SECONDS", "0"),
+        ("CONMAN_GITALY_MAX_MESSAGE_BYTES", "1024"),
+        ("CONMAN_MIRRORS_MAX_MB", "0"),
     ],
 )
 def test_a_value_out_of_range_stops_the_start_in_one_line_that_names_it(

@@ -41,15 +41,20 @@ async def _temporal(platform: Platform) -> None:
         raise RuntimeError("Temporal's frontend is not serving")
 
 
-async def _state(name: str, check: Awaitable[None]) -> dict[str, Any]:
+async def _git(platform: Platform) -> dict[str, Any]:
+    health = await platform.git.health()
+    return {"backend": health.backend, "mode": health.mode}
+
+
+async def _state(name: str, check: Awaitable[dict[str, Any] | None]) -> dict[str, Any]:
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await check
+            found = await check
     except Exception as error:  # noqa: BLE001 - whatever is wrong with a component is what this route is for
         log.warning("component_down", component=name, error=str(error)[:300])
         message = str(error).splitlines()[0][:200] if isinstance(error, RuntimeError) else f"{name} does not answer"
         return {"status": "down", "message": message}
-    return {"status": "ok"}
+    return {"status": "ok", **(found or {})}
 
 
 async def components(platform: Platform) -> dict[str, dict[str, Any]]:
@@ -57,7 +62,7 @@ async def components(platform: Platform) -> dict[str, dict[str, Any]]:
     checks = {
         "mongo": _mongo(platform),
         "temporal": _temporal(platform),
-        "git": platform.git.health(),
+        "git": _git(platform),
         "worker": _worker(platform),
     }
     states = await asyncio.gather(*(_state(name, check) for name, check in checks.items()))
