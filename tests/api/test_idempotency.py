@@ -285,6 +285,18 @@ async def test_a_repeat_with_the_same_key_gets_the_same_answer_and_one_effect(wo
         assert "Idempotency-Key" in refused["message"]
 
 
+async def test_twenty_repeats_at_once_make_one_app_in_the_repository_that_they_made(world: World) -> None:
+    name = fresh("app")
+    body = {"name": name, "repo_path": f"twenty/{name}.git", "create_repository": True}
+    request = Request(world.stack.admin, "POST", "/apps", body)
+    key = uuid.uuid4().hex
+    replies = await asyncio.gather(*(repeat(request, key, body, uuid.uuid4().hex) for _ in range(20)))
+    assert [reply.status_code for reply in replies] == [201] * 20, [reply.text for reply in replies]
+    assert len({reply.json()["data"]["id"] for reply in replies}) == 1
+    other = {**body, "name": fresh("app")}
+    assert_error(await repeat(request, uuid.uuid4().hex, other, uuid.uuid4().hex), 409, "conflict")
+
+
 async def test_a_repeated_save_does_not_undo_what_was_saved_since(world: World) -> None:
     workspace = await world.workspace()
     key = {"Idempotency-Key": uuid.uuid4().hex}
