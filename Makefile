@@ -6,8 +6,9 @@ PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := .venv/bin
 ONCE ?=
+EXAMPLES ?= 2000
 
-.PHONY: help setup demo test check lint types imports unit bench docs proto clean up servers
+.PHONY: help setup demo test fuzz check lint types imports unit bench docs proto clean up servers
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +38,9 @@ test: servers ## Run all tests
 
 unit: setup ## Run the tests that need no server
 	@$(RUN)/python -m pytest tests/unit tests/git
+
+fuzz: setup ## Search random Git histories for a difference; EXAMPLES=N of each kind
+	@FUZZ_EXAMPLES=$(EXAMPLES) $(RUN)/python -m pytest --hypothesis-profile=fuzz --timeout=0 tests/git/test_properties.py
 
 lint: setup
 	@$(RUN)/ruff check . && $(RUN)/ruff format --check .

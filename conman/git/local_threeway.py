@@ -25,7 +25,7 @@ import pygit2
 from pygit2.enums import DeltaStatus, DiffFind, DiffOption, FileMode, MergeFlag
 
 from conman.git.adapter import Conflict, ConflictKind, TrialMerge
-from conman.git.checks import MODE_FILE, conflict_kind, shown
+from conman.git.checks import MODE_EXECUTABLE, MODE_FILE, MODE_SYMLINK, conflict_kind, shown
 from conman.git.local_diff import RENAME_LIMIT, RENAME_SIMILARITY
 from conman.git.local_read import find_object
 from conman.git.local_write import TreeEdit
@@ -81,7 +81,9 @@ def finished(
     """The outcome of a plain merge whose result is `index`, with moves followed."""
     merging = _Merge(repository, index, base, ours, theirs)
     merging.settle_modes()
+    merging.settle_files_in_the_place_of_links()
     merging.refuse_differing_modes()
+    merging.refuse_merged_links()
     merging.refuse_files_in_the_place_of_folders()
     merging.follow_moves()
     if merging.conflicts:
@@ -139,12 +141,33 @@ class _Merge:
             if merged is not None:
                 self._settle(path, path, merged)
 
+    def settle_files_in_the_place_of_links(self) -> None:
+        """Files that both sides put where the base has a link are merged as if both had added them, as in git."""
+        for path, versions in self._clashes.items():
+            base, ours, theirs = versions.base, versions.ours, versions.theirs
+            if base is None or ours is None or theirs is None or ours.mode != theirs.mode:
+                continue
+            if _is_regular(ours) and not _is_regular(base):
+                merged = self._merge_file(_Versions(None, ours, theirs))
+                if merged is not None:
+                    self._settle(path, path, merged)
+
     def refuse_differing_modes(self) -> None:
         """A file that both sides added with different modes conflicts, as in git; libgit2 picks a mode."""
         for path in self._ours.added & self._theirs.added:
             ours, theirs = self._ours.now[path], self._theirs.now[path]
             if path not in self.conflicts and ours is not None and theirs is not None and ours.mode != theirs.mode:
                 self.conflicts[path] = _Versions(None, ours, theirs).conflict(path, ConflictKind.ADD_ADD)
+
+    def refuse_merged_links(self) -> None:
+        """A link that both sides pointed elsewhere conflicts, as in git; libgit2 merges the targets like lines of text."""
+        for path in self._ours.now.keys() & self._theirs.now.keys():
+            ours, theirs = self._ours.now[path], self._theirs.now[path]
+            if path in self.conflicts or ours is None or theirs is None or ours == theirs:
+                continue
+            if ours.mode == theirs.mode == MODE_SYMLINK:
+                versions = self._versions(path)
+                self.conflicts[path] = self._plain_conflict(path, versions)
 
     def refuse_files_in_the_place_of_folders(self) -> None:
         """A file where the result, or a conflict, needs a folder. libgit2 sees some of them; its result then holds both."""
@@ -227,6 +250,10 @@ class _Merge:
         folder = any(isinstance(find_object(tree, _names(path)), pygit2.Tree) for tree in self._trees)
         modes = [None if side is None else side.mode for side in (versions.base, versions.ours, versions.theirs)]
         return versions.conflict(path, conflict_kind(*modes, folder=folder))
+
+
+def _is_regular(file: _File) -> bool:
+    return file.mode in (MODE_FILE, MODE_EXECUTABLE)
 
 
 def _by_parts(versions: _Versions) -> _File | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from conman.git.adapter import Conflict, ConflictKind
-from conman.git.checks import MODE_EXECUTABLE, MODE_FILE, MODE_SUBMODULE, conflict_kind, shown
+from conman.git.checks import MODE_EXECUTABLE, MODE_FILE, conflict_kind, shown
 from conman.git.memory_diff import moves
 from conman.git.memory_objects import Files, Leaf, ObjectStore
 from conman.git.memory_text import is_binary, merge_lines
@@ -117,11 +117,12 @@ class _Merge:
         """Two versions of a path merged, None when they conflict."""
         if ours == theirs:
             return ours
-        leaves = [leaf for leaf in (base, ours, theirs) if leaf is not None]
-        if any(leaf.mode == MODE_SUBMODULE for leaf in leaves):
+        if ours.mode not in _REGULAR or theirs.mode not in _REGULAR:
+            # Links and submodules have no lines.
             return None
-        if len({_type(leaf) for leaf in leaves}) > 1:
-            return None
+        if base is not None and base.mode not in _REGULAR:
+            # Both sides put a file in the place of something else: git merges them as if both had added it.
+            base = None
         if base is None and ours.mode != theirs.mode:
             return None
         contents = [self._store.blob(leaf.sha) for leaf in (ours, theirs)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from pymongo import ASCENDING
 from pymongo.errors import DuplicateKeyError
 
@@ -29,6 +30,8 @@ from conman.services.call import Call, record
 from conman.services.platform import Platform
 from conman.store import locks, records
 from conman.store.database import Document
+
+log = structlog.get_logger(__name__)
 
 ABANDONED_AFTER_SECONDS = 60
 """An app whose making was cut short this long ago makes room for another of its name."""
@@ -89,6 +92,8 @@ async def create_app(
         "integration_branch": integration_branch,
         "archived": False,
         "ready": False,
+        # Looked at before the record is there, and kept in it: all repeats of this request decide by the first one's look.
+        "path_was_free": not await platform.git.repository_exists(repo_path),
         "settings": settings.model_dump(mode="json"),
         "admin_ids": [call.user_id],
         "environment_ids": environment_ids,
@@ -98,11 +103,11 @@ async def create_app(
         "version": 1,
         "outgoing": [],
     }
-    made, fresh = await _take_name(platform, app)
+    made = await _take_name(platform, app)
     if made["ready"]:
         return made
     try:
-        head, created = await _prepare_repository(platform, call, made, create_repository=create_repository, fresh=fresh)
+        head = await _prepare_repository(platform, call, made, create_repository=create_repository)
     except DomainError:
         await platform.db["apps"].delete_one({"_id": app_id, "ready": False})
         raise
@@ -123,7 +128,7 @@ async def create_app(
             "repo_path": repo_path,
             "integration_branch": integration_branch,
             "integration_sha": head,
-            "repository_created": created,
+            "repository_created": create_repository,
         },
     )
     return await records.update_part(
@@ -131,9 +136,10 @@ async def create_app(
     )
 
 
-async def _take_name(platform: Platform, app: Document) -> tuple[Document, bool]:
+async def _take_name(platform: Platform, app: Document) -> Document:
     try:
-        return await records.insert_once(platform.db, "apps", app)
+        made, _ = await records.insert_once(platform.db, "apps", app)
+        return made
     except DuplicateKeyError:
         pass  # why: one of the two names is taken; which one, and by whom, is told below
     for field in ("name", "repo_path"):
@@ -145,39 +151,35 @@ async def _take_name(platform: Platform, app: Document) -> tuple[Document, bool]
             raise DomainError(ErrorCode.CONFLICT, f"Another app has this {field}: choose another one.", {"field": field})
         await platform.db["apps"].delete_one({"_id": there["_id"], "ready": False})
     try:
-        return await records.insert_once(platform.db, "apps", app)
+        made, _ = await records.insert_once(platform.db, "apps", app)
+        return made
     except DuplicateKeyError as error:
         raise DomainError(ErrorCode.CONFLICT, "Another app has this name or repository: choose another one.") from error
 
 
-async def _prepare_repository(
-    platform: Platform, call: Call, app: Document, *, create_repository: bool, fresh: bool
-) -> tuple[str, bool]:
-    """The integration head, and whether the repository was made for this app; an empty one gets a first commit."""
+async def _prepare_repository(platform: Platform, call: Call, app: Document, *, create_repository: bool) -> str:
+    """The integration head; an empty repository gets a first commit."""
     repo, branch = app["repo_path"], BRANCHES + app["integration_branch"]
-    created = False
     if create_repository:
+        if not app["path_was_free"]:
+            raise DomainError(
+                ErrorCode.CONFLICT, f"{repo} exists already: register it without create_repository, or choose another path."
+            )
         try:
             await platform.git.create_repository(repo, app["integration_branch"])
-            created = True
-        except RepositoryExists as error:
-            if fresh:
-                raise DomainError(
-                    ErrorCode.CONFLICT, f"{repo} exists already: register it without create_repository, or choose another path."
-                ) from error
-            created = True
+        except RepositoryExists:
+            log.info("repository_made_already", repo=repo)  # by a repeat of this request, or before a crash
     elif not await platform.git.repository_exists(repo):
         raise invalid("repo_path", f"there is no repository at {repo}; pass create_repository: true to make one")
-    head = await platform.git.resolve(repo, branch)
-    if head is not None:
-        return head, created
-    if await platform.git.list_refs(repo, BRANCHES):
+    branches = await platform.git.list_refs(repo, BRANCHES)
+    if branch in branches:
+        return branches[branch]
+    if branches:
         raise invalid("integration_branch", f"{repo} has no branch {app['integration_branch']}")
     author = Signature(call.user["name"], call.user["email"], parse_time(call.at))
-    head = await platform.git.commit_files(
+    return await platform.git.commit_files(
         repo, ref=branch, expected_old=None, parent=None, changes=[], author=author, message="Start an empty configuration\n"
     )
-    return head, created
 
 
 async def _make_environments(platform: Platform, call: Call, app: Document) -> None:

@@ -97,6 +97,18 @@ CLEAN: dict[str, tuple[Files, Files, Files, Files]] = {
         {"b": file(BOTH)},
     ),
     "a folder becomes a file": ({"d/x": file(b"1")}, {"d": file(b"2")}, {"d/x": file(b"1")}, {"d": file(b"2")}),
+    "files in the place of a link, one of them empty": (
+        {"a": (SYMLINK, b"x")},
+        {"a": file(LINES)},
+        {"a": file(b"")},
+        {"a": file(LINES)},
+    ),
+    "files in the place of a submodule, one of them empty": (
+        {"a": (SUBMODULE, MISSING.encode())},
+        {"a": file(LINES)},
+        {"a": file(b"")},
+        {"a": file(LINES)},
+    ),
     "links and submodules": (
         {"l": (SYMLINK, b"a"), "m": (SUBMODULE, MISSING.encode())},
         {"l": (SYMLINK, b"b"), "m": (SUBMODULE, MISSING.encode())},
@@ -161,6 +173,24 @@ CONFLICTS: dict[str, tuple[Files, Files, Files, list[Conflict]]] = {
         {"a": (SYMLINK, b"y")},
         {"a": (SYMLINK, b"z")},
         [expect("a", CONTENT, b"x", b"y", b"z")],
+    ),
+    "two links whose targets differ in other lines": (
+        {"a": (SYMLINK, LINES)},
+        {"a": (SYMLINK, TOP)},
+        {"a": (SYMLINK, BOTTOM)},
+        [expect("a", CONTENT, LINES, TOP, BOTTOM)],
+    ),
+    "files in the place of a link": (
+        {"a": (SYMLINK, b"x")},
+        {"a": file(b"1\n")},
+        {"a": file(b"2\n")},
+        [expect("a", CONTENT, b"x", b"1\n", b"2\n")],
+    ),
+    "files in the place of a link with other modes": (
+        {"a": (SYMLINK, b"x")},
+        {"a": file(b"1\n")},
+        {"a": (EXECUTABLE, b"1\n")},
+        [expect("a", CONTENT, b"x", b"1\n", b"1\n")],
     ),
     "two submodules": (
         {"m": (SUBMODULE, b"1" * 40)},

@@ -35,8 +35,7 @@ from conman.git.adapter import (
 )
 from conman.git.checks import is_ref_name
 
-EXAMPLES = 100
-FINE = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+FINE = settings(suppress_health_check=list(HealthCheck))
 
 PATHS = st.sampled_from(
     ["a", "b", "c.txt", "d", "d/x", "d/y z", "d/x/w", "e/\u00fc\u2713.json", "e/f/g", ".x", "a/q", "long/er/path/to/a"]

@@ -450,7 +450,7 @@ async def test_a_guard_that_is_killed_is_an_infrastructure_failure(tmp_path: Pat
 
     def kill_guard(line: OutputLine, _: asyncio.Event) -> None:
         parent = psutil.Process(int(line.text)) if line.stream is Stream.STDOUT else None
-        if parent and "guard.py" in " ".join(parent.cmdline()) and not killed:
+        if parent and not killed and "guard.py" in " ".join(parent.cmdline()):
             killed.append(parent.pid)
             parent.kill()
 

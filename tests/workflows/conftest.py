@@ -1,9 +1,11 @@
-"""Two time-skipping servers per session; each test has workers, task queues and ids of its own."""
+"""Time-skipping servers; each test has workers, task queues and ids of its own."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from itertools import count
 
 import pytest_asyncio
@@ -34,11 +36,45 @@ async def env() -> AsyncIterator[WorkflowEnvironment]:
         yield env
 
 
+class SkippingServer:
+    """A server whose clock jumps, shared by tests for as long as it does.
+
+    It jumps only while nothing is under way there, and an activity that outlives its workflow (one that was canceled while it
+    ran) stays under way for good: the clock has stopped then, and the next test needs another server.
+    """
+
+    PATIENCE_SECONDS = 3.0
+    """A clock that jumps does so in milliseconds; a wrong guess costs a start of a server, never a test."""
+
+    def __init__(self) -> None:
+        self._started = AsyncExitStack()
+        self._env: WorkflowEnvironment | None = None
+
+    async def env(self) -> WorkflowEnvironment:
+        if self._env is None:
+            self._env = await self._started.enter_async_context(_server())
+        return self._env
+
+    async def look(self) -> None:
+        """Give the server up when its clock no longer jumps."""
+        if self._env is None:
+            return
+        try:
+            async with asyncio.timeout(self.PATIENCE_SECONDS):
+                await self._env.sleep(timedelta(hours=1))
+        except TimeoutError:
+            await self.close()
+
+    async def close(self) -> None:
+        self._env = None
+        await self._started.aclose()
+
+
 @pytest_asyncio.fixture(scope="session")
-async def skipping_env() -> AsyncIterator[WorkflowEnvironment]:
-    """A server whose clock jumps: it does so only while nothing is under way there, so every test ends all that it started."""
-    async with _server() as env:
-        yield env
+async def skipping_server() -> AsyncIterator[SkippingServer]:
+    server = SkippingServer()
+    yield server
+    await server.close()
 
 
 @pytest_asyncio.fixture
@@ -48,7 +84,8 @@ async def world(env: WorkflowEnvironment) -> AsyncIterator[World]:
 
 
 @pytest_asyncio.fixture
-async def skipping_world(skipping_env: WorkflowEnvironment) -> AsyncIterator[World]:
+async def skipping_world(skipping_server: SkippingServer) -> AsyncIterator[World]:
     """For tests that wait for the result of all that they start: there time skips to the next timer."""
-    async with running_world(skipping_env, next(_numbers)) as world:
+    async with running_world(await skipping_server.env(), next(_numbers)) as world:
         yield world
+    await skipping_server.look()

@@ -1,0 +1,11 @@
+"""How property tests search: the same examples in every run of `make test`, fresh ones in `make fuzz`."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile("check", derandomize=True, database=None, deadline=None)
+settings.register_profile("fuzz", max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000")), database=None, deadline=None)
+settings.load_profile("check")
