@@ -23,7 +23,6 @@ from conman.store import records
 from conman.store.database import Document
 from conman.store.outgoing import deliver
 
-TRIES = 20
 REMEMBERED_MOVES = 100
 """How far back a journal is searched for a command that is repeated."""
 
@@ -36,7 +35,7 @@ async def record_history(
     `known` are the journal and the pending ref as the caller has just left them, which spares reading them again.
     """
     repo = app["repo_path"]
-    for _ in range(TRIES):
+    while True:  # whoever was first wrote the same events, so that each turn has less to write
         workspace = await records.get(platform.db, "workspaces", workspace_id, what="workspace")
         await deliver(platform.db, "workspaces", workspace)
         if known is not None:
@@ -75,7 +74,6 @@ async def record_history(
         if written is not None:
             await deliver(platform.db, "workspaces", written)
             return written
-    return await records.get(platform.db, "workspaces", workspace_id, what="workspace")
 
 
 async def _moves(git: GitAdapter, repo: str, journal: str | None, *, exclude: str | None) -> list[tuple[str, JournalEntry]]:
