@@ -23,6 +23,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pygit2
+from dulwich.object_format import DEFAULT_OBJECT_FORMAT
+from dulwich.pack import load_pack_index
 from pygit2.enums import RepositoryOpenFlag
 
 from conman.git.adapter import GitError
@@ -31,16 +33,11 @@ from conman.git.local_repo import translated
 
 _CURRENT, _LOCK, _READERS, _TIPS = "current", "lock", "readers", "tips"
 _GENERATION, _SCRATCH = "generation-", "scratch-"
+MAX_PACKS = 64
+"""Small packs of one generation, from which on they are put into one."""
 _FIRST_PAUSE = 0.002
 _LONGEST_PAUSE = 0.05
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def is_full_disk(error: BaseException) -> bool:
-    """Whether the system or the library says that there is no room left (the library only has the system's words for it)."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    return any(os.strerror(number) in str(error) for number in _FULL)
+_LEAST_FREE_BYTES = 16 * 1024 * 1024
 
 
 class Mirror:
@@ -151,13 +148,19 @@ class Mirror:
             shutil.rmtree(path, ignore_errors=True)
             os.close(descriptor)
 
-    def adopt(self, generation: str, pack: Path) -> None:
-        """Take over a pack (and its index beside it) that was made on top of a generation, if that is still the present one."""
+    def check_room(self, operation: str) -> None:
+        """Raise `GitError` when the disk is as good as full: libgit2 fails there without saying why."""
+        free = shutil.disk_usage(self.folder).free
+        if free < _LEAST_FREE_BYTES:
+            message = f"{os.strerror(errno.ENOSPC)}: only {free // 1024} KiB are free for the local mirror"
+            raise GitError(operation, message, safe_to_repeat=True)
+
+    def adopt(self, generation: str, packs: Path, tips: Iterable[str]) -> None:
+        """Take over the packs in a folder that were made on top of a generation, if that is still the present one."""
         with self.reading() as path:
             if path is not None and path.name == generation:
-                folder = path / "objects" / "pack"
-                pack.rename(folder / pack.name)
-                pack.with_suffix(".idx").rename(folder / pack.with_suffix(".idx").name)
+                write_tips(path, set(tips))
+                _move_packs(packs, path / "objects" / "pack")
 
 
 def open_generation(path: Path) -> pygit2.Repository:
@@ -185,9 +188,39 @@ def write_tips(generation: Path, tips: Iterable[str]) -> None:
         raise
 
 
-def pack_count(generation: Path) -> int:
-    """How many packs a generation has; each look for an object may go through all of them."""
-    return sum(path.suffix == ".idx" for path in (generation / "objects" / "pack").iterdir())
+def is_crowded(generation: Path) -> bool:
+    """Whether a generation has so many packs that they are better put together."""
+    return sum(path.suffix == ".idx" for path in (generation / "objects" / "pack").iterdir()) > MAX_PACKS
+
+
+def consolidate(generation: Path, scratch: Path) -> None:
+    """Put all packs of a generation but the largest into one, since each look for an object goes through all.
+
+    Only who holds the mirror alone may do so. Readers are not disturbed: the new pack is there before the old ones go, and the
+    library looks for packs anew before it calls an object missing.
+    """
+    folder = generation / "objects" / "pack"
+    indexes = sorted(folder.glob("*.idx"), key=lambda path: path.stat().st_size)[:-1]
+    builder = pygit2.PackBuilder(open_generation(generation))
+    builder.set_threads(1)
+    for path in indexes:
+        index = load_pack_index(path, DEFAULT_OBJECT_FORMAT)
+        for name, _, _ in index.iterentries():
+            builder.add(pygit2.Oid(name))
+        index.close()
+    builder.write(str(scratch))
+    _move_packs(scratch, folder)
+    for path in indexes:
+        path.unlink()
+        path.with_suffix(".pack").unlink(missing_ok=True)
+
+
+def _move_packs(source: Path, folder: Path) -> None:
+    """Move packs, each before the index that makes it count."""
+    for index in list(source.glob("*.idx")):
+        pack = index.with_suffix(".pack")
+        pack.rename(folder / pack.name)
+        index.rename(folder / index.name)
 
 
 class MirrorStore:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import pygit2
+import structlog
 from dulwich.errors import ApplyDeltaError, ChecksumMismatch, ObjectFormatException
 from dulwich.object_store import DiskObjectStore
 from dulwich.pack import PackData, UnresolvedDeltas
@@ -24,9 +25,9 @@ from conman.git.gitaly_channel import GitalyChannel, GitalyError
 from conman.git.gitaly_mirror import (
     Mirror,
     MirrorStore,
-    is_full_disk,
+    consolidate,
+    is_crowded,
     open_generation,
-    pack_count,
     read_tips,
     write_tips,
 )
@@ -34,9 +35,8 @@ from conman.git.gitaly_smart import NotOurRef, SmartClient
 from conman.git.library import run_in
 
 _Result = TypeVar("_Result")
+log = structlog.get_logger(__name__)
 
-MAX_PACKS = 64
-"""Packs of one generation, beyond which it is built anew: each look for an object goes through all of them."""
 _LOOKS = 3
 """How often refs are looked at again when what they held is gone by the time it is fetched."""
 _WRITE_BYTES = 1024 * 1024
@@ -124,6 +124,8 @@ class Mirrors:
         shas = sorted(set(needs))
         outcome = await self._attempt(operation, repo, shas, work)
         if isinstance(outcome, _Absent):
+            # The mirror may be another than it was when the refs were last seen.
+            self._seen.pop(repo, None)
             await self.refs(operation, repo)
             outcome = await self._attempt(operation, repo, shas, work)
         if isinstance(outcome, _Absent):
@@ -136,9 +138,17 @@ class Mirrors:
     async def follow(self, operation: str, repo: str, refs: dict[str, str], generation: str, pack: Path | None) -> None:
         """Take over what was pushed from a generation, so that the next look finds everything here."""
         mirror = self.mirror(repo)
-        if pack is not None:
-            await self.run(operation, lambda: mirror.adopt(generation, pack))
-        self._seen[repo] = (generation, refs)
+        try:
+            if pack is not None:
+                await self.run(operation, lambda: mirror.adopt(generation, pack.parent, refs.values()))
+                if await self.run(operation, lambda: _is_crowded(mirror)):
+                    async with mirror.exclusive(operation, self._channel.options.transfer_seconds):
+                        await self.run(operation, lambda: self._tidy(mirror))
+            self._seen[repo] = (generation, refs)
+        except GitError as error:
+            # The push is done, whatever becomes of the cache: the next to use the mirror gets a new one.
+            log.warning("mirror_dropped", repo=repo, error=str(error))
+            await self.forget(operation, repo)
 
     async def forget(self, operation: str, repo: str) -> None:
         """Delete the mirror of a repository that is gone."""
@@ -183,7 +193,7 @@ class Mirrors:
                 return
             if absent is None or not await self._extend(operation, repo, mirror, absent, tips):
                 await self._build(operation, repo, mirror, tips)
-            await self.run(operation, lambda: self._store.make_room(mirror))
+            await self.run(operation, lambda: self._tidy(mirror))
 
     async def _extend(self, operation: str, repo: str, mirror: Mirror, absent: Sequence[str], tips: set[str]) -> bool:
         """Fetch what is absent into the present generation; False when that can't be: it is damaged, or of another repository."""
@@ -286,6 +296,7 @@ class Mirrors:
         except GitError as error:
             if not _looks_damaged(error) or (used, str(error)) in self._blamed:
                 raise
+        await self.run(operation, lambda: mirror.check_room(operation))
         await self._rebuild(operation, repo, mirror, used)
         try:
             return await self.run(operation, on_mirror)
@@ -301,11 +312,18 @@ class Mirrors:
             if mirror.current() == damaged:
                 await self._build(operation, repo, mirror, set(refs.values()))
 
+    def _tidy(self, mirror: Mirror) -> None:
+        """Keep what has grown within bounds; for who holds the mirror alone."""
+        with mirror.reading() as generation, mirror.scratch() as scratch:
+            if generation is not None and is_crowded(generation):
+                consolidate(generation, scratch)
+        self._store.make_room(mirror)
+
 
 def _absent_tips(mirror: Mirror, tips: set[str]) -> list[str] | None:
     """Which tips the mirror lacks; None when it must be built: there is none, or it is of a repository that was emptied."""
     with mirror.reading() as generation:
-        if generation is None or pack_count(generation) > MAX_PACKS:
+        if generation is None:
             return None
         known = read_tips(generation)
         if known and not tips:
@@ -318,6 +336,11 @@ def _absent_tips(mirror: Mirror, tips: set[str]) -> list[str] | None:
         if not absent and set(known) != tips:
             write_tips(generation, tips)
         return absent
+
+
+def _is_crowded(mirror: Mirror) -> bool:
+    with mirror.reading() as generation:
+        return generation is not None and is_crowded(generation)
 
 
 def _present(generation: Path, shas: Iterable[str]) -> list[str]:
@@ -336,9 +359,9 @@ def _whole(repository: pygit2.Repository, sha: str) -> bool:
 
 
 def _looks_damaged(error: GitError) -> bool:
-    """Whether it was the library that failed, on what it found in the mirror: not a full disk, not an argument."""
+    """Whether it was the library that failed, on what it found in the mirror: not the system, not an argument."""
     cause = error.__cause__
-    if isinstance(cause, ValueError) or cause is None or is_full_disk(cause):
+    if isinstance(cause, ValueError):
         return False
     return isinstance(cause, (pygit2.GitError, LookupError)) or (isinstance(cause, OSError) and cause.errno is None)
 
