@@ -25,6 +25,7 @@ async def test_health_names_every_component_and_needs_no_login(world: World) -> 
     found = (await world.stack.client.get("/health")).json()
     assert found["status"] == "ok"
     assert set(found["components"]) == {"mongo", "temporal", "git", "worker"}
+    assert found["components"]["git"] == {"status": "ok", "backend": "local", "mode": "local"}
     assert (await world.stack.client.get("/health/live")).json()["status"] == "ok"
 
 
