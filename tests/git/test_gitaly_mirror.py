@@ -80,16 +80,21 @@ def packs(generation: Path) -> list[Path]:
     return sorted((generation / "objects" / "pack").glob("*.pack"))
 
 
+def replace(path: Path, data: bytes) -> None:
+    """Put another file in the place of one. Files are mapped into memory while they are read: no program that does so,
+    git included, outlives one that is cut short in place at that moment."""
+    made = path.with_suffix(".made")
+    made.write_bytes(data)
+    made.rename(path)
+
+
 def overwrite(path: Path, data: bytes, at: int = 0) -> None:
-    path.chmod(0o644)
-    with path.open("r+b") as file:
-        file.seek(at)
-        file.write(data)
+    old = path.read_bytes()
+    replace(path, old[:at] + data + old[at + len(data) :])
 
 
 def cut(path: Path, size: int) -> None:
-    path.chmod(0o644)
-    os.truncate(path, size)
+    replace(path, path.read_bytes()[:size])
 
 
 def each_pack(damage: Callable[[Path], object]) -> Callable[[Path], object]:
