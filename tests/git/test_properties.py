@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from git_harness import ANN, EXECUTABLE, FILE, HARNESSES, MAIN, SYMLINK, Harness, plant_tree
+from git_harness import ANN, EXECUTABLE, FILE, HARNESSES, MAIN, SUBMODULE, SYMLINK, Harness, plant_tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,9 +27,11 @@ from conman.git.adapter import (
     ChangeStatus,
     CommitOutcome,
     DeleteFile,
+    EntryType,
     FileChange,
     GitError,
     MoveFile,
+    TreeEntry,
     TrialMerge,
     WriteFile,
 )
@@ -38,9 +40,9 @@ from conman.git.checks import is_ref_name
 FINE = settings(suppress_health_check=list(HealthCheck))
 
 PATHS = st.sampled_from(
-    ["a", "b", "c.txt", "d", "d/x", "d/y z", "d/x/w", "e/\u00fc\u2713.json", "e/f/g", ".x", "a/q", "long/er/path/to/a"]
+    ["a", "b", "c.txt", "d", "d/x", "d/y z", "d/x/w", "e/\u00fc\u2713.json", "e/f/g", ".x", "a/q", "/".join(["n" * 200] * 15)]
 )
-"""Few, so that the two sides meet; some are folders of others."""
+"""Few, so that the two sides meet; some are folders of others, one is very long."""
 LINE = st.sampled_from([b"alpha", b"beta", b"gamma", b"delta", b"", b"  indented", b"\xe4\xf6", "\u2713 tick".encode()])
 END = st.sampled_from([b"\n", b"\r\n"])
 
@@ -73,6 +75,7 @@ BASE = st.dictionaries(
     st.one_of(
         st.tuples(st.sampled_from([FILE, EXECUTABLE]), CONTENT),
         st.tuples(st.just(SYMLINK), st.sampled_from([b"a", b"b", b"../x"])),
+        st.tuples(st.just(SUBMODULE), st.sampled_from([b"1" * 40, b"2" * 40])),
     ),
     max_size=6,
 )
@@ -160,6 +163,13 @@ def regular(files: dict[str, tuple[int, bytes]]) -> dict[str, tuple[int, bytes]]
     return {path: file for path, file in files.items() if not any(path.startswith(f"{other}/") for other in files)}
 
 
+def as_git_lists(entry: TreeEntry) -> bytes:
+    """An entry as `git ls-tree -lz` writes it."""
+    kind = "commit" if entry.type is EntryType.SUBMODULE else "blob"
+    size = "-" if entry.size is None else entry.size
+    return f"{entry.mode:o} {kind} {entry.blob_id} {size:>7}\t{entry.path}".encode()
+
+
 @FINE
 @given(base=BASE, changes=st.lists(CHANGE, max_size=8))
 def test_trees_and_differences_are_those_of_git(
@@ -172,10 +182,8 @@ def test_trees_and_differences_are_those_of_git(
             for commit in (first, last):
                 listed = await world.everywhere("list_tree", commit, recursive=True)
                 raw = world.program("ls-tree", "-rlz", commit).split(b"\0")[:-1]
-                assert [
-                    f"{entry.mode:o} blob {entry.blob_id} {entry.size:>7}\t{entry.path}".encode()  # type: ignore[attr-defined]
-                    for entry in listed  # type: ignore[attr-defined]
-                ] == raw
+                assert isinstance(listed, list)
+                assert [as_git_lists(entry) for entry in listed] == raw
             plain = await world.everywhere("changed_paths", first, last)
             assert isinstance(plain, list)
             status = world.program("diff", "--no-renames", "--name-status", "-z", first, last).decode().split("\0")[:-1]
