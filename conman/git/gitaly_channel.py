@@ -29,9 +29,6 @@ from conman.git.proto import gitaly_pb2, gitaly_pb2_grpc
 
 _Result = TypeVar("_Result")
 
-_BROKEN_OFF = "Internal error from Core"
-"""The library's own words, not a server's, for a call that ended while its messages were still being sent."""
-
 _STATUS_LOST = "Internal error from Core"
 """The library's own words when the server ends a call while its requests are still being sent: what it ended with is lost."""
 
@@ -50,7 +47,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GitalyOptions:
-    """How to reach a server. Times are in seconds; `attempts` counts the first try."""
+    """How to reach a server. Times are in seconds; `attempts` counts the first try.
+
+    A deadline bounds each try, and no further one begins once it has passed since the first: a server that never answers costs
+    a call its deadline.
+    """
 
     address: str
     storage: str = "default"
@@ -204,7 +205,7 @@ class GitalyChannel:
         async def once() -> Any:
             return await self._unary(operation, method, request, kind)
 
-        return await self.repeated(once)
+        return await self.repeated(once, kind=kind)
 
     async def read_all(self, operation: str, method: Any, request: Any, *, kind: Kind = Kind.LONG) -> list[Any]:
         """All messages of a call that changes nothing, made again from the start after transient failures."""
@@ -213,7 +214,7 @@ class GitalyChannel:
             async with self.stream(operation, method, request, kind=kind) as messages:
                 return [message async for message in messages]
 
-        return await self.repeated(once)
+        return await self.repeated(once, kind=kind)
 
     async def write(self, operation: str, method: Any, request: Any, *, kind: Kind = Kind.WRITE) -> Any:
         """The answer to a call that changes something, made once; `request` is a message or the messages of a stream.
@@ -227,8 +228,7 @@ class GitalyChannel:
         self, operation: str, method: Any, request: Any, *, kind: Kind = Kind.TRANSFER
     ) -> AsyncIterator[AsyncIterator[Any]]:
         """The messages of an answer as they arrive, made once; leaving the block early ends the call."""
-        connection = self._connection()
-        async with connection.slots:
+        async with self._place(operation, kind):
             with _translated(operation):
                 call = method(request, timeout=self.options.deadline(kind), metadata=self._metadata())
             try:
@@ -236,30 +236,33 @@ class GitalyChannel:
             finally:
                 call.cancel()
 
-    async def repeated(self, once: Callable[[], Awaitable[_Result]]) -> _Result:
+    async def repeated(self, once: Callable[[], Awaitable[_Result]], *, kind: Kind = Kind.TRANSFER) -> _Result:
         """Do what changes nothing, again with growing pauses while it fails with a transient status."""
-        for pause in self.pauses():
+        pauses = self.pauses(kind)
+        while True:
             try:
                 return await once()
             except GitalyError as error:
-                if not error.transient:
+                pause = next(pauses, None) if error.transient else None
+                if pause is None:
                     raise
             await asyncio.sleep(pause)
-        return await once()
 
     async def settle(
         self,
         attempt: Callable[[], Awaitable[_Result]],
         look: Callable[[], Awaitable[Landed[_Result] | None]],
+        *,
+        kind: Kind = Kind.WRITE,
     ) -> _Result:
         """Make a write, and find out what became of it when its answer is lost.
 
-        `look` reads the refs that `attempt` moves: `Landed` when they are where it would put them, None when they are
-        where it found them; it raises `StaleRef` when somebody else moved them. Only after None is the write made again,
-        and only when its failure was transient. Raises what `attempt` and `look` raise.
+        `look` reads the refs that `attempt` moves: `Landed` when they are where it would put them, or further on from there;
+        None when they are where it found them; it raises `StaleRef` when somebody else moved them. Only after None is the write
+        made again, and only when its failure was transient. Raises what `attempt` and `look` raise.
         """
         in_doubt = False
-        pauses = self.pauses()
+        pauses = self.pauses(kind)
         while True:
             failure: GitalyError | StaleRef
             try:
@@ -280,10 +283,27 @@ class GitalyChannel:
             await asyncio.sleep(pause)
 
     async def _unary(self, operation: str, method: Any, request: Any, kind: Kind) -> Any:
-        connection = self._connection()
-        async with connection.slots:
+        async with self._place(operation, kind):
             with _translated(operation):
-                return await method(request, timeout=self.options.deadline(kind), metadata=self._metadata())
+                reply = await method(request, timeout=self.options.deadline(kind), metadata=self._metadata())
+        if reply is None:
+            raise GitalyError(operation, grpc.StatusCode.OK, "it has no message")
+        return reply
+
+    @asynccontextmanager
+    async def _place(self, operation: str, kind: Kind) -> AsyncIterator[None]:
+        """Be one of the calls under way. Raises `GitalyError` when none of them ends in time."""
+        slots = self._connection().slots
+        try:
+            async with asyncio.timeout(self.options.deadline(kind)):
+                await slots.acquire()
+        except TimeoutError as error:
+            message = f"{self.options.concurrency} calls are under way, and none of them ends"
+            raise GitalyError(operation, grpc.StatusCode.RESOURCE_EXHAUSTED, message) from error
+        try:
+            yield
+        finally:
+            slots.release()
 
     def _connection(self) -> _Connection:
         if self._closed:
@@ -323,10 +343,19 @@ class GitalyChannel:
             token = signed_token(token, int(time.time()))
         return (("authorization", f"Bearer {token}"),)
 
-    def pauses(self) -> Iterator[float]:
-        """Seconds between tries: up to 0.1, 0.2, 0.4 … 2, each cut at random so that many callers don't come back at once."""
+    def pauses(self, kind: Kind = Kind.WRITE) -> Iterator[float]:
+        """Seconds between tries: up to 0.1, 0.2, 0.4 … 2, each cut at random so that many callers don't come back at once.
+
+        There is none after which the next try would begin later than the deadline of its kind from now.
+        """
+        return self._pauses(time.monotonic() + self.options.deadline(kind))
+
+    def _pauses(self, end: float) -> Iterator[float]:
         for number in range(self.options.attempts - 1):
-            yield random.uniform(0.5, 1.0) * min(0.1 * 2**number, 2.0)
+            pause = random.uniform(0.5, 1.0) * min(0.1 * 2**number, 2.0)
+            if time.monotonic() + pause >= end:
+                return
+            yield pause
 
 
 def signed_token(secret: str, now: int) -> str:

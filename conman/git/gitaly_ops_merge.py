@@ -10,11 +10,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import grpc
 import pygit2
 from pygit2.enums import MergeFlag
 
 from conman.git.adapter import Conflict, GitError, TrialMerge
-from conman.git.gitaly_channel import Kind
+from conman.git.gitaly_channel import GitalyError, Kind
 from conman.git.gitaly_ops_commits import NewCommit, Stamp, message_of, stamp_from
 from conman.git.gitaly_ops_needs import Needs, Side, to_merge
 from conman.git.gitaly_ops_remote import Place, Remote
@@ -109,6 +110,10 @@ async def merge_versions(
 async def rebase(session: Session, head: pb.GitCommit, onto: pb.GitCommit, committer: Stamp) -> Rebase:
     """What replaying the commits of `head` that `onto` lacks on `onto` makes."""
     missing = await list_commits(session, head.id, f"^{onto.id}", reverse=True)
+    # `head` itself comes last: without this, a list that breaks off would have commits dropped without a word.
+    complete = missing[-1].id == head.id if missing else await is_ancestor(session, head.id, onto.id)
+    if not complete:
+        raise GitalyError(session.operation, grpc.StatusCode.OK, "the list of commits is cut short")
     if any(len(commit.parent_ids) > 1 for commit in missing):
         return Rebase(None)
     made: list[NewCommit] = []

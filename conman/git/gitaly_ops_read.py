@@ -9,7 +9,7 @@ import grpc
 import pygit2
 
 from conman.git import local_diff, local_export
-from conman.git.adapter import ChangedPath, Commit, EntryType, FileContent, FileDiff, GitError, TreeEntry
+from conman.git.adapter import ChangedPath, Commit, EntryType, FileContent, FileDiff, TreeEntry
 from conman.git.checks import MODE_TREE, checked_folder, entry_type, shown
 from conman.git.gitaly_channel import GitalyError, Kind
 from conman.git.gitaly_ops_commits import metadata
@@ -63,10 +63,10 @@ async def entry(remote: Remote, commit: str, path: str) -> TreeEntry | None:
     if not checked_folder(remote.operation, path):
         return TreeEntry("", EntryType.TREE, MODE_TREE, found.tree_id, None)
     # One byte of a file is the least that can be asked for: a limit of zero means all of it.
-    replies = await _tree_entry(remote, found.id, path, limit=1)
-    if not replies or not replies[0].oid:
+    there = await _tree_entry(remote, found.id, path, limit=1)
+    if there is None:
         return None
-    first = replies[0]
+    first, _ = there
     size = first.size if _has_size(first.mode) else None
     return TreeEntry(path, entry_type(first.mode), first.mode, first.oid, size)
 
@@ -76,12 +76,10 @@ async def read_file(remote: Remote, commit: str, path: str) -> FileContent | Non
     [found] = await remote.commits(commit)
     if not checked_folder(remote.operation, path):
         return None
-    replies = await _tree_entry(remote, found.id, path, limit=0)
-    if not replies or not replies[0].oid or replies[0].type != pb.TreeEntryResponse.BLOB:
+    there = await _tree_entry(remote, found.id, path, limit=0)
+    if there is None or there[0].type != pb.TreeEntryResponse.BLOB:
         return None
-    first, data = replies[0], b"".join(reply.data for reply in replies)
-    if len(data) != first.size:
-        raise GitError(remote.operation, f"{path} came with {len(data)} of {first.size} bytes", safe_to_repeat=True)
+    first, data = there
     return FileContent(path, first.oid, first.mode, data)
 
 
@@ -133,20 +131,34 @@ async def _fetch_compared(
     await session.fetch_blobs(placed(await session.run(work), versions))
 
 
-async def _tree_entry(remote: Remote, commit: str, path: str, *, limit: int) -> list[pb.TreeEntryResponse]:
-    """What the server has at a path, in pieces; nothing when nothing is there, as under a name that no bytes make."""
+async def _tree_entry(remote: Remote, commit: str, path: str, *, limit: int) -> tuple[pb.TreeEntryResponse, bytes] | None:
+    """What the server has at a path, with the bytes of a blob (verified when they are all, with a limit of zero).
+
+    None when nothing is there, as under a name that no bytes make.
+    """
     try:
         name = path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return []
+        return None
     request = pb.TreeEntryRequest(repository=remote.address, revision=commit.encode(), path=name, limit=limit)
     method = remote.channel.stubs.commits.TreeEntry
+
+    async def once() -> tuple[pb.TreeEntryResponse, bytes] | None:
+        async with remote.channel.stream(remote.operation, method, request) as messages:
+            replies = [message async for message in messages]
+        if not replies:
+            raise GitalyError(remote.operation, grpc.StatusCode.OK, "it has no message")
+        first, data = replies[0], b"".join(reply.data for reply in replies)
+        if first.type == pb.TreeEntryResponse.BLOB and first.oid and not limit:
+            remote.whole(first.oid, data)
+        return (first, data) if first.oid else None
+
     try:
-        return await remote.channel.read_all(remote.operation, method, request, kind=Kind.TRANSFER)
+        return await remote.channel.repeated(once)
     except GitalyError as error:
         if error.code is not grpc.StatusCode.NOT_FOUND:
             raise
-        return []
+        return None
 
 
 async def _sizes(session: Session, contents: dict[str, Place]) -> dict[str, int]:

@@ -17,6 +17,7 @@ import grpc
 from conman.git.adapter import GitError, ObjectMissing, RefUpdate, StaleRef
 from conman.git.checks import checked_updates, shown
 from conman.git.gitaly_channel import GitalyError, Kind, Landed
+from conman.git.gitaly_ops_merge import is_ancestor
 from conman.git.gitaly_ops_remote import Remote
 from conman.git.proto import gitaly_pb2 as pb
 
@@ -98,11 +99,7 @@ async def move_refs(remote: Remote, updates: Sequence[RefUpdate]) -> None:
         await remote.channel.write(remote.operation, remote.channel.stubs.refs.UpdateReferences, requests)
 
     async def look() -> Landed[None] | None:
-        found = await held(remote, [update.ref for update in updates])
-        if all(found.get(update.ref) == update.new for update in updates):
-            return Landed(None)
-        _compare(remote, updates, found)
-        return None
+        return await looked(remote, updates)
 
     deadline = time.monotonic() + LOCK_PATIENCE
     while True:
@@ -110,13 +107,37 @@ async def move_refs(remote: Remote, updates: Sequence[RefUpdate]) -> None:
             await remote.channel.settle(attempt, look)
             return
         except GitalyError as error:
-            _compare(remote, updates, await held(remote, [update.ref for update in updates]))
+            if await look() is not None:
+                return
             # They are where they were expected after all: another one holds their locks, or held them then.
             if error.code is not grpc.StatusCode.ABORTED:
                 raise
             if time.monotonic() >= deadline:
                 raise GitError(remote.operation, "a ref is locked by another program", safe_to_repeat=True) from error
         await asyncio.sleep(_PAUSE)
+
+
+async def looked(remote: Remote, updates: Sequence[RefUpdate]) -> Landed[None] | None:
+    """What became of a move whose answer was lost: `Landed` when all refs are where it would put them, or further on from there.
+
+    None when they are where they were expected; raises `StaleRef` when somebody else moved one.
+    """
+    found = await held(remote, [update.ref for update in updates])
+    moved = [update for update in updates if update.new != update.old]
+    if moved and all([await _reached(remote, update, found.get(update.ref)) for update in moved]):
+        return Landed(None)
+    _compare(remote, updates, found)
+    return None
+
+
+async def _reached(remote: Remote, update: RefUpdate, there: str | None) -> bool:
+    """Whether a ref is at its new value, or at a commit that contains it: somebody may have built on it since."""
+    new = update.new
+    if there == new:
+        return True
+    if there is None or new is None or there == update.old:
+        return False
+    return bool(await remote.unless_missing(lambda: is_ancestor(remote, new, there)))
 
 
 @asynccontextmanager

@@ -92,11 +92,19 @@ class Remote:
         async def once() -> bytes | None:
             async with self.blob(blob_id) as messages:
                 pieces = [message async for message in messages]
-            return b"".join(piece.data for piece in pieces) if pieces and pieces[0].oid else None
+            if pieces and not pieces[0].oid:
+                return None
+            return self.whole(blob_id, b"".join(piece.data for piece in pieces))
 
-        data = await self.unless_missing(once)
-        if data is None or object_id("blob", data) != blob_id:
+        data = await self.unless_missing(lambda: self.channel.repeated(once))
+        if data is None:
             raise ObjectMissing(self.operation, f"blob {blob_id!r}")
+        return data
+
+    def whole(self, blob_id: str, data: bytes) -> bytes:
+        """The bytes that came for a blob. Raises `GitalyError` when its name says that they are not all, or others."""
+        if object_id("blob", data) != blob_id:
+            raise GitalyError(self.operation, grpc.StatusCode.OK, f"{len(data)} bytes that came are not the blob {blob_id}")
         return data
 
     async def sizes(self, wanted: Mapping[str, Place]) -> dict[str, int]:

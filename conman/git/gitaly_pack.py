@@ -19,7 +19,7 @@ import pygit2
 from conman.git import local_export
 from conman.git.adapter import CommitOutcome, GitError, GitHealth, ObjectMissing, RefUpdate, StaleRef
 from conman.git.checks import checked_repo, checked_updates, is_ref_name, is_sha, ref_parents
-from conman.git.gitaly_channel import GitalyChannel, Landed
+from conman.git.gitaly_channel import GitalyChannel, Kind, Landed
 from conman.git.gitaly_mirror import MirrorStore
 from conman.git.gitaly_refresh import Mirrors
 from conman.git.gitaly_send import overlaid, write_pack
@@ -214,7 +214,7 @@ class PackGit(LibraryGit):
                 # Nobody moved them: another push holds a ref's lock at this moment, and may yet let go of it.
                 await asyncio.sleep(pause)
 
-        await self._channel.settle(attempt, look)
+        await self._channel.settle(attempt, look, kind=Kind.TRANSFER)
         refs = dict(push.advertised.refs)
         for move in moves:
             if move.new is None:

@@ -139,14 +139,14 @@ class SmartClient:
         try:
             if self._takes_settings is None:
                 try:
-                    found = await self._channel.repeated(once)
+                    found = await self._channel.repeated(once, kind=Kind.LONG)
                     self._takes_settings = True
                     return found
                 except GitalyError as error:
                     if error.code is not grpc.StatusCode.INVALID_ARGUMENT:
                         raise
                     self._takes_settings = False
-            return await self._channel.repeated(once)
+            return await self._channel.repeated(once, kind=Kind.LONG)
         except GitalyError as error:
             # gitaly-rs answers INTERNAL with git's words when there is no repository, GitLab's NOT_FOUND.
             if error.code not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
