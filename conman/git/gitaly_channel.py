@@ -25,12 +25,10 @@ import grpc.aio
 
 from conman.config import GitalyAuth
 from conman.git.adapter import GitError, StaleRef
+from conman.git.gitaly_early import EarlyEnds
 from conman.git.proto import gitaly_pb2, gitaly_pb2_grpc
 
 _Result = TypeVar("_Result")
-
-_STATUS_LOST = "Internal error from Core"
-"""The library's own words when the server ends a call while its requests are still being sent: what it ended with is lost."""
 
 
 class Kind(StrEnum):
@@ -176,6 +174,7 @@ class GitalyChannel:
         self.options = options
         self.target, self._credentials = _target(options)
         self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connection] = WeakKeyDictionary()
+        self._early = EarlyEnds()
         self._closed = False
 
     @property
@@ -229,10 +228,10 @@ class GitalyChannel:
     ) -> AsyncIterator[AsyncIterator[Any]]:
         """The messages of an answer as they arrive, made once; leaving the block early ends the call."""
         async with self._place(operation, kind):
-            with _translated(operation):
-                call = method(request, timeout=self.options.deadline(kind), metadata=self._metadata())
+            with self._translated(operation, method):
+                call = self._early.start(method, request, timeout=self.options.deadline(kind), metadata=self._metadata())
             try:
-                yield _messages(operation, call)
+                yield self._messages(operation, method, call)
             finally:
                 call.cancel()
 
@@ -284,8 +283,8 @@ class GitalyChannel:
 
     async def _unary(self, operation: str, method: Any, request: Any, kind: Kind) -> Any:
         async with self._place(operation, kind):
-            with _translated(operation):
-                reply = await method(request, timeout=self.options.deadline(kind), metadata=self._metadata())
+            with self._translated(operation, method):
+                reply = await self._early.start(method, request, timeout=self.options.deadline(kind), metadata=self._metadata())
         if reply is None:
             raise GitalyError(operation, grpc.StatusCode.OK, "it has no message")
         return reply
@@ -304,6 +303,24 @@ class GitalyChannel:
             yield
         finally:
             slots.release()
+
+    async def _messages(self, operation: str, method: Any, call: Any) -> AsyncIterator[Any]:
+        with self._translated(operation, method):
+            async for message in call:
+                yield message
+
+    @contextmanager
+    def _translated(self, operation: str, method: Any) -> Iterator[None]:
+        """Let only `GitError` leave the block, by `STATUSES`."""
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            if self._early.is_lost(method, error):
+                message = "the server ended the call before it took all of it"
+                raise GitalyError(operation, grpc.StatusCode.UNAVAILABLE, message) from error
+            raise GitalyError(operation, error.code(), error.details() or "") from error
+        except grpc.aio.UsageError as error:
+            raise GitError(operation, f"the connection was closed ({error})", safe_to_repeat=True) from error
 
     def _connection(self) -> _Connection:
         if self._closed:
@@ -376,23 +393,3 @@ def _target(options: GitalyOptions) -> tuple[str, grpc.ChannelCredentials | None
     authorities = options.ca_file or ssl.get_default_verify_paths().cafile
     roots = None if authorities is None else Path(authorities).read_bytes()
     return rest, grpc.ssl_channel_credentials(root_certificates=roots)
-
-
-async def _messages(operation: str, call: Any) -> AsyncIterator[Any]:
-    with _translated(operation):
-        async for message in call:
-            yield message
-
-
-@contextmanager
-def _translated(operation: str) -> Iterator[None]:
-    """Let only `GitError` leave the block, by `STATUSES`."""
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.INTERNAL and error.details() == _STATUS_LOST:
-            message = "the server ended the call before it took all of it"
-            raise GitalyError(operation, grpc.StatusCode.UNAVAILABLE, message) from error
-        raise GitalyError(operation, error.code(), error.details() or "") from error
-    except grpc.aio.UsageError as error:
-        raise GitError(operation, f"the connection was closed ({error})", safe_to_repeat=True) from error

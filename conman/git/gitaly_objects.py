@@ -1,8 +1,8 @@
 """The trees and blobs of remote repositories that were looked at, kept on this machine under their own names.
 
 It is a cache and nothing else: whatever is in it can be fetched again, so nothing is flushed to the disk, and a store that
-can't be read is thrown away and filled anew. A name says what the content is, so nothing in it is ever out of date; whether
-the remote repository (still) has an object is not answered here.
+can't be read, or is from before the machine's last start, is thrown away and filled anew. A name says what the content is,
+so nothing in it is ever out of date; whether the remote repository (still) has an object is not answered here.
 
 A tree is written after all the folders in it: one that is there can be walked to its leaves.
 """
@@ -36,6 +36,10 @@ MARGIN = 10
 MOST_SIZES = 200_000
 """Sizes that are remembered for a repository: about 30 MB."""
 _PRIVATE = ".conman-"
+_BOOT = "conman-boot"
+"""The file that says under which start of the machine a store was made: a loss of power may have torn what was not flushed,
+and libgit2 (1.9, tried) reads a loose object that is cut short for ever."""
+_THIS_PROCESS = uuid.uuid4().hex
 
 
 class StoreDamaged(Exception):
@@ -192,8 +196,8 @@ class ObjectCache:
         with self._lock:
             self._users[name] += 1
             store = self._stores.setdefault(name, ObjectStore(path))
-        if not (path / "HEAD").is_file():
-            self._make(path)
+        if not _is_trusted(path):
+            self.rebuild(store)
         return store
 
     def give_back(self, store: ObjectStore) -> None:
@@ -240,11 +244,12 @@ class ObjectCache:
         making = self._root / f"{_PRIVATE}{uuid.uuid4().hex}"
         self._root.mkdir(parents=True, exist_ok=True)
         pygit2.init_repository(str(making), bare=True)
+        (making / _BOOT).write_text(boot_id())
         try:
             making.rename(path)
         except OSError:
             # Somebody else made it meanwhile, or a torn one is in the way: a folder can't be renamed over a full one.
-            if not (path / "HEAD").is_file():
+            if not _is_trusted(path):
                 self._remove(path)
                 making.rename(path)
         finally:
@@ -276,6 +281,21 @@ class ObjectCache:
                 total -= sizes[path]
             if total <= self._limit - self._limit // MARGIN:
                 return
+
+
+def boot_id() -> str:
+    """What is another one after each start of the machine; of each process, where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return _THIS_PROCESS
+
+
+def _is_trusted(path: Path) -> bool:
+    try:
+        return (path / "HEAD").is_file() and (path / _BOOT).read_text() == boot_id()
+    except FileNotFoundError:
+        return False
 
 
 def _header(kind: str, size: int) -> bytes:

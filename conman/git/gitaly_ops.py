@@ -39,8 +39,9 @@ from conman.git.gitaly_channel import GitalyChannel, GitalyError, Landed
 from conman.git.gitaly_objects import ObjectCache, StoreDamaged
 from conman.git.gitaly_ops_commits import metadata
 from conman.git.gitaly_ops_remote import Remote
-from conman.git.gitaly_ops_session import Session, in_thread
+from conman.git.gitaly_ops_session import Session
 from conman.git.gitaly_ops_write import Maker, Target
+from conman.git.library import run_in
 from conman.git.proto import gitaly_pb2 as pb
 
 _Result = TypeVar("_Result")
@@ -347,7 +348,7 @@ class GitalyOperations:
             await self._aside(operation, lambda: self._cache.give_back(store))
 
     async def _aside(self, operation: str, work: Callable[[], _Result]) -> _Result:
-        return await in_thread(operation, self._threads, work)
+        return await run_in(self._threads, operation, work)
 
 
 def _disk_is_full(error: GitError) -> bool:

@@ -61,9 +61,10 @@ async def commit_tree_of(
     """Commit the tree of a commit on top of others."""
     source, *on = await session.commits(tree_of, *parents)
     commit = _commit(session, source.tree_id, tuple(one.id for one in on), author, committer, message)
-    descends = len(on) == 1 and await is_ancestor(session, on[0].id, source.id)
+    # The operation ends the message's last line where it has no end.
+    squashable = len(on) == 1 and message.endswith("\n") and await is_ancestor(session, on[0].id, source.id)
     actions: Actions | None = None
-    if len(on) < 2 and not descends:
+    if len(on) < 2 and not squashable:
         base = await _on_top_of(session, parents)
         await session.fetch_tree(source)
         actions = await session.run(lambda repository: _actions(repository, base.tree_id, source.tree_id))
@@ -78,7 +79,7 @@ async def commit_tree_of(
         actions=actions,
         source=source.id,
         onto=on[0].id if on else "",
-        descends=descends,
+        squashable=squashable,
     )
     return await maker.make(session, target, wanted)
 

@@ -60,8 +60,8 @@ class Facts:
     """Only files that were and stay files are written, made, deleted or made executable; none takes a folder's place."""
     attributes: bool = False
     """Git attributes are in the tree, by which a server may convert the content of files as it writes them."""
-    descends: bool = False
-    """The commit whose tree is taken descends from the one parent."""
+    squashable: bool = False
+    """The commit whose tree is taken descends from the one parent, and the message ends its last line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ _INEXPRESSIBLE: tuple[tuple[Callable[[Facts], bool], str], ...] = (
     (lambda facts: facts.work is not Work.REBASE and not facts.message, "an empty message"),
     (lambda facts: facts.work in (Work.FILES, Work.SQUASH) and facts.parents > 1, "several parents with a tree of its own"),
     (
-        lambda facts: facts.work in (Work.FILES, Work.SQUASH) and not facts.plain and not facts.descends,
+        lambda facts: facts.work in (Work.FILES, Work.SQUASH) and not facts.plain and not facts.squashable,
         "links, submodules, or a file and a folder that change places",
     ),
 )
@@ -95,7 +95,7 @@ def plan(facts: Facts) -> Plan:
             return Plan(Route.MERGE)
         case Work.REBASE:
             return Plan(Route.REBASE)
-        case Work.SQUASH if facts.descends:
+        case Work.SQUASH if facts.squashable:
             return Plan(Route.SQUASH)
         case _:
             # A branch is compared before it is swapped only where the operation is told what it holds.

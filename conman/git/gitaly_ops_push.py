@@ -11,7 +11,7 @@ from pathlib import Path
 import pygit2
 
 from conman.git.adapter import GitError, RefUpdate, StaleRef
-from conman.git.gitaly_channel import GitalyChannel, Landed
+from conman.git.gitaly_channel import GitalyChannel, GitalyError, Landed
 from conman.git.gitaly_ops_commits import NewCommit
 from conman.git.gitaly_ops_refs import LOCK_PATIENCE, held
 from conman.git.gitaly_ops_session import Session
@@ -23,7 +23,11 @@ _PAUSE = 0.02
 
 
 class PushRefused(GitError):
-    """The server does not take a commit that none of its operations can express."""
+    """The server does not take a commit that none of its operations can express (`reason` says what of it)."""
+
+    def __init__(self, operation: str, refusal: str, reason: str) -> None:
+        message = f"the server refuses the push ({refusal}), and no operation of it can express {reason}"
+        super().__init__(operation, message, safe_to_repeat=False)
 
 
 class Pusher:
@@ -55,13 +59,17 @@ class Pusher:
                 return await _looked(session, move)
 
             deadline = time.monotonic() + LOCK_PATIENCE
-            while (refusal := await session.channel.settle(attempt, look)) is not None:
-                if await _looked(session, move) is not None:
-                    return
-                if time.monotonic() >= deadline or not any(word in refusal for word in _LOST_RACE):
-                    needs = f", and no operation can express {reason}" if reason else ""
-                    raise PushRefused(session.operation, f"the server refuses the push ({refusal}){needs}", safe_to_repeat=False)
-                await asyncio.sleep(_PAUSE)
+            try:
+                while (refusal := await session.channel.settle(attempt, look)) is not None:
+                    if await _looked(session, move) is not None:
+                        return
+                    if time.monotonic() >= deadline or not any(word in refusal for word in _LOST_RACE):
+                        raise PushRefused(session.operation, refusal, reason)
+                    await asyncio.sleep(_PAUSE)
+            except GitalyError as error:
+                if error.transient:
+                    raise
+                raise PushRefused(session.operation, str(error), reason) from error
 
 
 async def _looked(session: Session, move: RefUpdate) -> Landed[str | None] | None:

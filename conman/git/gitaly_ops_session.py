@@ -21,7 +21,7 @@ from conman.git.checks import MODE_TREE
 from conman.git.gitaly_channel import GitalyChannel
 from conman.git.gitaly_objects import Item, ObjectStore, ObjectWriter, WrongObject, object_id, tree_bytes
 from conman.git.gitaly_ops_remote import ALL_BYTES, BLOBS_AT_A_TIME, ROOT, Place, Remote, batches
-from conman.git.local_repo import translated
+from conman.git.library import run_in
 from conman.git.proto import gitaly_pb2 as pb
 
 _Result = TypeVar("_Result")
@@ -32,20 +32,6 @@ BATCH_BYTES = 8 * 1024 * 1024
 """Content that is gathered in memory before it is written; a blob that is larger goes to the disk piece by piece."""
 _UNLISTABLE = (b"", b".", b"..")
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-
-
-async def in_thread(operation: str, threads: ThreadPoolExecutor, work: Callable[[], _Result]) -> _Result:
-    """Run what blocks in a thread; of the system's errors, only `GitError` leaves it."""
-
-    def run() -> _Result:
-        with translated(operation):
-            return work()
-
-    try:
-        running = threads.submit(run)
-    except RuntimeError as error:
-        raise GitError(operation, "the adapter is closed", safe_to_repeat=True) from error
-    return await asyncio.wrap_future(running)
 
 
 class Session(Remote):
@@ -72,7 +58,7 @@ class Session(Remote):
 
     async def aside(self, work: Callable[[], _Result]) -> _Result:
         """Run what blocks in a thread."""
-        return await in_thread(self.operation, self._threads, work)
+        return await run_in(self._threads, self.operation, work)
 
     async def trees(self, *revisions: str) -> list[pb.GitCommit]:
         """`commits`, with their trees in the store."""

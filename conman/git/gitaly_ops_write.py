@@ -61,8 +61,8 @@ class Wanted:
     """What is merged in, squashed, or rebased."""
     onto: str = ""
     """What it is merged into, squashed or rebased on."""
-    descends: bool = False
-    """The source descends from `onto`."""
+    squashable: bool = False
+    """The source descends from `onto`, and the message ends its last line, as `UserSquash` has it."""
 
     @property
     def tip(self) -> NewCommit:
@@ -73,8 +73,8 @@ class Wanted:
 class Differs(PushRefused):
     """The server makes another commit (`made`) than the one that was wanted, and does not take that one by a push."""
 
-    def __init__(self, operation: str, made: str, refusal: GitError) -> None:
-        super().__init__(operation, f"the server makes {made} of it; {refusal}", safe_to_repeat=False)
+    def __init__(self, operation: str, made: str, refusal: str, reason: str) -> None:
+        super().__init__(operation, refusal, reason)
         self.made = made
 
 
@@ -126,7 +126,7 @@ class Maker:
             await self._pusher.push(session, move, wanted.commits, wanted.known_tree, why)
         except PushRefused as error:
             if made:
-                raise Differs(session.operation, made, error) from error
+                raise Differs(session.operation, made, str(error), why) from error
             raise
         return sha
 
@@ -183,13 +183,13 @@ def _facts(target: Target, wanted: Wanted) -> Facts:
         message=bool(tip.message),
         plain=wanted.actions is None or wanted.actions.plain,
         attributes=wanted.actions is not None and wanted.actions.attributes,
-        descends=wanted.descends,
+        squashable=wanted.squashable,
     )
 
 
 def _hold_against(wanted: Wanted, made: str) -> None:
     if made != wanted.tip.sha:
-        raise _Unfit(f"what comes out as {wanted.tip.sha} here and as {made} there", made)
+        raise _Unfit(f"a commit that comes out as {wanted.tip.sha} here and as {made} there", made)
 
 
 async def _on_branch(session: Session, target: Target, wanted: Wanted) -> None:
@@ -220,7 +220,7 @@ async def _unless_refused(session: Session, call: Awaitable[str]) -> str:
     except GitalyError as error:
         if error.transient or error.code in _FORBIDDEN:
             raise
-        raise _Unfit(f"this ({error.details})") from error
+        raise _Unfit(f"what is refused: {error.details}") from error
     if not made:
         raise NotSupported(session.operation)
     return made
@@ -250,7 +250,7 @@ async def _commit_files(session: Session, wanted: Wanted, ref: str, expected_old
     if reply.pre_receive_error:
         raise GitError(session.operation, f"a hook refuses the commit: {reply.pre_receive_error}", safe_to_repeat=False)
     if reply.index_error:
-        raise _Unfit(f"this ({reply.index_error})")
+        raise _Unfit(f"what is refused: {reply.index_error}")
     return reply.branch_update.commit_id
 
 
