@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pygit2
 
-from conman.git.adapter import GitError, RefUpdate, StaleRef
+from conman.git.adapter import GitError, RefUpdate
 from conman.git.gitaly_channel import GitalyChannel, GitalyError, Landed
 from conman.git.gitaly_ops_commits import NewCommit
-from conman.git.gitaly_ops_refs import LOCK_PATIENCE, held
+from conman.git.gitaly_ops_refs import LOCK_PATIENCE, looked
 from conman.git.gitaly_ops_session import Session
 from conman.git.gitaly_smart import SmartClient
 
@@ -73,12 +73,7 @@ class Pusher:
 
 
 async def _looked(session: Session, move: RefUpdate) -> Landed[str | None] | None:
-    found = (await held(session, [move.ref])).get(move.ref)
-    if found == move.new:
-        return Landed(None)
-    if found != move.old:
-        raise StaleRef(session.operation, move.ref)
-    return None
+    return None if await looked(session, [move]) is None else Landed(None)
 
 
 def _write_pack(

@@ -81,7 +81,7 @@ class Session(Remote):
         folders = await self._missing_folders(commit, None) or {}
         if not await self.aside(partial(self._write_trees, folders, commit.tree_id)):
             message = f"the tree of {commit.id} holds what the server's listing does not show"
-            raise GitError(self.operation, message, safe_to_repeat=False)
+            raise GitError(self.operation, message, safe_to_repeat=True)
 
     async def fetch_blobs(self, wanted: Mapping[str, Place | None]) -> None:
         """Have blobs in the store; those with a place come many in one call. Raises `ObjectMissing`."""

@@ -27,6 +27,7 @@ from conman.git.gitaly_ops_refs import (
     compare,
     delete_refs,
     held,
+    looked,
     move_refs,
     place,
     scratch_ref,
@@ -199,7 +200,7 @@ async def _on_branch(session: Session, target: Target, wanted: Wanted) -> None:
         return await _commit_files(session, wanted, target.ref, target.expected_old)
 
     async def look() -> Landed[str] | None:
-        return Landed(sha) if await compare(session, target.ref, target.expected_old, sha) else None
+        return None if await looked(session, [RefUpdate(target.ref, target.expected_old, sha)]) is None else Landed(sha)
 
     try:
         made = await _unless_refused(session, session.channel.settle(attempt, look))

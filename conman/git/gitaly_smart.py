@@ -293,7 +293,8 @@ class _PushAnswer:
         try:
             return {shown(ref): error for ref, error in self._report.check()}
         except SendPackError as error:
-            raise GitError(self._operation, f"the server can't use the pack: {error} {words}", safe_to_repeat=True) from error
+            reason = " ".join(shown(said) for said in (*error.args, words.encode()) if said)
+            raise GitError(self._operation, f"the server can't use the pack: {reason}", safe_to_repeat=True) from error
 
     def _packet(self, packet: bytes | None) -> None:
         if packet is None:
