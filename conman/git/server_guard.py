@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import structlog
@@ -18,6 +19,9 @@ from conman.git.server_call import Refused, status_of
 TOKEN_VALID_SECONDS = 30
 """How far the time in a v2 token may be from this machine's, either way (Gitaly's own bound)."""
 _V2 = "v2."
+_CANCEL_SECONDS = 0.001
+"""The library cancels a call in the turn of the event loop in which its request was broken off, or in one of the next."""
+_Request = TypeVar("_Request")
 
 _log = structlog.get_logger(__name__)
 
@@ -73,7 +77,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
     def _guarded(self, handler: Any, method: str, header: str | bytes | None) -> grpc.RpcMethodHandler:
         shown = header.decode("ascii", "replace") if isinstance(header, bytes) else header
         kind = f"{'stream' if handler.request_streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
-        inner = getattr(handler, kind)
+        inner = _given_whole(getattr(handler, kind)) if handler.request_streaming else getattr(handler, kind)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         guarded = self._streaming(inner, method, shown) if handler.response_streaming else self._single(inner, method, shown)
         return make(guarded, handler.request_deserializer, handler.response_serializer)
@@ -110,6 +114,21 @@ class CallGuard(grpc.aio.ServerInterceptor):
     def _admit(self, header: str | None) -> None:
         if self._secret is not None:
             check_authorization(header, self._secret, self._now())
+
+
+def _given_whole(inner: Any) -> Any:
+    return lambda requests, context: inner(whole(requests), context)
+
+
+async def whole(requests: AsyncIterator[_Request]) -> AsyncIterator[_Request]:
+    """The messages of a request, which ends only when all of them have come: a call that was broken off is cancelled first.
+
+    The library lets a request that was broken off end like a whole one and cancels the call just after that, while half of a
+    file is being committed.
+    """
+    async for request in requests:
+        yield request
+    await asyncio.sleep(_CANCEL_SECONDS)
 
 
 async def _end(context: Any, method: str, started: float, error: Refused | GitError) -> None:

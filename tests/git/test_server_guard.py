@@ -20,7 +20,7 @@ from conman.git.adapter import GitError, ObjectMissing, RepositoryExists, Reposi
 from conman.git.proto import gitaly_pb2 as pb
 from conman.git.server import ServerError, ServerOptions, is_loopback, serve
 from conman.git.server_call import Refused, status_of
-from conman.git.server_guard import TOKEN_VALID_SECONDS, check_authorization, v2_token
+from conman.git.server_guard import TOKEN_VALID_SECONDS, check_authorization, v2_token, whole
 
 SECRET = "a secret that both sides know"
 NOW = 1_714_557_600
@@ -261,3 +261,21 @@ async def test_half_of_a_certificate_or_a_wrong_one_keeps_it_from_starting(tmp_p
         with pytest.raises(ServerError):
             async with serve(tmp_path / "storage", ServerOptions(tls_cert=cert, tls_key=key)):
                 pass
+
+
+async def test_a_request_that_is_broken_off_does_not_end_like_a_whole_one() -> None:
+    taken: list[str] = []
+
+    async def broken_off() -> AsyncIterator[bytes]:
+        yield b"half"
+        # As the library does it: the messages end, and the call is cancelled in one of the next turns of the event loop.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: loop.call_soon(call.cancel))
+
+    async def commit() -> None:
+        taken.append(b"".join([piece async for piece in whole(broken_off())]).decode())
+
+    call = asyncio.ensure_future(commit())
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert taken == []
