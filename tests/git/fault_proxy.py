@@ -19,6 +19,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from conman.git.server_guard import whole
+
 _LARGEST = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 _PIECE_BYTES = 64 * 1024
 
@@ -29,7 +31,7 @@ class Fault:
 
     `forwarded` False: the server never hears of the call. `status` is what the client is told when the server has answered (or
     never heard of it); None: the server's own. `hangs`: the client is told nothing at all. `resets`: all connections are reset
-    instead. `then_down`: from here on each call fails.
+    instead. `then_down`: from here on each call fails. `meanwhile` is done when the server has answered, before the client is.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Fault:
     hangs: bool = False
     resets: bool = False
     then_down: bool = False
+    meanwhile: Callable[[], None] | None = None
 
 
 def failing(status: grpc.StatusCode) -> Fault:
@@ -158,6 +161,12 @@ class _Forwarder(grpc.GenericRpcHandler):
             await asyncio.sleep(fault.seconds)
             if fault.forwarded:
                 await self._carry(method, fault, requests, context)
+            elif not fault.hangs:
+                # The library loses the status of a call that ends before all of its request was sent.
+                async for _ in requests:
+                    pass
+            if fault.meanwhile is not None:
+                fault.meanwhile()
             if fault.then_down:
                 self._proxy.all_calls(DOWN)
             if fault.resets:
@@ -191,7 +200,7 @@ class _Forwarder(grpc.GenericRpcHandler):
 
 async def _first(requests: AsyncIterator[bytes], most: int | None) -> AsyncIterator[bytes]:
     passed = 0
-    async for request in requests:
+    async for request in whole(requests):
         if most is None or passed < most:
             yield request
             passed += 1

@@ -100,7 +100,7 @@ def read_faults(method: str) -> Sequence[Fault]:
 
 
 def faults_in_a_write(method: str) -> Sequence[Fault]:
-    """What may go wrong with a call that is made on the way to a write; those that only read have all their faults in the reads."""
+    """What may go wrong with a call on the way to a write; those that only read have all their faults in the reads."""
     if method in WRITING:
         return WRITE_FAULTS
     return read_faults(method) if method == SQUASH else [failing(Status.INTERNAL)]
