@@ -45,6 +45,8 @@ FEATURE, TOPIC, TAG, PRIVATE = "refs/heads/feature", "refs/heads/topic", "refs/t
 LARGE = bytes(range(256)) * 1200
 """A file of 300 KB, which comes in several messages."""
 CACHE_BYTES = 2**30
+PATIENT = GitalyOptions("", short_seconds=30, long_seconds=30, write_seconds=30, transfer_seconds=30, attempts=5)
+"""Deadlines that only a hang meets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,16 +287,22 @@ async def rightly(template: Path, scratch: Path, act: Act, shas: Shas) -> tuple[
 
 
 @asynccontextmanager
-async def stack(root: Path, mode: str, options: GitalyOptions | None = None) -> AsyncIterator[Stack]:
+async def stack(root: Path, mode: str, options: GitalyOptions = PATIENT) -> AsyncIterator[Stack]:
     """A server, both proxies and an adapter of that mode, until the end of the block."""
+    served = ServerOptions(flavour=MODES[mode], stop_seconds=0)
+    async with serve(root / "storage", served) as server, stack_before(server, root / "storage", root, mode, options) as made:
+        yield made
+
+
+@asynccontextmanager
+async def stack_before(
+    server: str, storage: Path, root: Path, mode: str, options: GitalyOptions = PATIENT
+) -> AsyncIterator[Stack]:
+    """Both proxies and an adapter of that mode before a server of `storage`, until the end of the block."""
     shas = await prepare(root / "prepared")
-    async with (
-        serve(root / "storage", ServerOptions(flavour=MODES[mode], stop_seconds=0)) as server,
-        call_proxy(server) as proxy,
-        wire_proxy(proxy.address) as wire,
-    ):
+    async with call_proxy(server) as proxy, wire_proxy(proxy.address) as wire:
         proxy.reset_connections = wire.reset
-        channel = GitalyChannel(replace(options or GitalyOptions(""), address=wire.address))
+        channel = GitalyChannel(replace(options, address=wire.address))
         with adapter(mode, channel, root) as git:
-            yield Stack(mode, git, channel, root / "storage", root / "prepared", shas, proxy, wire, count(1))
+            yield Stack(mode, git, channel, storage, root / "prepared", shas, proxy, wire, count(1))
         await channel.close()

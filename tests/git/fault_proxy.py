@@ -211,6 +211,7 @@ async def call_proxy(upstream: str) -> AsyncIterator[CallProxy]:
     """A proxy of calls in front of a server, until the end of the block."""
     proxy = CallProxy()
     options = [*_LARGEST, ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    options += [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")]
     async with grpc.aio.insecure_channel(upstream, options=options) as channel:
         server = grpc.aio.server(handlers=[_Forwarder(proxy, channel)], options=[*_LARGEST, ("grpc.so_reuseport", 0)])
         proxy.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

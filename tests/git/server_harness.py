@@ -7,7 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -165,5 +165,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def git_processes() -> list[psutil.Process]:
     """The `git` that this process, and so the server in it, has running."""
-    children = psutil.Process(os.getpid()).children(recursive=True)
-    return [child for child in children if child.is_running() and "git" in child.name()]
+    found: list[psutil.Process] = []
+    for child in psutil.Process(os.getpid()).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if child.is_running() and "git" in child.name():
+                found.append(child)
+    return found

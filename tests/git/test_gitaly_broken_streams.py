@@ -13,23 +13,22 @@ from pathlib import Path
 import grpc
 import pytest
 import pytest_asyncio
-from fault_harness import MODES, Stack, adapter, stack
+from fault_harness import MODES, PATIENT, Stack, adapter, stack
 from fault_proxy import cut_short
 from git_harness import ANN, MAIN
 from server_harness import until
 
 from conman.git.adapter import GitError, WriteFile
-from conman.git.gitaly_channel import GitalyError, GitalyOptions
+from conman.git.gitaly_channel import GitalyError
 
 Status = grpc.StatusCode
 BIG = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(65_536))
 """Two MB that nothing compresses."""
-PATIENT = GitalyOptions("", short_seconds=30, long_seconds=30, write_seconds=30, transfer_seconds=30, attempts=5)
 
 
 @pytest_asyncio.fixture(params=list(MODES))
 async def on(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stack]:
-    async with stack(tmp_path, request.param, PATIENT) as made:
+    async with stack(tmp_path, request.param) as made:
         yield made
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
-from fault_harness import READS, WRITES, Act, Stack, fsck, rightly, stack
+from fault_harness import PATIENT, READS, WRITES, Act, Stack, fsck, rightly, stack
 from fault_proxy import (
     DELAYED,
     DONE_DOWN,
@@ -39,7 +39,6 @@ from conman.git.adapter import (
     StaleFile,
     StaleRef,
 )
-from conman.git.gitaly_channel import GitalyOptions
 
 Status = grpc.StatusCode
 WRITING = {
@@ -58,8 +57,8 @@ VERIFIED = {"GetBlob", "GetTreeEntries", "InfoRefsReceivePack", "InfoRefsUploadP
 UNARY = {"CommitIsAncestor", "FindCommit", "FindMergeBase", "RepositoryExists", SQUASH}
 UNTRUE = (ChangeRefused, ObjectMissing, RepositoryExists, RepositoryMissing, StaleFile, StaleRef)
 """What must not be said here, where everything is as the call expects and nobody else writes."""
-PATIENT = GitalyOptions("", short_seconds=30, long_seconds=30, write_seconds=30, transfer_seconds=30, attempts=3)
-HASTY = replace(PATIENT, write_seconds=0.5, transfer_seconds=0.5)
+FEW_TRIES = replace(PATIENT, attempts=3)
+HASTY = replace(FEW_TRIES, write_seconds=0.5, transfer_seconds=0.5)
 """For calls that are never answered."""
 
 WRITE_FAULTS = [
@@ -108,7 +107,7 @@ def faults_in_a_write(method: str) -> Sequence[Fault]:
 
 @asynccontextmanager
 async def stacked(tmp_path_factory: pytest.TempPathFactory, mode: str) -> AsyncIterator[Stack]:
-    async with stack(tmp_path_factory.mktemp(mode), mode, PATIENT) as made:
+    async with stack(tmp_path_factory.mktemp(mode), mode, FEW_TRIES) as made:
         yield made
 
 
@@ -153,14 +152,14 @@ async def tried(stack: Stack, act: Act, method: str, fault: Fault) -> Trial:
     repo, error, result = stack.fresh(), None, None
     stack.proxy.calm()
     stack.proxy.fault(method, fault)
-    stack.channel.options = replace(HASTY if fault.hangs else PATIENT, address=stack.channel.options.address)
+    stack.channel.options = replace(HASTY if fault.hangs else FEW_TRIES, address=stack.channel.options.address)
     try:
         result = await act.do(stack.git, repo, stack.shas)
     except GitError as failed:
         error = failed
     trial = Trial(repo, result, error, stack.proxy.count(method), method in stack.proxy.answered)
     stack.proxy.calm()
-    stack.channel.options = replace(PATIENT, address=stack.channel.options.address)
+    stack.channel.options = replace(FEW_TRIES, address=stack.channel.options.address)
     return trial
 
 

@@ -12,7 +12,7 @@ import grpc
 import pygit2
 import pytest
 import pytest_asyncio
-from fault_harness import MODES, PRIVATE, TAG, TOPIC, Stack, stack
+from fault_harness import MODES, PATIENT, PRIVATE, TAG, TOPIC, Stack, stack
 from fault_proxy import HANGS, failing, losing
 from git_harness import ANN, MAIN
 from server_harness import until
@@ -26,13 +26,13 @@ ATTEMPTS = 3
 READING = {"pack": "InfoRefsUploadPack", "operations": "ListRefs"}
 WRITING = {"pack": "PostReceivePack", "operations": "UserCommitFiles"}
 MOVING = {"pack": "PostReceivePack", "operations": "UpdateReferences"}
-PATIENT = GitalyOptions("", short_seconds=30, long_seconds=30, write_seconds=30, transfer_seconds=30, attempts=ATTEMPTS)
-HASTY = replace(PATIENT, short_seconds=0.3, long_seconds=0.3, write_seconds=0.3, transfer_seconds=0.3)
+FEW_TRIES = replace(PATIENT, attempts=ATTEMPTS)
+HASTY = replace(FEW_TRIES, short_seconds=0.3, long_seconds=0.3, write_seconds=0.3, transfer_seconds=0.3)
 
 
 @pytest_asyncio.fixture(params=list(MODES))
 async def on(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stack]:
-    async with stack(tmp_path, request.param, PATIENT) as made:
+    async with stack(tmp_path, request.param, FEW_TRIES) as made:
         yield made
 
 
@@ -104,7 +104,7 @@ async def test_a_server_that_never_answers_costs_a_write_one_deadline_and_a_look
     repo = on.fresh()
     await on.git.list_refs(repo, "refs/")
     await on.git.list_tree(repo, on.shas.main)
-    set_options(on, replace(PATIENT, write_seconds=0.5, transfer_seconds=0.5))
+    set_options(on, replace(FEW_TRIES, write_seconds=0.5, transfer_seconds=0.5))
     on.proxy.calm()
     on.proxy.fault(MOVING[on.mode], HANGS, until=None)
     with pytest.raises(GitalyError) as failed:
@@ -116,7 +116,7 @@ async def test_a_server_that_never_answers_costs_a_write_one_deadline_and_a_look
 
 
 async def test_calls_that_wait_for_a_silent_server_do_not_keep_others_waiting_for_ever(tmp_path: Path) -> None:
-    async with stack(tmp_path, "operations", replace(PATIENT, concurrency=1)) as on:
+    async with stack(tmp_path, "operations", replace(FEW_TRIES, concurrency=1)) as on:
         repo = on.fresh()
         on.proxy.fault("ListRefs", HANGS)
         hung = asyncio.ensure_future(on.git.list_refs(repo, "refs/"))
