@@ -85,6 +85,45 @@ async def a_file_gone(world: World) -> Request:
     return Request(world.ann, "DELETE", f"{workspace}/files", {"path": "a.json"}, {"path": "b.json"}, status=204)
 
 
+@scenario("PATCH /apps/{app}/workspaces/{ws}")
+async def a_renamed_workspace(world: World) -> Request:
+    return Request(world.ann, "PATCH", await world.workspace(), {"title": "another"}, {"title": "yet another"})
+
+
+@scenario("DELETE /apps/{app}/workspaces/{ws}")
+async def a_deleted_workspace(world: World) -> Request:
+    return Request(world.ann, "DELETE", await world.workspace(), {}, status=204)
+
+
+async def _edited(world: World) -> str:
+    workspace = await world.workspace()
+    await world.save(workspace, "a.json", "{}")
+    return workspace
+
+
+@scenario("POST /apps/{app}/workspaces/{ws}/files/batch")
+async def a_batch(world: World) -> Request:
+    body = {"changes": [{"action": "write", "path": "b.json", "content": b64("{}")}, {"action": "delete", "path": "a.json"}]}
+    path = f"{await _edited(world)}/files/batch"
+    return Request(world.ann, "POST", path, body, {"changes": body["changes"][:1]})
+
+
+@scenario("POST /apps/{app}/workspaces/{ws}/checkpoints")
+async def a_checkpoint(world: World) -> Request:
+    path = f"{await _edited(world)}/checkpoints"
+    return Request(world.ann, "POST", path, {"message": "so far"}, {"message": "other"}, status=201)
+
+
+@scenario("POST /apps/{app}/workspaces/{ws}/reset")
+async def a_reset(world: World) -> Request:
+    return Request(world.ann, "POST", f"{await _edited(world)}/reset", {})
+
+
+@scenario("POST /apps/{app}/workspaces/{ws}/sync-integration")
+async def a_sync(world: World) -> Request:
+    return Request(world.ann, "POST", f"{await _edited(world)}/sync-integration", {}, {"strategy": "merge"})
+
+
 @scenario("POST /apps/{app}/changesets")
 async def a_changeset(world: World) -> Request:
     body = {"workspace_id": last(await world.workspace()), "title": "one"}
@@ -244,7 +283,18 @@ def test_every_mutating_route_has_a_scenario() -> None:
     assert set(SCENARIOS) == {str(route) for route in MUTATING if not route.path.startswith("/auth/")}
 
 
-IDS = ("id", "blob_id", "job_id", "head_sha", "revision_number", "ordered_changeset_ids", "branch_name", "tag", "title")
+IDS = (
+    "id",
+    "blob_id",
+    "commit_sha",
+    "job_id",
+    "head_sha",
+    "revision_number",
+    "ordered_changeset_ids",
+    "branch_name",
+    "tag",
+    "title",
+)
 
 
 def ids_of(value: Any) -> list[Any]:

@@ -157,8 +157,13 @@ async def delete_workspace(ws: str, caller: Caller = capability(_C.WORKSPACE_DEL
     if await workspace_end.was_deleted_by(caller.platform, caller.call):
         await workspace_end.finish_deletions(caller.platform, caller.of_app)
         return
-    found = await own_workspace(caller, ws, _C.WORKSPACE_DELETE_OWN)
-    await workspace_end.delete(caller.platform, caller.call, caller.of_app, found)
+    try:
+        found = await own_workspace(caller, ws, _C.WORKSPACE_DELETE_OWN)
+        await workspace_end.delete(caller.platform, caller.call, caller.of_app, found)
+    except DomainError as error:
+        # A repeat at the same moment may have come to the end first.
+        if error.code is not ErrorCode.NOT_FOUND or not await workspace_end.was_deleted_by(caller.platform, caller.call):
+            raise
 
 
 @router.post("/{ws}/reset")
