@@ -102,7 +102,11 @@ def install(app: FastAPI) -> None:
         if isinstance(error, StaleRef):
             message = "The branch moved while this was written: read again, then repeat."
             return envelope(request, ErrorCode.STALE_WRITE, message)
-        again = "the same request can be repeated" if error.safe_to_repeat else "read the record before you repeat it"
+        again = "read the record before you repeat it"
+        if error.safe_to_repeat:
+            again = "the same request can be repeated"
+            if request.method != "GET":
+                again = "it may have happened, and can be repeated with the same Idempotency-Key"
         message = f"Git could not carry out {error.operation}: {again}."
         return envelope(
             request, ErrorCode.GIT_ERROR, message, {"operation": error.operation, "safe_to_repeat": error.safe_to_repeat}
