@@ -74,8 +74,9 @@ def _check_with_git(folder: Path, paths: Iterable[str]) -> None:
 
 
 def _outside_of_objects(root: Path) -> dict[Path, bytes]:
-    """All files below a folder but those that hold objects and refs."""
-    kept = (path for path in _files_below(root) if not {"objects", "refs", "logs"} & set(path.relative_to(root).parts))
+    """All files below a folder but those that hold objects and refs, or a mirror's list of what its refs reached."""
+    held = {"objects", "refs", "logs", "tips"}
+    kept = (path for path in _files_below(root) if not held & set(path.relative_to(root).parts))
     return {path: path.read_bytes() for path in kept}
 
 
