@@ -166,8 +166,7 @@ class _Merge:
             if path in self.conflicts or ours is None or theirs is None or ours == theirs:
                 continue
             if ours.mode == theirs.mode == MODE_SYMLINK:
-                versions = self._versions(path)
-                self.conflicts[path] = self._plain_conflict(path, versions)
+                self.conflicts[path] = conflict_at(path, (self._base, *self._trees))
 
     def refuse_files_in_the_place_of_folders(self) -> None:
         """A file where the result, or a conflict, needs a folder. libgit2 sees some of them; its result then holds both."""
