@@ -12,13 +12,13 @@ from weakref import WeakKeyDictionary
 
 import grpc
 
-from conman.config import GitalyMode
 from conman.git.adapter import GitAdapter, GitError, GitHealth
 from conman.git.gitaly_channel import GitalyChannel, GitalyError, GitalyOptions, Kind
 from conman.git.gitaly_ops import GitalyOperations
 from conman.git.gitaly_pack import PackGit, PackOptions
 from conman.git.gitaly_smart import SmartClient
 from conman.git.proto import gitaly_pb2
+from conman.settings.git import GitalyMode
 
 _Method = TypeVar("_Method", bound=Callable[..., Awaitable[Any]])
 

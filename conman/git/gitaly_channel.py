@@ -23,10 +23,10 @@ from weakref import WeakKeyDictionary
 import grpc
 import grpc.aio
 
-from conman.config import GitalyAuth
 from conman.git.adapter import GitError, StaleRef
 from conman.git.gitaly_early import EarlyEnds
 from conman.git.proto import gitaly_pb2, gitaly_pb2_grpc
+from conman.settings.git import GitalyAuth
 
 _Result = TypeVar("_Result")
 

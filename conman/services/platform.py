@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import pygit2
 from pygit2.enums import Option
 
-from conman.config import GitBackend, Settings, SettingsError
+from conman.config import Settings, SettingsError
 from conman.git.adapter import GitAdapter
 from conman.git.gitaly import CacheOptions, GitalyGit
 from conman.git.gitaly_channel import GitalyOptions
 from conman.git.local import LocalGit
+from conman.settings.git import GitBackend
 from conman.store.database import Database, connect
 from conman.workflows.client import Commands
 from conman.workflows.client import connect as connect_temporal

@@ -82,6 +82,13 @@ async def deliver(db: Database, collection: str, document: Document) -> int:
     if audit:
         await db["audit"].bulk_write(audit, ordered=False)
     fault_point("deliver.audited")
+    notices = [
+        UpdateOne({"_id": entry["id"]}, {"$setOnInsert": entry["doc"]}, upsert=True)
+        for entry in entries
+        if entry["kind"] == "notice"
+    ]
+    if notices:
+        await db["notifications"].bulk_write(notices, ordered=False)
     for entry in entries:
         if entry["kind"] == "deployment_ended":
             await _end_deployment(db, entry)

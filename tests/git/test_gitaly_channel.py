@@ -14,11 +14,11 @@ from typing import Any
 import grpc
 import pytest
 
-from conman.config import GitalyAuth
 from conman.git.adapter import GitError, StaleRef
 from conman.git.gitaly_channel import STATUSES, GitalyChannel, GitalyError, GitalyOptions, Kind, Landed, signed_token
 from conman.git.proto import gitaly_pb2, gitaly_pb2_grpc
 from conman.git.server import ServerOptions, serve
+from conman.settings.git import GitalyAuth
 
 Status = grpc.StatusCode
 TRANSIENT = {Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.RESOURCE_EXHAUSTED}

@@ -17,11 +17,12 @@ from fault_harness import CACHE_BYTES, MODES, PATIENT
 from fault_proxy import DONE_DOWN, DOWN, CallProxy, call_proxy, failing
 
 from conman.api.app import create_api, prepare
-from conman.config import GitalyMode, Settings, generate_secret
+from conman.config import Settings, generate_secret
 from conman.embedded.testing import running_stack
 from conman.git.gitaly import CacheOptions, GitalyGit
 from conman.git.server import ServerOptions, serve
 from conman.services.platform import Platform
+from conman.settings.git import GitalyMode
 from conman.store.database import connect
 from conman.workflows.client import Commands
 

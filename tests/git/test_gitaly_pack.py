@@ -15,7 +15,6 @@ import grpc
 import pytest
 from git_harness import ANN, MAIN, Repo, ServedHarness
 
-from conman.config import GitalyMode
 from conman.git.adapter import GitAdapter, GitError, RefUpdate, StaleRef, WriteFile
 from conman.git.gitaly import CacheOptions, GitalyGit
 from conman.git.gitaly_channel import GitalyChannel, GitalyError, GitalyOptions
@@ -23,6 +22,7 @@ from conman.git.gitaly_pack import PackGit, PackOptions
 from conman.git.gitaly_smart import SmartClient
 from conman.git.server import ServerOptions, serve
 from conman.git.server_call import ServerFlavour
+from conman.settings.git import GitalyMode
 
 NAME = "team/app.git"
 TAG = "refs/tags/r1"

@@ -1,0 +1,59 @@
+"""Notices: what people are told by mail, and to whom (`spec.md` 14).
+
+A notice leaves a document with the change that it tells of (`durability.md` 3). It carries ids and words, never a secret or a
+token: who sends it looks up the rest, and computes a token again.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from conman.domain.decision import Model
+from conman.domain.tokens import TokenPurpose
+
+
+class NoticeKind(StrEnum):
+    """What a notice tells."""
+
+    INVITE = "invite"
+    PASSWORD_RESET = "password_reset"
+    ACCOUNT_CREATED = "account_created"
+
+
+ALWAYS_SENT = frozenset({NoticeKind.INVITE, NoticeKind.PASSWORD_RESET, NoticeKind.ACCOUNT_CREATED})
+"""Auth mails: they go out also to those who switched email off (`spec.md` 14)."""
+
+
+class TokenRef(Model):
+    """Which token the mail carries; the sender computes it (`spec.md` 5)."""
+
+    purpose: TokenPurpose
+    record_id: str
+    number: int
+
+
+class Notice(Model):
+    """One event that people are told of. `emails` are addresses without an account, `user_ids` accounts."""
+
+    kind: NoticeKind
+    at: str
+    app_id: str | None = None
+    entity_type: str
+    entity_id: str
+    actor_user_id: str | None = None
+    user_ids: list[str] = Field(default_factory=list[str])
+    emails: list[str] = Field(default_factory=list[str])
+    token: TokenRef | None = None
+    data: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+
+def notice_entry(entry_id: str, notice: Notice) -> dict[str, Any]:
+    """The notice as an outgoing entry; its id names the row in `notifications` and the workflow `notify:{id}`."""
+    return {
+        "id": entry_id,
+        "kind": "notice",
+        "doc": {"_id": entry_id, "created_at": notice.at, "state": "pending", "notice": notice.model_dump(mode="json")},
+    }

@@ -1,0 +1,1 @@
+"""The settings of one concern each; `conman.config.Settings` is all of them together."""
