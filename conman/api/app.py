@@ -8,7 +8,7 @@ from fastapi_offline import FastAPIOffline
 from conman import __version__
 from conman.api import access, errors
 from conman.api.middleware import RequestMiddleware
-from conman.api.routes import apps, auth, changesets, deployments, files, health, jobs, releases, workspaces
+from conman.api.routes import apps, auth, changesets, deployments, files, health, jobs, members, releases, workspaces
 from conman.services.accounts import ensure_platform_admin
 from conman.services.platform import Platform
 from conman.store.database import ensure_indexes
@@ -17,6 +17,7 @@ ROUTERS = (
     health.router,
     auth.router,
     apps.router,
+    members.router,
     workspaces.router,
     files.router,
     changesets.router,

@@ -1,4 +1,4 @@
-"""Apps, members, environments and audit."""
+"""Apps, environments and audit."""
 
 from __future__ import annotations
 
@@ -27,14 +27,6 @@ class NewApp(Body):
     repo_path: str = Field(min_length=1, max_length=400)
     integration_branch: str = Field(default="main", max_length=200)
     create_repository: bool = False
-
-
-class NewMember(Body):
-    """Somebody with an account, and their role."""
-
-    user_id: str | None = None
-    email: str | None = Field(default=None, max_length=320)
-    role: str
 
 
 @router.get("/apps")
@@ -74,27 +66,6 @@ async def show_app(caller: Caller = capability(Capability.APP_READ)) -> dict[str
     """One app."""
     head = await apps.integration_head_if_any(caller.platform, caller.of_app)
     return data(apps.app_record(caller.of_app, integration_sha=head, my_role=caller.role.value if caller.role else None))
-
-
-@router.get("/apps/{app}/members")
-async def list_members(
-    page: int = PageNumber, limit: int = PageLimit, caller: Caller = capability(Capability.MEMBER_READ)
-) -> dict[str, Any]:
-    """The app's members."""
-    db = caller.platform.db
-    found = await records.page(db, "memberships", {"app_id": caller.of_app["_id"]}, number=page, limit=limit)
-    users = {user["_id"]: user async for user in db["users"].find({"_id": {"$in": [row["user_id"] for row in found.items]}})}
-    return listed([apps.member_record(row, users.get(row["user_id"])) for row in found.items], found)
-
-
-@router.post("/apps/{app}/members", status_code=201)
-async def add_member(caller: Caller = capability(Capability.MEMBER_MANAGE), new: NewMember = body(NewMember)) -> dict[str, Any]:
-    """Make somebody with an account a member."""
-    if new.role not in {role.value for role in Role}:
-        raise invalid("role", f"is none of {', '.join(role.value for role in Role)}")
-    user = await apps.find_user(caller.platform, user_id=new.user_id, email=new.email)
-    made = await apps.add_member(caller.platform, caller.call, caller.of_app, user=user, role=Role(new.role), via="direct")
-    return data(apps.member_record(made, user))
 
 
 @router.get("/apps/{app}/environments")
