@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from pydantic import Field
 
 from conman.api.access import Caller, capability
 from conman.api.body import Body, Empty, body
 from conman.api.routes import PageLimit, PageNumber, cut, data, listed
+from conman.api.versions import IfMatch, Versioned, expected_version, required_version
 from conman.domain.changeset import Move
 from conman.domain.errors import invalid
 from conman.domain.messages import ReorderCommand, RevalidateCommand
@@ -22,8 +22,6 @@ from conman.store.database import Document
 
 router = APIRouter(prefix="/apps/{app}", tags=["changesets"])
 _C = Capability
-LARGEST_VERSION = 10**15
-_VERSION = re.compile(r"[0-9]{1,15}")
 
 
 class NewChangeset(Body):
@@ -34,12 +32,11 @@ class NewChangeset(Body):
     description: str | None = Field(default=None, max_length=20_000)
 
 
-class ChangesetPatch(Body):
+class ChangesetPatch(Versioned):
     """What may be edited while it is not at its end."""
 
     title: str | None = Field(default=None, min_length=1, max_length=200)
     description: str | None = Field(default=None, max_length=20_000)
-    version: int | None = Field(default=None, ge=0, le=LARGEST_VERSION)
 
 
 class Review(Body):
@@ -117,27 +114,17 @@ async def edit_changeset(
     cs: str,
     caller: Caller = capability(_C.CHANGESET_EDIT_OWN),
     patch: ChangesetPatch = body(ChangesetPatch),
-    if_match: Annotated[str | None, Header()] = None,
+    if_match: IfMatch = None,
 ) -> dict[str, Any]:
     """Change title or description."""
     found = await _own_changeset(caller, cs, _C.CHANGESET_EDIT_OWN)
+    version = expected_version(if_match, patch.version)
     change = {name: getattr(patch, name) for name in ("title", "description") if name in patch.model_fields_set}
     if "title" in change and change["title"] is None:
         raise invalid("title", "can't be null")
     if change:
-        version = patch.version if patch.version is not None else parse_if_match(if_match)
         await changesets.revise(caller.platform, caller.call, caller.of_app, found, change=change, version=version)
     return data(await _shown(caller, cs))
-
-
-def parse_if_match(text: str | None) -> int | None:
-    """The version of an `If-Match` header, quoted or not. Raises `validation_error`."""
-    if text is None:
-        return None
-    digits = text.strip().removeprefix("W/").strip('"')
-    if not _VERSION.fullmatch(digits):
-        raise invalid("If-Match", "must be a record's version, such as 7")
-    return int(digits)
 
 
 @router.delete("/changesets/{cs}", status_code=204)
@@ -298,12 +285,10 @@ async def show_queue(caller: Caller = capability(_C.QUEUE_READ)) -> dict[str, An
 async def reorder_queue(
     caller: Caller = capability(_C.QUEUE_REORDER),
     order: Order = body(Order),
-    if_match: Annotated[str | None, Header()] = None,
+    if_match: IfMatch = None,
 ) -> dict[str, Any]:
     """Another order, against the version that was read."""
-    version = parse_if_match(if_match)
-    if version is None:
-        raise invalid("If-Match", "is required: send the queue's version that you read")
+    version = required_version(if_match, field="If-Match")
     commands = caller.platform.commands
     command = ReorderCommand(
         id=caller.call.command_id,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from conman.api.access import Caller, capability
 from conman.api.body import Body, Empty, body
 from conman.api.routes import PageLimit, PageNumber, cut, data, listed
-from conman.api.routes.changesets import LARGEST_VERSION, parse_if_match
+from conman.api.versions import IfMatch, Versioned, expected_version
 from conman.domain.errors import DomainError, ErrorCode, invalid
 from conman.domain.key_merge import ABSENT, KeyChoice, Take
 from conman.domain.roles import Capability
@@ -33,12 +33,11 @@ class NewWorkspace(Body):
     from_release_id: str | None = Field(default=None, min_length=1, max_length=64)
 
 
-class WorkspacePatch(Body):
+class WorkspacePatch(Versioned):
     """What may be edited; a `commit_mode` of null is the app's default again."""
 
     title: str | None = Field(default=None, min_length=1, max_length=200)
     commit_mode: Literal["submit_commit", "manual_checkpoint"] | None = None
-    version: int | None = Field(default=None, ge=0, le=LARGEST_VERSION)
 
 
 class NewCheckpoint(Body):
@@ -140,13 +139,13 @@ async def edit_workspace(
     ws: str,
     caller: Caller = capability(_C.WORKSPACE_EDIT_OWN, _C.WORKSPACE_EDIT_ANY),
     patch: WorkspacePatch = body(WorkspacePatch),
-    if_match: Annotated[str | None, Header()] = None,
+    if_match: IfMatch = None,
 ) -> dict[str, Any]:
     """Change title or commit mode."""
     found = await own_workspace(caller, ws, _C.WORKSPACE_EDIT_OWN)
+    version = expected_version(if_match, patch.version)
     change = {name: getattr(patch, name) for name in ("title", "commit_mode") if name in patch.model_fields_set}
     if change:
-        version = patch.version if patch.version is not None else parse_if_match(if_match)
         await workspaces.revise(caller.platform, caller.call, caller.of_app, found, change=change, version=version)
     return await _shown(caller, ws)
 
