@@ -48,6 +48,7 @@ async def test_a_change_goes_from_a_save_to_every_environment(tmp_path: Path, fl
         # By now the client has met a repository with a branch, and knows what the server can do.
         health = (await stack.client.get("/health")).json()["components"]["git"]
         assert (health["status"], health["backend"], health["mode"]) == ("ok", "gitaly", mode)
+        assert health["operations"] == ("yes" if mode == "operations" else "no")
 
         repository = storage / world.app["repo_path"]
         heads = _git(repository, "rev-parse", "refs/heads/main", f"refs/tags/{published['tag']}").split()

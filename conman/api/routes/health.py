@@ -43,7 +43,9 @@ async def _temporal(platform: Platform) -> None:
 
 async def _git(platform: Platform) -> dict[str, Any]:
     health = await platform.git.health()
-    return {"backend": health.backend, "mode": health.mode}
+    # What the server was found to do, and not where it is: this route needs no login.
+    found = {name: health.details[name] for name in ("packs", "operations") if name in health.details}
+    return {"backend": health.backend, "mode": health.mode, **found}
 
 
 async def _state(name: str, check: Awaitable[dict[str, Any] | None]) -> dict[str, Any]:
