@@ -57,3 +57,9 @@ def notice_entry(entry_id: str, notice: Notice) -> dict[str, Any]:
         "kind": "notice",
         "doc": {"_id": entry_id, "created_at": notice.at, "state": "pending", "notice": notice.model_dump(mode="json")},
     }
+
+
+class NotifyStart(Model):
+    """How `notify:{notice_id}` is started."""
+
+    notice_id: str

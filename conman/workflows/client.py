@@ -23,6 +23,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from conman.domain.decision import Command
 from conman.domain.errors import DomainError, ErrorCode, Unavailable
 from conman.domain.messages import EntityStart
+from conman.domain.notification import NotifyStart
 from conman.domain.times import format_time
 from conman.workflows import options
 from conman.workflows.entity import DRAINING
@@ -97,6 +98,24 @@ class Commands:
             start,
             "deployment",
             summary or f"deployment {deployment_id}",
+        )
+
+    async def start_notice(self, notice_id: str) -> None:
+        """Start the workflow that sends a notice, once and for all (`durability.md` 21); one that runs already is healthy.
+
+        Raises `WorkflowAlreadyStartedError` when one of this id has ended, `RPCError` when Temporal does not answer.
+        """
+        await self.client.start_workflow(
+            "notify",
+            NotifyStart(notice_id=notice_id),
+            id=options.notify_workflow(notice_id),
+            task_queue=options.queue_name(options.Queue.MAIN),
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            task_timeout=options.WORKFLOW_TASK_TIMEOUT,
+            search_attributes=options.notice_search_attributes(notice_id),
+            static_summary=f"notice {notice_id}",
+            static_details=f"Tells people by mail what the record `{notice_id}` in `notifications` says.",
         )
 
     def not_after(self) -> str:

@@ -172,6 +172,16 @@ def job_workflow(job_id: str) -> str:
     return f"job:{job_id}"
 
 
+def notify_workflow(notice_id: str) -> str:
+    """Workflow id of a notice: the id of its outgoing entry (`durability.md` 21)."""
+    return f"notify:{notice_id}"
+
+
+def notice_search_attributes(notice_id: str) -> TypedSearchAttributes:
+    """What the workflow of a notice starts with; app and actor follow once it has read the notice."""
+    return TypedSearchAttributes([SearchAttributePair(ENTITY_TYPE, "notice"), SearchAttributePair(ENTITY_ID, notice_id)])
+
+
 def search_attributes(app_id: str, entity_type: str, entity_id: str, actor: str | None = None) -> TypedSearchAttributes:
     """The search attributes that a workflow starts with; its state follows with each change."""
     pairs = [
