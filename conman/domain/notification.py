@@ -6,8 +6,10 @@ token: who sends it looks up the rest, and computes a token again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from pydantic import Field
 
@@ -27,8 +29,20 @@ ALWAYS_SENT = frozenset({NoticeKind.INVITE, NoticeKind.PASSWORD_RESET, NoticeKin
 """Auth mails: they go out also to those who switched email off (`spec.md` 14)."""
 
 
+TOKEN_RECORDS: Final[Mapping[TokenPurpose, str]] = MappingProxyType(
+    {TokenPurpose.INVITE: "invites", TokenPurpose.PASSWORD_RESET: "password_resets"}
+)
+"""The collection of the records that tokens belong to. A record has `token_number`, `expires_at` and, until the token was used or
+revoked, `token_hash`."""
+
+TOKEN_PATHS: Final[Mapping[TokenPurpose, str]] = MappingProxyType(
+    {TokenPurpose.INVITE: "/accept-invite", TokenPurpose.PASSWORD_RESET: "/reset-password"}
+)
+"""The page that a token's link opens, below `CONMAN_PUBLIC_URL`."""
+
+
 class TokenRef(Model):
-    """Which token the mail carries; the sender computes it (`spec.md` 5)."""
+    """Which token the mail carries; the sender computes it (`spec.md` 5). `record_id` is an id in `TOKEN_RECORDS[purpose]`."""
 
     purpose: TokenPurpose
     record_id: str
