@@ -56,6 +56,7 @@ POINTS: Mapping[str, str] = {
     "workspace.closed": "no changeset can be opened on a workspace any more, it is not deleted yet",
     "workspace.deleting": "a workspace is gone for everybody, its refs are not",
     "save.committed": "a save is in Git, the audit does not know",
+    "secrets.sealed": "an encrypted value is kept, nobody has confirmed that its key stays",
     "submit.committed": "the API has committed what was pending, nothing is frozen",
     "submit.frozen": "the revision's ref is there, the workflow was not asked",
 }

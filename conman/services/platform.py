@@ -12,6 +12,7 @@ from conman.git.adapter import GitAdapter
 from conman.git.gitaly import CacheOptions, GitalyGit
 from conman.git.gitaly_channel import GitalyOptions
 from conman.git.local import LocalGit
+from conman.services.vault import Vault
 from conman.settings.git import GitBackend
 from conman.store.database import Database, connect
 from conman.workflows.client import Commands
@@ -27,6 +28,17 @@ class Platform:
     db: Database
     git: GitAdapter
     commands: Commands
+    keyring: Vault | None = None
+
+    @property
+    def vault(self) -> Vault:
+        """The master keys of secrets. Raises `SettingsError` when there are none."""
+        if self.keyring is None:
+            raise SettingsError(
+                "CONMAN_MASTER_KEYS: is missing; give id:base64 with 32 bytes (openssl rand -base64 32), or join a running"
+                " `conman up` with --data"
+            )
+        return self.keyring
 
     @property
     def secret(self) -> str:
@@ -88,9 +100,11 @@ async def make_platform(settings: Settings) -> Platform:
     set_queue_prefix(settings.task_queue_prefix)
     client = await connect_temporal(settings.temporal_address, settings.temporal_namespace)
     db = connect(settings.mongo_uri)[settings.mongo_database]
+    keys = settings.master_keys
     return Platform(
         settings=settings,
         db=db,
         git=make_git(settings),
         commands=Commands(client, timeout_seconds=settings.command_timeout_seconds),
+        keyring=None if keys is None else Vault.of(keys.get_secret_value()),
     )
