@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ from temporalio.client import (
     ScheduleOverlapPolicy,
     SchedulePolicy,
     ScheduleSpec,
+    ScheduleUpdate,
 )
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
@@ -138,7 +140,10 @@ async def register_search_attributes(client: Client) -> None:
 
 
 async def ensure_upkeep(client: Client) -> None:
-    """Create the schedule that delivers what crashes left behind and starts workflows that are missing."""
+    """Create or renew the schedule that delivers what crashes left behind and starts workflows that are missing.
+
+    It is written anew at each start, so that its payloads are under the keys of today (`durability.md` 24, 25).
+    """
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
             "upkeep",
@@ -152,7 +157,10 @@ async def ensure_upkeep(client: Client) -> None:
     try:
         await client.create_schedule(UPKEEP_ID, schedule, trigger_immediately=True)
     except ScheduleAlreadyRunningError:
-        log.debug("the upkeep schedule is there")
+        await client.get_schedule_handle(UPKEEP_ID).update(
+            # An operator may have paused it.
+            lambda there: ScheduleUpdate(replace(schedule, state=there.description.schedule.state))
+        )
 
 
 async def _signs_of_life(platform: Platform, identity: str, queues: list[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import shutil
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import grpc
 
+from conman.domain.addresses import is_loopback
 from conman.git.local_repo import Storage
 from conman.git.server_call import Ground, ServerFlavour
 from conman.git.server_guard import CallGuard
@@ -82,14 +82,6 @@ def _opened(root: Path) -> Storage:
     storage = Storage(root)
     storage.sweep()
     return storage
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check(options: ServerOptions) -> None:

@@ -9,7 +9,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from conman.git.server import ServerOptions, is_loopback, serve
+from conman.domain.addresses import is_loopback
+from conman.git.server import ServerOptions, serve
 from conman.git.server_call import ServerFlavour
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

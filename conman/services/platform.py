@@ -15,8 +15,9 @@ from conman.git.local import LocalGit
 from conman.services.vault import Vault
 from conman.settings.git import GitBackend
 from conman.store.database import Database, connect
-from conman.workflows.client import Commands
+from conman.workflows.client import Commands, check_codec
 from conman.workflows.client import connect as connect_temporal
+from conman.workflows.codec import CodecError, KeyringCodec
 from conman.workflows.options import set_queue_prefix
 
 
@@ -98,7 +99,14 @@ async def make_platform(settings: Settings) -> Platform:
             "CONMAN_MONGO_URI and CONMAN_TEMPORAL_ADDRESS: give both, or join a running `conman up` with --data DIR"
         )
     set_queue_prefix(settings.task_queue_prefix)
-    client = await connect_temporal(settings.temporal_address, settings.temporal_namespace)
+    codec = KeyringCodec(settings.codec_keyring, encrypt=settings.codec_encrypt)
+    client = await connect_temporal(settings.temporal_address, settings.temporal_namespace, codec)
+    try:
+        await check_codec(client, codec)
+    except CodecError as error:
+        raise SettingsError(
+            f"CONMAN_CODEC_KEYS: others write to this Temporal namespace what can't be read here: {error}"
+        ) from error
     db = connect(settings.mongo_uri)[settings.mongo_database]
     keys = settings.master_keys
     return Platform(

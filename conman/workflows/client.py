@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import structlog
+from temporalio.api.workflowservice.v1 import DescribeScheduleRequest
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
@@ -16,7 +18,6 @@ from temporalio.client import (
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -26,15 +27,37 @@ from conman.domain.messages import EntityStart
 from conman.domain.notification import NotifyStart
 from conman.domain.times import format_time
 from conman.workflows import options
+from conman.workflows.codec import CodecError, KeyringCodec, data_converter
 from conman.workflows.entity import DRAINING
+from conman.workflows.upkeep import UPKEEP_ID
+
+log = structlog.get_logger(__name__)
 
 AT_ONCE = 8
 """Commands per entity that one front door lets through at once; the rest wait briefly (`durability.md` 7)."""
 
 
-async def connect(address: str, namespace: str) -> Client:
-    """A Temporal client that speaks pydantic. Raises `RuntimeError` or `RPCError` when the server is not there."""
-    return await Client.connect(address, namespace=namespace, data_converter=pydantic_data_converter)
+async def connect(address: str, namespace: str, codec: KeyringCodec) -> Client:
+    """A Temporal client that speaks pydantic behind the codec; workers made from it do too.
+
+    Raises `RuntimeError` or `RPCError` when the server is not there.
+    """
+    return await Client.connect(address, namespace=namespace, data_converter=data_converter(codec))
+
+
+async def check_codec(client: Client, codec: KeyringCodec) -> None:
+    """Read the upkeep schedule, which every worker writes anew when it starts, so that a key that others use is missed at once.
+
+    Raises `CodecError` for a missing or wrong key, and `RPCError`. A namespace without the schedule is fresh.
+    """
+    request = DescribeScheduleRequest(namespace=client.namespace, schedule_id=UPKEEP_ID)
+    try:
+        described = await client.workflow_service.describe_schedule(request)
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return
+        raise
+    await codec.decode([described.schedule.action.start_workflow.user_metadata.summary])
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +200,10 @@ class Commands:
             except WorkflowUpdateRPCTimeoutOrCancelledError as error:
                 raise_if_canceled(error)
                 await asyncio.sleep(0.25)
+            except CodecError as error:
+                # It was answered, under a key that workers have and this process lacks.
+                log.error("answer_not_readable", workflow_id=entity.workflow_id, update=update, error=str(error))
+                raise _unknown() from error
 
     @asynccontextmanager
     async def _slot(self, workflow_id: str) -> AsyncIterator[None]:

@@ -16,9 +16,10 @@ import pytest
 from grpc import StatusCode
 from server_harness import MAIN, REPOSITORY, Calls, calling, code, connected, git_processes, refusal, until
 
+from conman.domain.addresses import is_loopback
 from conman.git.adapter import GitError, ObjectMissing, RepositoryExists, RepositoryMissing, StaleRef
 from conman.git.proto import gitaly_pb2 as pb
-from conman.git.server import ServerError, ServerOptions, is_loopback, serve
+from conman.git.server import ServerError, ServerOptions, serve
 from conman.git.server_call import Refused, status_of
 from conman.git.server_guard import TOKEN_VALID_SECONDS, check_authorization, v2_token, whole
 
