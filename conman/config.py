@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from conman.settings.accounts import AccountSettings
 from conman.settings.codec import CodecSettings
@@ -90,10 +90,6 @@ class Settings(GitSettings, AccountSettings, LimitSettings, MailSettings, VaultS
         description="How long a publish request waits for the end before it answers 202, seconds.",
     )
 
-    msuite_command: Annotated[list[str], NoDecode] = Field(
-        default=["conman", "msuite", "."],
-        description="The default test suite, as words separated by spaces; runs in the checkout. `conman` is this program.",
-    )
     gate_memory_mb: int = Field(default=2048, ge=64, description="Address space of one gate run, MiB.")
     gate_cpu_seconds: int = Field(default=600, ge=1, description="CPU time of one gate run, seconds.")
     gate_output_bytes: int = Field(
@@ -109,11 +105,6 @@ class Settings(GitSettings, AccountSettings, LimitSettings, MailSettings, VaultS
         le=3600,
         description="How long a worker lets running activities finish after SIGTERM, seconds.",
     )
-
-    @field_validator("msuite_command", mode="before")
-    @classmethod
-    def _split_words(cls, value: Any) -> Any:
-        return value.split() if isinstance(value, str) else value
 
     @field_validator("secret")
     @classmethod

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from temporalio.exceptions import ApplicationError
 
 from conman.activities.heartbeat import heartbeating
 from conman.activities.runner import CommandSpec, OutputLine, RunResult, run_command
+from conman.activities.runner_output import Stream
 from conman.config import Settings
+from conman.domain.app import ValidationGate
 from conman.domain.decision import Verdict
 from conman.domain.jobs import ReasonCode, end_state
 from conman.domain.messages import GateRun
@@ -24,6 +27,7 @@ from conman.domain.times import format_time
 from conman.faults import fault_point
 from conman.git.adapter import GitAdapter, GitError
 from conman.services.clock import now
+from conman.settings.programs import ProgramKind
 from conman.store import records
 from conman.store.database import Database, Document
 
@@ -131,16 +135,20 @@ class GateActivities:
         tree = folder / "tree"
         await asyncio.to_thread(_fresh, folder, tree, gate.job_id)
         app = await records.get(self.db, "apps", gate.app_id, what="app")
+        chosen = ValidationGate.model_validate(app["settings"]["validation_gates"].get(gate.scope, {}))
+        argv = self._argv(chosen.command)
+        if argv is None:
+            return await self._not_configured(run, chosen.command, log)
         try:
             await self.git.export(app["repo_path"], gate.commit_sha, tree)
         except GitError as error:
             raise ApplicationError(str(error), type=ReasonCode.GIT_ERROR.value, non_retryable=True) from error
         environment = await self._render(run, app, folder)
         spec = CommandSpec(
-            argv=self._argv(),
+            argv=argv,
             cwd=tree,
             env=environment,
-            timeout_seconds=float(run.timeout_seconds),
+            timeout_seconds=float(chosen.timeout_seconds or run.timeout_seconds),
             cpu_seconds=self.settings.gate_cpu_seconds,
             memory_bytes=self.settings.gate_memory_mb * 1024 * 1024,
             output_bytes=self.settings.gate_output_bytes,
@@ -156,12 +164,31 @@ class GateActivities:
         fault_point("gate.ended")
         return await self._verdict(run, result, folder)
 
-    def _argv(self) -> tuple[str, ...]:
-        """The operator's command; `conman msuite` is this very program, without a shell's detours."""
-        words = self.settings.msuite_command
-        if words[:2] == ["conman", "msuite"]:
-            return (sys.executable, "-m", "conman.msuite", *words[2:])
-        return tuple(words)
+    def _argv(self, name: str) -> tuple[str, ...] | None:
+        """The operator's command of this name; `conman msuite` is this very program, without a shell's detours."""
+        program = self.settings.program(ProgramKind.MSUITE, name)
+        if program is None:
+            return None
+        if program.argv[:2] == ("conman", "msuite"):
+            return (sys.executable, "-m", "conman.msuite", *program.argv[2:])
+        return program.argv
+
+    async def _not_configured(self, run: GateRun, name: str, log: LogWriter) -> Verdict:
+        """The verdict on a command that this worker's operator does not offer: nothing is run (`spec.md` 6)."""
+        message = (
+            f"This worker knows no msuite command {name!r}: its operator adds it to CONMAN_COMMANDS_FILE, "
+            "or an app admin chooses another one."
+        )
+        await log.write(OutputLine(seq=1, at=datetime.now(UTC), stream=Stream.SYSTEM, text=message))
+        await log.flush()
+        reason = ReasonCode.RUNNER_ERROR
+        return Verdict(
+            job_id=run.gate.job_id,
+            state=end_state(reason),
+            reason_code=reason,
+            attempt=run.attempt,
+            summary={"message": message},
+        )
 
     async def _render(self, run: GateRun, app: Document, folder: Path) -> dict[str, str]:
         """The profile as variables and as files, and what the suite may want to know."""

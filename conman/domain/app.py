@@ -18,6 +18,8 @@ DEFAULT_ENVIRONMENTS = ("Development", "QA", "UAT", "Production")
 CANONICAL_DEFAULT = "Production"
 DEFAULT_FILE_SIZE_LIMIT = 5 * 1024 * 1024
 LARGEST_FILE_SIZE_LIMIT = 52_428_800
+LONGEST_SUITE_SECONDS = 86_400
+"""The longest time that an app may give one suite, seconds."""
 
 
 class CommitMode(StrEnum):
@@ -38,7 +40,7 @@ class ValidationGate(Model):
     """The suite that runs at one gate: a command by its name in the operator's configuration, never a program."""
 
     command: str = "msuite"
-    timeout_seconds: int | None = Field(default=None, ge=1, le=86_400)
+    timeout_seconds: int | None = Field(default=None, ge=1, le=LONGEST_SUITE_SECONDS)
 
 
 def _gates() -> dict[str, ValidationGate]:

@@ -60,7 +60,7 @@ class GateWorkflow:
                 "run_gate",
                 GateRun(gate=start, attempt=attempt, max_attempts=attempts, timeout_seconds=timeout),
                 result_type=Verdict,
-                **options.gate(timeout, summary=f"{start.scope} gate, attempt {attempt}"),
+                **options.gate(summary=f"{start.scope} gate, attempt {attempt}"),
             )
         except (ActivityError, asyncio.CancelledError) as error:
             if is_cancelled_exception(error):

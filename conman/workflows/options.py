@@ -8,6 +8,8 @@ from enum import StrEnum
 from temporalio.common import RetryPolicy, SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
+from conman.domain.app import LONGEST_SUITE_SECONDS
+
 
 class Queue(StrEnum):
     """Task queues, each scaled by itself; the configured prefix stands for `conman`."""
@@ -118,12 +120,15 @@ def await_job(*, summary: str | None = None) -> ActivityConfig:
     )
 
 
-def gate(timeout_seconds: int, *, summary: str | None = None) -> ActivityConfig:
-    """One attempt at a suite; a cancel is waited for, so that nothing runs on unseen (`durability.md` 16)."""
+def gate(*, summary: str | None = None) -> ActivityConfig:
+    """One attempt at a suite; a cancel is waited for, so that nothing runs on unseen (`durability.md` 16).
+
+    The activity itself holds the suite to its app's timeout; a lost worker shows by its heartbeats.
+    """
     return ActivityConfig(
         summary=summary,
         task_queue=queue_name(Queue.MSUITE),
-        start_to_close_timeout=timedelta(seconds=timeout_seconds) + GATE_MARGIN,
+        start_to_close_timeout=timedelta(seconds=LONGEST_SUITE_SECONDS) + GATE_MARGIN,
         heartbeat_timeout=GATE_HEARTBEAT,
         retry_policy=_ONCE,
         cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,

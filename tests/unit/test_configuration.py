@@ -38,6 +38,7 @@ def test_every_setting_says_what_it_means() -> None:
         ("CONMAN_GITALY_SHORT_SECONDS", "0"),
         ("CONMAN_GITALY_MAX_MESSAGE_BYTES", "1024"),
         ("CONMAN_MIRRORS_MAX_MB", "0"),
+        ("CONMAN_COMMANDS_FILE", "/nowhere/commands.toml"),
     ],
 )
 def test_a_value_out_of_range_stops_the_start_in_one_line_that_names_it(
