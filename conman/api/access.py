@@ -18,11 +18,12 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from conman.api.middleware import file_body_cap, is_file_route
+from conman.api.subjects import SUBJECTS
 from conman.domain.decision import Actor
 from conman.domain.errors import DomainError, ErrorCode, invalid, not_found
-from conman.domain.roles import Capability, Role, allows, owned
+from conman.domain.roles import Capability, Role, allows, is_owned, owned
 from conman.services import accounts
-from conman.services.call import Call, command_id, remember
+from conman.services.call import Call, command_id, is_repeat, key_id, remember
 from conman.services.clock import new_id, now
 from conman.services.platform import Platform
 from conman.store import records
@@ -140,23 +141,53 @@ def check_size(request: Request, size: int) -> None:
         raise DomainError(ErrorCode.PAYLOAD_TOO_LARGE, f"The body is over {cap} bytes: send less at once.")
 
 
+def _remembered_as(request: Request, caller: Caller) -> str | None:
+    """Where the request's `Idempotency-Key` is remembered; None where it has none that counts. Raises `validation_error`."""
+    key = request.headers.get("idempotency-key")
+    if key is None or request.method in ("GET", "HEAD") or _IGNORES_KEYS.match(request.url.path):
+        return None
+    if not _KEY.match(key):
+        raise invalid("Idempotency-Key", "needs 1 to 255 printable characters")
+    return key_id(caller.call.user_id, request.method, request.url.path, key)
+
+
 async def settle(request: Request) -> None:
     """Give the call the command id of its `Idempotency-Key`, if it has one (`durability.md` 4).
 
     A request that was refused before (login, role, an unsound body) leaves its key unused. Raises `conflict` when the key was
-    used with another body, `validation_error` for a key that is none.
+    used with another body, `validation_error` for a key that is none, and the refusal that the first request with it met.
     """
     caller: Caller | None = getattr(request.state, "caller", None)
-    key = request.headers.get("idempotency-key")
-    if caller is None or key is None or request.method in ("GET", "HEAD") or _IGNORES_KEYS.match(request.url.path):
+    remembered_as = _remembered_as(request, caller) if caller is not None else None
+    if caller is None or remembered_as is None:
         return
-    if not _KEY.match(key):
-        raise invalid("Idempotency-Key", "needs 1 to 255 printable characters")
-    call = caller.call
-    command = command_id(call.user_id, request.method, request.url.path, key)
     digest = hashlib.sha256(await request.body() + b"\0" + request.url.query.encode()).hexdigest()
-    at = await remember(caller.platform.db, command, digest, call.at)
-    caller.call = replace(call, command_id=command, at=at, keyed=True)
+    at = await remember(caller.platform.db, remembered_as, digest, caller.call.at)
+    command = command_id(remembered_as, at)
+    caller.call = replace(caller.call, command_id=command, at=at, keyed=True, key_id=remembered_as)
+
+
+async def _check_subjects(request: Request, caller: Caller, wanted: Capability) -> None:
+    """Refuse a mutation of what is another app's, or another's where only one's own may be touched, before its body is read.
+
+    What a repeat with the same key names may be gone, by the first request: its service knows that.
+    """
+    owner: str | None = None
+    for name, value in request.path_params.items():
+        subject = SUBJECTS.get(name)
+        owner = None  # the last record that the path names is the one whose owner counts
+        if subject is None:
+            continue
+        try:
+            found = await subject.look(caller.platform, caller.of_app, value)
+        except DomainError as error:
+            remembered_as = _remembered_as(request, caller)
+            if error.code is ErrorCode.NOT_FOUND and remembered_as and await is_repeat(caller.platform.db, remembered_as):
+                return
+            raise
+        owner = await subject.owner(caller.platform, found) if subject.owner is not None else None
+    if owner is not None and is_owned(wanted):
+        caller.require_own(owner, wanted)
 
 
 def logged_in() -> Any:
@@ -193,6 +224,8 @@ def capability(*wanted: Capability) -> Any:
         caller.app = app
         caller.role = Role(member["role"])
         caller.require(wanted[0])
+        if request.method not in ("GET", "HEAD"):  # a handler that reads asks for itself: it has no body to come first
+            await _check_subjects(request, caller, wanted[0])
         return await _admitted(request, caller)
 
     return _mark(allowed, "+".join(one.value for one in wanted))

@@ -8,8 +8,10 @@ from fastapi_offline import FastAPIOffline
 from conman import __version__
 from conman.api import access, errors
 from conman.api.middleware import RequestMiddleware
+from conman.api.outcomes import OutcomeMiddleware
 from conman.api.routes import apps, auth, changesets, deployments, files, health, jobs, members, releases, workspaces
 from conman.services.accounts import ensure_platform_admin
+from conman.services.master_keys import check_master_keys
 from conman.services.platform import Platform
 from conman.store.database import ensure_indexes
 
@@ -30,6 +32,7 @@ ROUTERS = (
 async def prepare(platform: Platform) -> None:
     """What must hold before the first request. Raises `SettingsError` or `StoreError`."""
     _ = platform.secret
+    await check_master_keys(platform)
     await ensure_indexes(platform.db)
     await ensure_platform_admin(platform)
 
@@ -51,5 +54,6 @@ def create_api(platform: Platform) -> FastAPI:
     access.check_every_route(ROUTERS)
     for router in ROUTERS:
         app.include_router(router, prefix="/api")
+    app.add_middleware(OutcomeMiddleware)
     app.add_middleware(RequestMiddleware)
     return app

@@ -75,6 +75,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ConmanError)
     async def _conman(request: Request, error: ConmanError) -> JSONResponse:
+        request.state.refusal = error  # for `OutcomeMiddleware`
         return envelope(request, error.code, error.message, error.details)
 
     @app.exception_handler(RequestValidationError)

@@ -336,6 +336,11 @@ def owned(capability: Capability, *, is_own: bool) -> Capability | None:
     return capability if is_own else _ANY_OF.get(capability)
 
 
+def is_owned(capability: Capability) -> bool:
+    """Whether it is a capability over one's own things only."""
+    return capability.value.endswith(".own")
+
+
 def may_create_app(*, platform_admin: bool, any_user: bool) -> bool:
     """Whether a logged-in user may create an app: platform admins, or everybody when `any_user` (`api.md` 2).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, cast
 
 from pymongo import ReturnDocument
@@ -12,9 +13,12 @@ from conman.domain.decision import Actor, Event
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.ids import derived_uuid7
 from conman.domain.outgoing import audit_entry
-from conman.domain.times import milliseconds
+from conman.domain.times import later, milliseconds
 from conman.services.clock import new_id, now
 from conman.store.database import Database, Document
+
+KEYS_LAST = timedelta(hours=24)
+"""How long an `Idempotency-Key` stands for one request; after that it is a fresh one's (`api.md` 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,13 @@ class Call:
     actor: Actor
     user: Document = field(default_factory=dict)
     keyed: bool = False
+    key_id: str = ""
+    """Where the key is remembered; "": under the command's own id."""
+
+    @property
+    def remembered_as(self) -> str:
+        """The id of the record of this call's key."""
+        return self.key_id or self.command_id
 
     @property
     def user_id(self) -> str:
@@ -54,26 +65,63 @@ def system_call(reason: str) -> Call:
     return Call(command_id=f"{reason}:{new_id(at)}", at=at, actor=Actor())
 
 
-def command_id(user_id: str, method: str, path: str, key: str) -> str:
-    """The id of a command that carries an `Idempotency-Key`."""
+def key_id(user_id: str, method: str, path: str, key: str) -> str:
+    """Where an `Idempotency-Key` is remembered: the same key of another person, or for another route, is another one."""
     text = "\0".join((user_id, method, path, key))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-async def remember(db: Database, command: str, body_digest: str, at: str) -> str:
-    """The time of the first request with this command id. Raises `conflict` when that one had another body."""
-    found = await db["idempotency"].find_one_and_update(
-        {"_id": command},
-        {"$setOnInsert": {"body": body_digest, "at": at}},
-        upsert=True,
-        return_document=ReturnDocument.AFTER,
+def command_id(remembered_as: str, at: str) -> str:
+    """The id of a command that carries a key first used at that time: a key that is used again after a day is another command."""
+    return hashlib.sha256(f"{remembered_as}\0{at}".encode()).hexdigest()
+
+
+async def remember(db: Database, remembered_as: str, body_digest: str, at: str) -> str:
+    """The time of the first request with this key. Raises `conflict` when that one had another body, else what refused it."""
+    keys = db["idempotency"]
+    first = {"body": body_digest, "at": at, "command": command_id(remembered_as, at)}
+    found = await keys.find_one_and_update(
+        {"_id": remembered_as}, {"$setOnInsert": first}, upsert=True, return_document=ReturnDocument.AFTER
     )
     document = cast("Document", found)  # an upsert that returns the document after it always finds one
+    if later(document["at"], KEYS_LAST) <= at:
+        of_old = {"_id": remembered_as, "at": document["at"]}
+        await keys.replace_one(of_old, first)
+        return await remember(db, remembered_as, body_digest, at)
     if document["body"] != body_digest:
         raise DomainError(
             ErrorCode.CONFLICT, "This Idempotency-Key was used with another body: use a fresh key for a fresh request."
         )
+    refusal = document.get("refusal")
+    if refusal is not None:
+        raise DomainError(ErrorCode(refusal["code"]), refusal["message"], refusal["details"])
     return document["at"]
+
+
+async def is_repeat(db: Database, remembered_as: str) -> bool:
+    """Whether the key has been used before."""
+    return await db["idempotency"].find_one({"_id": remembered_as}, {"_id": 1}) is not None
+
+
+async def keep_refusal(db: Database, call: Call, refusal: DomainError) -> None:
+    """Let repeats with the same key meet the same refusal, unless one of them has succeeded meanwhile."""
+    kept = {"code": refusal.code.value, "message": refusal.message, "details": refusal.details}
+    await db["idempotency"].update_one(
+        {"_id": call.remembered_as, "succeeded": {"$ne": True}, "refusal": {"$exists": False}}, {"$set": {"refusal": kept}}
+    )
+
+
+async def keep_success(db: Database, call: Call) -> None:
+    """Repeats find their answer by its references: no refusal of one that ran beside this may stand for it."""
+    await db["idempotency"].update_one(
+        {"_id": call.remembered_as, "succeeded": {"$ne": True}}, {"$set": {"succeeded": True}, "$unset": {"refusal": ""}}
+    )
+
+
+async def forget_keys(db: Database, at: str) -> int:
+    """Remove the keys that have had their time. Returns how many there were."""
+    gone = await db["idempotency"].delete_many({"at": {"$lte": later(at, -KEYS_LAST)}})
+    return gone.deleted_count
 
 
 async def has_happened(db: Database, call: Call, document: Document) -> bool:
@@ -88,14 +136,14 @@ async def has_happened(db: Database, call: Call, document: Document) -> bool:
 
 async def recall(db: Database, call: Call) -> dict[str, Any] | None:
     """The answer that `keep` kept for this call's `Idempotency-Key`."""
-    found = await db["idempotency"].find_one({"_id": call.command_id}) if call.keyed else None
+    found = await db["idempotency"].find_one({"_id": call.remembered_as}) if call.keyed else None
     return found.get("answer") if found else None
 
 
 async def keep(db: Database, call: Call, answer: dict[str, Any]) -> None:
     """Keep references of an answer for a repeat with the same key; never tokens or secrets (`api.md` 1)."""
     if call.keyed:
-        await db["idempotency"].update_one({"_id": call.command_id}, {"$set": {"answer": answer}})
+        await db["idempotency"].update_one({"_id": call.remembered_as}, {"$set": {"answer": answer}})
 
 
 def record(document: Document, *fields: str, **more: Any) -> dict[str, Any]:

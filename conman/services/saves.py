@@ -166,7 +166,7 @@ async def _save(
 ) -> dict[str, Any]:
     """Commit on top of what is pending, by compare-and-swap; a lost race is tried again on the winner's commit."""
     repo = app["repo_path"]
-    kept = await platform.db["idempotency"].find_one({"_id": call.command_id}) if call.keyed else None
+    kept = await platform.db["idempotency"].find_one({"_id": call.remembered_as}) if call.keyed else None
     if kept is not None and kept.get("answer") is not None:
         return kept["answer"]
     saved = kept is not None and kept.get("saved", False)

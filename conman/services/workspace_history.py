@@ -63,7 +63,7 @@ async def record_history(
             if command is not None and (call is None or command != call.command_id):
                 others.append(command)
         if others:  # whoever saved these and died finds on a repeat that they are kept, even when a submit has taken them
-            await platform.db["idempotency"].update_many({"_id": {"$in": others}}, {"$set": {"saved": True}})
+            await platform.db["idempotency"].update_many({"command": {"$in": others}}, {"$set": {"saved": True}})
         base = next((move.base for _, move in reversed(moves) if move.base is not None), None)
         based = {"base_ref_type": base.type, "base_ref_value": base.value} if base is not None else {}
         written = await platform.db["workspaces"].find_one_and_update(

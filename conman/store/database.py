@@ -59,6 +59,8 @@ INDEXES: tuple[Index, ...] = (
     Index("jobs", ("app_id",), "listing by app"),
     Index("job_logs", ("job_id", "attempt", "first_seq"), "a chunk of a log is written once", unique=True),
     Index("audit", ("app_id",), "listing by app"),
+    Index("idempotency", ("at",), "upkeep removes the keys that have had their time"),
+    Index("idempotency", ("command",), "saves that became history are noted at their keys"),
     *(
         Index(collection, ("outgoing.id",), "the sweep finds what a crash left undelivered", sparse=True)
         for collection in (

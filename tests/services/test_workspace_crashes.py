@@ -14,7 +14,7 @@ from conman.domain.app import pending_ref, scratch_ref
 from conman.domain.errors import DomainError, ErrorCode
 from conman.git.adapter import RefUpdate
 from conman.services import checkpoints, saves, workspace_end, workspaces
-from conman.services.call import Call, remember
+from conman.services.call import Call, command_id, remember
 from conman.services.platform import Platform
 from conman.services.sync import head_for_submit, sync
 from conman.services.workspace_history import record_history
@@ -41,7 +41,8 @@ def dying_at(point: str) -> Iterator[None]:
 async def keyed(shop: Shop, platform: Platform, key: str) -> Call:
     """A request with a key, as the API remembers it."""
     call = shop.call(key)
-    return replace(call, at=await remember(platform.db, call.command_id, "body", call.at))
+    at = await remember(platform.db, call.command_id, "body", call.at)
+    return replace(call, at=at, key_id=call.command_id, command_id=command_id(call.command_id, at))
 
 
 async def save(shop: Shop, platform: Platform, path: str, call: Call | None = None, content: str = "e30=") -> object:

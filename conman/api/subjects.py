@@ -1,0 +1,66 @@
+"""The record that a path names, and whose it is: refused before the body is read (`api.md` 1: membership, capability, body).
+
+A parameter that stands here is looked up in the app of the route; one of another app is not found, whatever the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from conman.domain.errors import not_found
+from conman.services import releases, workspaces
+from conman.services.platform import Platform
+from conman.store import records
+from conman.store.database import Document
+
+Look = Callable[[Platform, Document, str], Awaitable[Document]]
+Owner = Callable[[Platform, Document], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """How a path's parameter finds its record, which raises `not_found`, and who made it, for what can be one's own."""
+
+    look: Look
+    owner: Owner | None = None
+
+
+def _record(collection: str, what: str) -> Look:
+    async def look(platform: Platform, app: Document, record_id: str) -> Document:
+        return await records.get(platform.db, collection, record_id, app_id=app["_id"], what=what)
+
+    return look
+
+
+async def _environment(platform: Platform, app: Document, environment_id: str) -> Document:
+    found = await records.get(platform.db, "environments", environment_id, app_id=app["_id"], what="environment")
+    if found["archived"]:
+        raise not_found("environment")
+    return found
+
+
+async def _workspace_owner(_: Platform, workspace: Document) -> str:
+    return workspace["owner_user_id"]
+
+
+async def _author(_: Platform, changeset: Document) -> str:
+    return changeset["owned"]["author_user_id"]
+
+
+async def _job_owner(platform: Platform, job: Document) -> str:
+    """A gate is the author's whose changeset it judges; no other job is anybody's own."""
+    if job["entity_type"] != "changeset":
+        return ""
+    return await _author(platform, await records.get(platform.db, "changesets", job["entity_id"], what="changeset"))
+
+
+SUBJECTS: Mapping[str, Subject] = {
+    "ws": Subject(workspaces.find, _workspace_owner),
+    "cs": Subject(_record("changesets", "changeset"), _author),
+    "j": Subject(_record("jobs", "job"), _job_owner),
+    "r": Subject(releases.find),
+    "env": Subject(_environment),
+    "d": Subject(_record("deployments", "deployment")),
+}
+"""Parameter → subject."""
