@@ -67,6 +67,7 @@ def joined(data: Path | None, **overrides: Any) -> Settings:
         "temporal_address": settings.temporal_address or running.temporal_address,
         "temporal_ui_url": settings.temporal_ui_url or running.temporal_ui_url,
         "secret": settings.secret or running.secret,
+        "master_keys": settings.master_keys or running.master_keys,
     }
     return read_settings(data=data, **overrides, **known)
 

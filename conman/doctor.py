@@ -7,9 +7,12 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pymongo.errors import PyMongoError
+
 from conman.config import Settings, SettingsError
 from conman.git.adapter import GitAdapter, GitError
-from conman.services.platform import make_git, make_platform
+from conman.services.master_keys import check_master_keys
+from conman.services.platform import Platform, make_git, make_platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,16 @@ async def _git(git: GitAdapter) -> Finding:
     return Finding("git", ok=True, message=f"{health.backend}, mode {health.mode} ({details})")
 
 
+async def _master_keys(platform: Platform) -> Finding:
+    try:
+        await check_master_keys(platform)
+    except SettingsError as error:
+        return Finding("master keys", ok=False, message=str(error))
+    except PyMongoError:
+        return Finding("master keys", ok=False, message="can't be checked while MongoDB does not answer")
+    return Finding("master keys", ok=True, message=f"{', '.join(platform.vault.master_key_ids)} (the first is primary)")
+
+
 async def examine(settings: Settings) -> list[Finding]:
     """Look at everything; nothing is changed."""
     from conman.api.routes.health import components
@@ -80,6 +93,7 @@ async def examine(settings: Settings) -> list[Finding]:
                 continue
             message = state.get("message", "answers")
             findings.append(Finding(name, ok=state["status"] == "ok", message=message))
+        findings.append(await _master_keys(platform))
     finally:
         await platform.close()
     return findings

@@ -39,6 +39,7 @@ from conman.activities.store import StoreActivities
 from conman.activities.targets import TargetActivities
 from conman.config import Settings
 from conman.services.clock import now
+from conman.services.master_keys import check_master_keys
 from conman.services.platform import Platform, make_platform
 from conman.store.database import ensure_indexes
 from conman.workflows import options
@@ -183,6 +184,7 @@ async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> No
         loop.add_signal_handler(number, stop.set)
     platform = await make_platform(settings)
     try:
+        await check_master_keys(platform)
         await ensure_indexes(platform.db)
         await register_search_attributes(platform.commands.client)
         await ensure_upkeep(platform.commands.client)

@@ -11,6 +11,7 @@ from typing import Any
 from conman.config import Settings, generate_secret
 from conman.embedded.errors import EmbeddedError
 from conman.embedded.files import DataLock, write_private
+from conman.settings.vault import generate_keyring, parse_keyring
 
 _ADMIN_EMAIL = "admin@conman.local"
 _PASSWORD_BYTES = 18
@@ -27,10 +28,11 @@ class RunningUp:
     admin_email: str
     admin_password: str
     secret: str
+    master_keys: str
 
     def public(self) -> dict[str, Any]:
-        """What the ready file says: all but the signing key."""
-        return {name: value for name, value in asdict(self).items() if name != "secret"}
+        """What the ready file says: all but the keys."""
+        return {name: value for name, value in asdict(self).items() if name not in ("secret", "master_keys")}
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Keys:
     secret: str
     admin_email: str
     admin_password: str
+    master_keys: str
 
 
 def load_keys(settings: Settings) -> Keys:
@@ -54,17 +57,31 @@ def load_keys(settings: Settings) -> Keys:
         secret = _keep(folder / "secret", generate_secret).strip()
         if len(secret.encode()) < 32:
             raise EmbeddedError(f"{folder / 'secret'} is damaged: restore it, or delete it, which signs everybody out")
+    master_keys = _master_keys(settings, folder / "master-keys")
     email = settings.admin_email or _ADMIN_EMAIL
     if settings.admin_password is not None:
-        return Keys(secret, email, settings.admin_password.get_secret_value())
+        return Keys(secret, email, settings.admin_password.get_secret_value(), master_keys)
 
     path = folder / "admin.json"
     made = _keep(path, lambda: json.dumps({"email": email, "password": secrets.token_urlsafe(_PASSWORD_BYTES)}) + "\n")
     try:
         kept = json.loads(made)
-        return Keys(secret, settings.admin_email or str(kept["email"]), str(kept["password"]))
+        return Keys(secret, settings.admin_email or str(kept["email"]), str(kept["password"]), master_keys)
     except (ValueError, TypeError, KeyError) as error:
         raise EmbeddedError(f"{path} is damaged ({error!r}): restore it, or set CONMAN_ADMIN_PASSWORD") from error
+
+
+def _master_keys(settings: Settings, path: Path) -> str:
+    if settings.master_keys is not None:
+        return settings.master_keys.get_secret_value()
+    keyring = _keep(path, lambda: generate_keyring() + "\n").strip()
+    try:
+        parse_keyring(keyring)
+    except ValueError as error:
+        raise EmbeddedError(
+            f"{path} is damaged ({error}): restore it; the secrets of profiles can't be read without it"
+        ) from error
+    return keyring
 
 
 def _keep(path: Path, make: Any) -> str:

@@ -125,6 +125,7 @@ class _Up:
             admin_email=keys.admin_email,
             admin_password=keys.admin_password,
             secret=keys.secret,
+            master_keys=keys.master_keys,
         )
 
     async def stop(self) -> None:
@@ -164,6 +165,7 @@ class _Up:
             CONMAN_TEMPORAL_ADDRESS=self.stack.temporal_address,
             CONMAN_MONGO_URI=self.stack.mongo_uri,
             CONMAN_SECRET=keys.secret,
+            CONMAN_MASTER_KEYS=keys.master_keys,
             CONMAN_HOST=self.settings.host,
             CONMAN_PORT=str(port),
             CONMAN_ADMIN_EMAIL=keys.admin_email,

@@ -2,16 +2,17 @@
 
 `data_keys` {_id, profile_id, number, master_key_id, wrapped, retired}: a profile's keys. The one with the highest number seals; a
 rotation retires those before it, re-encrypts what they sealed, and drops them.
-`secret_values` {_id, profile_id, key, data_key_id, nonce, ciphertext, unconfirmed?}: revisions of profiles refer to a value by id.
+`secret_values` {_id, profile_id, key, data_key_id, nonce, ciphertext, unconfirmed?}: a value, to which revisions refer by its id.
 
-A value is written `unconfirmed`, and confirmed once its data key, looked at after the write, was still not retired. A rotation looks
-for values after it has retired their key: it sees every confirmed one, and none is left under a key that it drops. What was never
-confirmed belongs to a call that never returned.
+A value is written `unconfirmed`, and confirmed once its data key, looked at after the write, was still not retired. A rotation
+looks for values after it has retired their key: it sees every confirmed one, and none is left under a key that it drops. What was
+never confirmed belongs to a call that never returned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from pymongo import DESCENDING
@@ -39,6 +40,14 @@ class SecretStore(Protocol):
     def vault(self) -> Vault:
         """The master keys."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """The store of what has no `Platform`: activities and commands."""
+
+    db: Database
+    vault: Vault
 
 
 async def seal(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from conman.domain.errors import ErrorCode, Unavailable
 from conman.settings.vault import KEY_BYTES, parse_keyring
 
 NONCE_BYTES = 12
@@ -22,8 +23,11 @@ _DATA_KEY = "conman data key v1"
 _VALUE = "conman secret value v1"
 
 
-class VaultError(Exception):
+class VaultError(Unavailable):
     """Something does not decrypt, or its key is missing. The text names ids and key names, never a value."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.UNAVAILABLE, message)
 
 
 @dataclass(frozen=True, slots=True)

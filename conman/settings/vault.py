@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import secrets
 from collections.abc import Mapping
 
 from pydantic import Field, SecretStr, field_validator
@@ -36,6 +37,11 @@ def parse_keyring(text: str) -> Mapping[str, bytes]:
             raise ValueError(f"the key {key_id} is not {KEY_BYTES} bytes in base64; make one with: openssl rand -base64 32")
         keyring[key_id] = key
     return keyring
+
+
+def generate_keyring() -> str:
+    """A keyring of one fresh key, under an id that no other has: a lost key is told from this one."""
+    return f"local-{secrets.token_hex(4)}:{base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()}"
 
 
 class VaultSettings(BaseSettings):

@@ -163,6 +163,7 @@ async def test_up_tells_where_everything_is_and_stops_it_in_order(start: Callabl
     running = read_running(up.data)
     assert running is not None and running.public() == ready
     assert given["CONMAN_SECRET"] == running.secret == (up.data / "keys" / "secret").read_text()
+    assert given["CONMAN_MASTER_KEYS"] == running.master_keys == (up.data / "keys" / "master-keys").read_text().strip()
     assert given["CONMAN_ADMIN_PASSWORD"] == ready["admin_password"]
     assert given["CONMAN_TEMPORAL_ADDRESS"] == ready["temporal_address"]
     assert given["CONMAN_TEMPORAL_UI_URL"] == ready["temporal_ui_url"]

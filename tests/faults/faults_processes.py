@@ -26,6 +26,7 @@ from conman.config import Settings
 from conman.embedded import guard
 from conman.embedded.ports import PortLease, lease
 from conman.embedded.stack import EmbeddedStack
+from conman.settings.vault import generate_keyring
 
 SECONDS = 90.0
 """The longest that anything is waited for. Nothing is expected to take this long: it makes a hang a failure."""
@@ -213,6 +214,7 @@ class Cell:
             "CONMAN_TEMPORAL_ADDRESS": world.stack.temporal_address,
             "CONMAN_TEMPORAL_NAMESPACE": name,
             "CONMAN_SECRET": secrets.token_urlsafe(48),
+            "CONMAN_MASTER_KEYS": generate_keyring(),
             "CONMAN_ADMIN_EMAIL": self.admin["email"],
             "CONMAN_ADMIN_PASSWORD": self.admin["password"],
             "CONMAN_HOST": "127.0.0.1",

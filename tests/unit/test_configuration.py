@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ def test_every_setting_says_what_it_means() -> None:
         ("CONMAN_LOG_LEVEL", "loud"),
         ("CONMAN_SECRET", "too short"),
         ("CONMAN_SECRET", "x" * 31),
+        ("CONMAN_MASTER_KEYS", "main"),
+        ("CONMAN_MASTER_KEYS", "main:dG9vIHNob3J0"),
         ("CONMAN_SESSION_HOURS", "0"),
         ("CONMAN_GIT_BACKEND", "svn"),
         ("CONMAN_GITALY_ADDRESS", "gitaly"),
@@ -59,11 +62,13 @@ def test_a_secret_of_32_bytes_is_long_enough(monkeypatch: pytest.MonkeyPatch) ->
 def test_secrets_and_passwords_in_addresses_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONMAN_SECRET", "s" * 40)
     monkeypatch.setenv("CONMAN_ADMIN_PASSWORD", "hunter2 hunter2")
+    monkeypatch.setenv("CONMAN_MASTER_KEYS", f"main:{base64.b64encode(b'm' * 32).decode()}")
     monkeypatch.setenv("CONMAN_MONGO_URI", "mongodb://conman:hunter2@db.internal/?x=1")
     rows = effective_rows(load_settings(), set())
     shown = " ".join(row.value for row in rows)
     assert "hunter2" not in shown
     assert "s" * 40 not in shown
+    assert "bW1tbW1t" not in shown
     assert "mongodb://****@db.internal/?x=1" in shown
 
 

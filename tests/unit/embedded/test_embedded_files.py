@@ -14,7 +14,8 @@ from conman.config import Settings
 from conman.embedded.errors import EmbeddedError
 from conman.embedded.files import DataLock, write_private
 from conman.embedded.ports import is_free, lease
-from conman.embedded.running import RunningUp, announce, load_keys, read_running, withdraw
+from conman.embedded.running import Keys, RunningUp, announce, load_keys, read_running, withdraw
+from conman.settings.vault import generate_keyring, parse_keyring
 
 RUNNING = RunningUp(
     api_url="http://127.0.0.1:8080",
@@ -24,6 +25,7 @@ RUNNING = RunningUp(
     admin_email="admin@conman.local",
     admin_password="a password",
     secret="s" * 64,
+    master_keys="k",
 )
 
 
@@ -126,17 +128,26 @@ def test_keys_are_made_once_and_kept_private(tmp_path: Path) -> None:
     assert keys.admin_email == "admin@conman.local"
     assert len(keys.admin_password) >= 20 and len(keys.secret) >= 32
     assert mode(tmp_path / "keys") == 0o700
-    assert mode(tmp_path / "keys" / "secret") == mode(tmp_path / "keys" / "admin.json") == 0o600
+    assert len(parse_keyring(keys.master_keys)) == 1
+    assert {mode(tmp_path / "keys" / name) for name in ("secret", "admin.json", "master-keys")} == {0o600}
 
 
 def test_named_keys_win_and_are_not_stored(tmp_path: Path) -> None:
-    named = Settings(data=tmp_path, secret=SecretStr("x" * 32), admin_email="ada@example.com", admin_password=SecretStr("hers"))
-    keys = load_keys(named)
-    assert (keys.secret, keys.admin_email, keys.admin_password) == ("x" * 32, "ada@example.com", "hers")
+    keyring = generate_keyring()
+    named = Settings(
+        data=tmp_path,
+        secret=SecretStr("x" * 32),
+        master_keys=SecretStr(keyring),
+        admin_email="ada@example.com",
+        admin_password=SecretStr("hers"),
+    )
+    assert load_keys(named) == Keys("x" * 32, "ada@example.com", "hers", keyring)
     assert not (tmp_path / "keys").exists()
 
 
-@pytest.mark.parametrize(("name", "content"), [("secret", "short"), ("admin.json", "{}"), ("admin.json", "[")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("secret", "short"), ("admin.json", "{}"), ("admin.json", "["), ("master-keys", "a:short")]
+)
 def test_a_damaged_key_stops_the_start_and_is_not_replaced(name: str, content: str, tmp_path: Path) -> None:
     load_keys(Settings(data=tmp_path))
     path = tmp_path / "keys" / name
