@@ -1,46 +1,50 @@
-"""Runtime profiles: what an environment needs to run, and how it is rendered (`spec.md` 6)."""
+"""Runtime profiles: what an environment needs to run, and how it is rendered (`spec.md` 6).
+
+These models read what is kept, and so ignore unknown fields; what people send goes through `profile_edit`, which is strict.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from conman.domain.audit_schema import is_json
 from conman.domain.decision import Model
+from conman.domain.secrets import SecretRef
+from conman.domain.typed_value import TypedValue, is_shell_name, rendered_value
+
+ProfileKind = Literal["persistent_env", "temp_workspace", "temp_changeset"]
+"""What a profile is for."""
 
 
-class TypedValue(Model):
-    """A variable with its type; the value must match it (`spec.md` 6)."""
+class ProfileDatabase(Model):
+    """The environment's database; `connection_ref` names the secret that holds its connection string."""
 
-    type: Literal["string", "number", "boolean", "json"]
-    value: Any
-
-    @model_validator(mode="after")
-    def _matches_its_type(self) -> Self:
-        if not _matches(self.type, self.value):
-            raise ValueError(f"the value is not of type {self.type}")
-        return self
+    engine: Literal["mongodb"]
+    connection_ref: str
+    provisioning_mode: Literal["existing", "clone_from_base", "snapshot_restore", "empty"]
+    base_profile_id: str | None = None
 
 
-def _matches(kind: str, value: object) -> bool:
-    match kind:
-        case "string":
-            return isinstance(value, str)
-        case "boolean":
-            return isinstance(value, bool)
-        case "number":
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            return whole or (isinstance(value, float) and math.isfinite(value))
-        case _:
-            return is_json(value)
+class ProfileMigrations(Model):
+    """How data is migrated: by the operator's command of this name, from these paths of the repository."""
+
+    repo_paths: list[str]
+    command_ref: str
+    applied_state_ref: str | None = None
+
+
+class DataStrategy(Model):
+    """What data a fresh environment begins with."""
+
+    seed_mode: Literal["none", "baseline", "snapshot"] = "none"
+    seed_source_ref: str | None = None
 
 
 class Lifecycle(Model):
-    """How long a temp environment made from this profile lives."""
+    """How long a temp environment made from this profile lives; hours, None for Conman's own default."""
 
     ttl_idle_hours: int | None = None
     grace_hours: int | None = None
@@ -48,28 +52,59 @@ class Lifecycle(Model):
 
 
 class Profile(Model):
-    """The content of a profile's revision. Secrets are kept encrypted and are no part of it."""
+    """The content of a profile's revision; of its secrets only which values they are, and how these are shown."""
 
     name: str
-    kind: Literal["persistent_env", "temp_workspace", "temp_changeset"] = "persistent_env"
+    kind: ProfileKind = "persistent_env"
     base_url: str | None = None
     env_vars: dict[str, TypedValue] = Field(default_factory=dict[str, TypedValue])
-    secrets: dict[str, str] = Field(default_factory=dict[str, str])
-    database: dict[str, Any] | None = None
-    migrations: dict[str, Any] | None = None
-    data_strategy: dict[str, Any] = Field(default_factory=lambda: {"seed_mode": "none"})
+    secrets: dict[str, SecretRef] = Field(default_factory=dict[str, SecretRef])
+    database: ProfileDatabase | None = None
+    migrations: ProfileMigrations | None = None
+    data_strategy: DataStrategy = Field(default_factory=DataStrategy)
     lifecycle: Lifecycle = Field(default_factory=Lifecycle)
 
+    def masked(self) -> dict[str, Any]:
+        """The content as everybody may see it: each secret as its mask."""
+        return {**self.model_dump(mode="json"), "secrets": {key: ref.mask for key, ref in sorted(self.secrets.items())}}
 
-def rendered_value(value: TypedValue) -> str:
-    """A variable as the text that a process gets: JSON for everything but strings."""
-    return str(value.value) if value.type == "string" else json.dumps(value.value, sort_keys=True, separators=(",", ":"))
+
+class Source(StrEnum):
+    """Where an effective variable comes from (`spec.md` 6)."""
+
+    APP_DEFAULT = "app_default"
+    PROFILE = "profile"
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """An effective variable; of a secret only the mask."""
+
+    key: str
+    source: Source
+    value: TypedValue
+    secret: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """As it is shown."""
+        value = self.value
+        return {"key": self.key, "type": value.type, "value": value.value, "source": self.source.value, "secret": self.secret}
+
+
+def effective_variables(defaults: dict[str, Any], profile: Profile) -> list[Variable]:
+    """App defaults < environment profile, in the order of their names, each with where it comes from (`spec.md` 6)."""
+    of_app = {key: Variable(key, Source.APP_DEFAULT, TypedValue.model_validate(value)) for key, value in defaults.items()}
+    of_profile = {key: Variable(key, Source.PROFILE, value) for key, value in profile.env_vars.items()}
+    secret = {
+        key: Variable(key, Source.PROFILE, TypedValue(type="string", value=ref.mask), secret=True)
+        for key, ref in profile.secrets.items()
+    }
+    return [variable for _, variable in sorted({**of_app, **of_profile, **secret}.items())]
 
 
 def effective(defaults: dict[str, Any], profile: Profile) -> dict[str, TypedValue]:
-    """App defaults < environment profile (`spec.md` 6)."""
-    merged = {key: TypedValue.model_validate(value) for key, value in defaults.items()}
-    return {**merged, **profile.env_vars}
+    """The effective variables that are no secrets, by name."""
+    return {variable.key: variable.value for variable in effective_variables(defaults, profile) if not variable.secret}
 
 
 def environment_variables(variables: dict[str, TypedValue]) -> dict[str, str]:
@@ -77,16 +112,31 @@ def environment_variables(variables: dict[str, TypedValue]) -> dict[str, str]:
     return {key: rendered_value(value) for key, value in sorted(variables.items())}
 
 
-_SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
 def env_file(variables: dict[str, str]) -> str:
     """Variables as lines of `KEY='value'` that a POSIX shell reads back exactly.
 
     Raises `ValueError` for what no shell could hold: a key that is no name (it would be run as a command), a NUL in a value.
     """
-    bad = sorted(key for key, value in variables.items() if not _SHELL_NAME.fullmatch(key) or "\0" in value)
+    bad = sorted(key for key, value in variables.items() if not is_shell_name(key) or "\0" in value)
     if bad:
         raise ValueError(f"no shell can read these variables: {', '.join(map(repr, bad))}")
     quote = "'\\''"
     return "".join(f"{key}='{value.replace(chr(39), quote)}'\n" for key, value in sorted(variables.items()))
+
+
+__all__ = [
+    "DataStrategy",
+    "Lifecycle",
+    "Profile",
+    "ProfileDatabase",
+    "ProfileKind",
+    "ProfileMigrations",
+    "Source",
+    "TypedValue",
+    "Variable",
+    "effective",
+    "effective_variables",
+    "env_file",
+    "environment_variables",
+    "rendered_value",
+]

@@ -22,7 +22,11 @@ VALUES: list[tuple[Any, list[str]]] = [
     (1, ["number", "json"]),
     (0, ["number", "json"]),
     (-1.5, ["number", "json"]),
-    (10**400, ["number", "json"]),
+    (2**63 - 1, ["number", "json"]),
+    (2**63, []),
+    (-(2**63), ["number", "json"]),
+    (-(2**63) - 1, []),
+    (10**400, []),
     (True, ["boolean", "json"]),
     (False, ["boolean", "json"]),
     (None, ["json"]),
@@ -32,13 +36,19 @@ VALUES: list[tuple[Any, list[str]]] = [
     (float("inf"), []),
     ({"a": float("nan")}, []),
     ({1: "a"}, []),
+    ("a\0b", ["json"]),
+    ({"a\0b": 1}, []),
+    ([{"a": 2**63}], []),
+    ({"$ref": "#/a", "$id": "b"}, []),
+    ({"$ref": "#/a"}, ["json"]),
+    ({"$gt": "", "a.b": {"$id": 1}}, ["json"]),
 ]
 
 
 @pytest.mark.parametrize(
     ("kind", "value", "accepted"),
     [
-        pytest.param(kind, value, kind in kinds, id=f"{kind} {'takes' if kind in kinds else 'refuses'} {str(value)[:20]!r}")
+        pytest.param(kind, value, kind in kinds, id=f"{kind} {'takes' if kind in kinds else 'refuses'} {str(value)[:22]!r}")
         for value, kinds in VALUES
         for kind in KINDS
     ],
@@ -73,8 +83,11 @@ def test_a_process_gets_strings_as_they_are_and_all_else_as_json(kind: Any, valu
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(exclude_characters="\0"), max_size=3), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
