@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +14,9 @@ from conman.store.database import Database, Document
 
 ORPHAN_AFTER = timedelta(minutes=1)
 """A holder without a record counts as free after this long."""
+
+_FREE: Document = {"fence": 0, "holder": None}
+"""The entry of an environment that was never deployed to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Taken:
     fences: dict[str, int]
     holder: Holder | None = None
     concurrent: bool = False
+    closed: str | None = None
+    """The environment in `wanted` that is archived, or the app's id when the app is."""
 
 
 async def _is_free(db: Database, holder: Document, at: str) -> bool:
@@ -46,19 +52,19 @@ async def take(db: Database, app_id: str, wanted: dict[str, str], at: str) -> Ta
     """Take the locks of all environments in `wanted` (environment id → deployment id), or none.
 
     A repeat by the same deployments finds its own locks and fences. `concurrent` says whether another deployment of the app
-    is `running`.
+    is `running`. Nothing is taken in an app or environment that is closed.
     """
     while True:
-        document = await db["locks"].find_one({"_id": app_id})
-        if document is None:
-            with suppress(DuplicateKeyError):  # another request made it first, and the loop reads that one
-                await db["locks"].insert_one({"_id": app_id, "revision": 0, "environments": {}})
-            continue
+        document = await _document(db, app_id)
+        if document.get("closed"):
+            return Taken({}, closed=app_id)
         entries: dict[str, Document] = document["environments"]
         changes: Document = {}
         fences: dict[str, int] = {}
         for environment_id, deployment_id in wanted.items():
-            entry = entries.get(environment_id, {"fence": 0, "holder": None})
+            entry = entries.get(environment_id, _FREE)
+            if entry.get("closed"):
+                return Taken({}, closed=environment_id)
             holder = entry["holder"]
             if holder is not None and holder["deployment_id"] == deployment_id:
                 fences[environment_id] = entry["fence"]
@@ -76,11 +82,65 @@ async def take(db: Database, app_id: str, wanted: dict[str, str], at: str) -> Ta
         )
         if not changes:
             return Taken(fences, concurrent=running)
-        won = await db["locks"].find_one_and_update(
-            {"_id": app_id, "revision": document["revision"]}, {"$set": changes, "$inc": {"revision": 1}}
-        )
-        if won is not None:
+        if await _won(db, document, {"$set": changes}):
             return Taken(fences, concurrent=running)
+
+
+async def _document(db: Database, app_id: str) -> Document:
+    while True:
+        document = await db["locks"].find_one({"_id": app_id})
+        if document is not None:
+            return document
+        with suppress(DuplicateKeyError):  # another request made it first, and the loop reads that one
+            await db["locks"].insert_one({"_id": app_id, "revision": 0, "environments": {}})
+
+
+async def close(db: Database, app_id: str, environment_ids: Sequence[str] | None, *, by: str, at: str) -> Holder | None:
+    """Let no deployment begin in these environments any more (None: in the whole app), unless one is active there.
+
+    One guarded write decides between this and `take`. Returns the holder that stands in the way; then nothing is closed. What
+    several calls have closed stays so until each has reopened it; a repeat by the same call changes nothing.
+    """
+    while True:
+        document = await _document(db, app_id)
+        entries: dict[str, Document] = document["environments"]
+        for environment_id in entries if environment_ids is None else environment_ids:
+            holder = entries.get(environment_id, _FREE)["holder"]
+            if holder is not None and not await _is_free(db, holder, at):
+                return Holder(environment_id, holder["deployment_id"], holder["state"], holder["since"])
+        changes: Document = {}
+        if environment_ids is None:
+            changes["closed"] = _marked(document, by, at)
+        for environment_id in environment_ids or ():
+            entry = entries.get(environment_id, _FREE)
+            changes[f"environments.{environment_id}"] = {**entry, "closed": _marked(entry, by, at)}
+        if await _won(db, document, {"$set": changes}):
+            return None
+
+
+def _marked(entry: Document, by: str, at: str) -> list[Document]:
+    return [*(mark for mark in entry.get("closed", []) if mark["by"] != by), {"by": by, "at": at}]
+
+
+async def reopen(db: Database, app_id: str, *, by: str) -> None:
+    """Undo what the call `by` has closed."""
+    while True:
+        document = await _document(db, app_id)
+        places = {f"environments.{key}.closed": entry.get("closed", []) for key, entry in document["environments"].items()}
+        places["closed"] = document.get("closed", [])
+        left = {
+            place: [mark for mark in marks if mark["by"] != by]
+            for place, marks in places.items()
+            if any(mark["by"] == by for mark in marks)
+        }
+        if not left or await _won(db, document, {"$set": left}):
+            return
+
+
+async def _won(db: Database, document: Document, change: Document) -> bool:
+    """Whether the write came before any other one since the document was read."""
+    guard = {"_id": document["_id"], "revision": document["revision"]}
+    return await db["locks"].find_one_and_update(guard, {**change, "$inc": {"revision": 1}}) is not None
 
 
 async def mark_running(db: Database, app_id: str, environment_id: str, deployment_id: str) -> bool:

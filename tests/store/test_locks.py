@@ -82,3 +82,51 @@ async def test_another_running_deployment_makes_it_concurrent(db: Database) -> N
     await locks.release(db, "app", "b", "two")
     await locks.mark_running(db, "app", "a", "one")
     assert (await locks.take(db, "app", {"b": "three"}, AT)).concurrent
+
+
+async def test_nothing_is_taken_in_an_environment_or_app_that_is_closed_until_all_who_closed_it_reopen(db: Database) -> None:
+    assert await locks.close(db, "app", ["a"], by="one", at=AT) is None
+    assert await locks.close(db, "app", ["a", "b"], by="two", at=AT) is None
+    assert (await locks.take(db, "app", {"a": "d"}, AT)).closed == "a"
+    await locks.reopen(db, "app", by="one")
+    assert (await locks.take(db, "app", {"a": "d"}, AT)).closed == "a"
+    assert (await locks.take(db, "app", {"c": "d"}, AT)).fences == {"c": 1}
+    await locks.reopen(db, "app", by="two")
+    assert (await locks.take(db, "app", {"a": "d", "b": "d"}, AT)).fences == {"a": 1, "b": 1}
+    for environment in "abc":
+        await locks.release(db, "app", environment, "d")
+    assert await locks.close(db, "app", None, by="three", at=AT) is None
+    assert (await locks.take(db, "app", {"new": "d"}, AT)).closed == "app"
+    await locks.reopen(db, "app", by="three")
+    assert (await locks.take(db, "app", {"new": "d"}, AT)).fences == {"new": 1}
+
+
+async def test_what_an_active_deployment_holds_is_not_closed_and_nothing_else_of_the_request_either(db: Database) -> None:
+    await deployment(db, "d", "pending")
+    await locks.take(db, "app", {"a": "d"}, AT)
+    for wanted in (["b", "a"], None):
+        holder = await locks.close(db, "app", wanted, by="one", at=AT)
+        assert holder is not None
+        assert holder.deployment_id == "d"
+    assert (await locks.take(db, "app", {"b": "other"}, AT)).fences == {"b": 1}
+    await db["deployments"].update_one({"_id": "d"}, {"$set": {"owned.state": "canceled"}})
+    assert await locks.close(db, "app", ["a"], by="one", at=AT) is None
+
+
+async def test_of_a_deployment_and_a_closing_at_the_same_moment_exactly_one_wins(db: Database) -> None:
+    for number in range(20):
+        environment = f"e{number}"
+        await deployment(db, f"d{number}", "pending")
+        taken, holder = await asyncio.gather(
+            locks.take(db, "app", {environment: f"d{number}"}, AT),
+            locks.close(db, "app", [environment], by=f"c{number}", at=AT),
+        )
+        assert (taken.closed is None) == (holder is not None)
+        assert (taken.closed is None) == (taken.fences == {environment: 1})
+
+
+async def test_the_fence_outlives_a_closing(db: Database) -> None:
+    await locks.take(db, "app", {"a": "d"}, AT)
+    await locks.release(db, "app", "a", "d")
+    await locks.close(db, "app", ["a"], by="one", at=AT)
+    assert await locks.current_fence(db, "app", "a") == 1
