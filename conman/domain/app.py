@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from itertools import count
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from conman.domain.decision import Model
 from conman.domain.errors import invalid
+from conman.domain.secrets import SecretRef
+from conman.domain.typed_value import TypedValue
 
 DEFAULT_BLOCKED_PATHS = [".git/**", ".gitignore", ".github/**"]
 DEFAULT_ENVIRONMENTS = ("Development", "QA", "UAT", "Production")
@@ -36,15 +38,34 @@ class BaselineMode(StrEnum):
     INTEGRATION_HEAD = "integration_head"
 
 
+PROFILE_SCOPES: Mapping[str, tuple[str, ...]] = {"submit": ("base",), "release": ("affected", "all"), "deploy": ("target",)}
+"""Gate → with which profiles its suite may run (`spec.md` 9), the default first.
+
+`affected`: the canonical environment's, and those that the release overrides; `all`: every environment's.
+"""
+
+
 class ValidationGate(Model):
-    """The suite that runs at one gate: a command by its name in the operator's configuration, never a program."""
+    """The suite that runs at one gate: a command by its name in the operator's configuration, never a program.
+
+    Without `timeout_seconds` the default of the gate's type of job holds (`spec.md` 9).
+    """
 
     command: str = "msuite"
+    profile_scope: Literal["base", "affected", "all", "target"] | None = None
     timeout_seconds: int | None = Field(default=None, ge=1, le=LONGEST_SUITE_SECONDS)
 
 
+class Webhook(Model):
+    """Where an app's events are told to. The secret that signs them is kept encrypted, as those of profiles are."""
+
+    url: str
+    events: list[str]
+    secret: SecretRef | None = None
+
+
 def _gates() -> dict[str, ValidationGate]:
-    return {scope: ValidationGate() for scope in ("submit", "release", "deploy")}
+    return {scope: ValidationGate.model_validate({"profile_scope": profiles[0]}) for scope, profiles in PROFILE_SCOPES.items()}
 
 
 class AppSettings(Model):
@@ -59,11 +80,11 @@ class AppSettings(Model):
     runtime_profile_approval_policy: Literal["stricter_two_approvals", "same_as_changeset"] = "stricter_two_approvals"
     queue_gate: Literal["up_to_date", "clean_merge"] = "up_to_date"
     carry_votes: Literal["never", "identical_patch"] = "never"
-    webhook: dict[str, Any] | None = None
+    webhook: Webhook | None = None
     temp_url_domain: str | None = None
     temp_env_access: Literal["members", "public"] = "members"
     default_base_profile_id: str | None = None
-    env_defaults: dict[str, Any] = Field(default_factory=dict[str, Any])
+    env_defaults: dict[str, TypedValue] = Field(default_factory=dict[str, TypedValue])
     validation_gates: dict[str, ValidationGate] = Field(default_factory=_gates)
     review_reminder_hours: int = Field(default=48, ge=0, le=8760)
     approval_ttl_hours: int = Field(default=24, ge=1, le=8760)
