@@ -68,6 +68,8 @@ def joined(data: Path | None, **overrides: Any) -> Settings:
         "temporal_ui_url": settings.temporal_ui_url or running.temporal_ui_url,
         "secret": settings.secret or running.secret,
         "master_keys": settings.master_keys or running.master_keys,
+        "codec_keys": settings.codec_keys or running.codec_keys,
+        "codec_encrypt": running.codec_encrypt if settings.codec_keys is None else settings.codec_encrypt,
     }
     return read_settings(data=data, **overrides, **known)
 
@@ -250,6 +252,45 @@ def git_server(
     try:
         run(lambda: run_git_server(settings.repositories_folder, options, ready_file=ready_file, say=say))
     except ServerError as error:
+        raise fail(str(error), USAGE_ERROR) from error
+
+
+@cli.command("codec-server")
+def codec_server(
+    data: DataOption = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option("--ready-file", help="Written when it listens: URL and process id, as JSON.")
+    ] = None,
+) -> None:
+    """Decode for Temporal's Web UI and CLI what CONMAN_CODEC_KEYS encrypt, for people who may read it.
+
+    They show CONMAN_CODEC_SERVER_TOKEN: as bearer token, or as password in a
+    browser that opened this server's address once. Without that token it
+    listens on this machine only, and serves whoever asks there.
+
+    Pages of the Web UI may call when CONMAN_CODEC_SERVER_ORIGINS, or
+    CONMAN_TEMPORAL_UI_URL, names their origin.
+
+    On SIGTERM or SIGINT it takes no new requests, and lets running ones finish
+    for at most CONMAN_CODEC_SERVER_STOP_SECONDS.
+    """
+    from conman.codec_server import CodecServerError
+    from conman.codec_server_run import codec_server_options, run_codec_server
+    from conman.telemetry import configure_logging
+    from conman.workflows.codec import KeyringCodec
+
+    settings = joined(data, codec_server_host=host, codec_server_port=port)
+    configure_logging(settings)
+    codec = KeyringCodec(settings.codec_keyring, encrypt=settings.codec_encrypt)
+
+    def say(line: str) -> None:
+        err.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    try:
+        run(lambda: run_codec_server(codec, codec_server_options(settings), ready_file=ready_file, say=say))
+    except CodecServerError as error:
         raise fail(str(error), USAGE_ERROR) from error
 
 

@@ -66,11 +66,21 @@ async def _master_keys(platform: Platform) -> Finding:
     return Finding("master keys", ok=True, message=f"{', '.join(platform.vault.master_key_ids)} (the first is primary)")
 
 
+def _codec(settings: Settings) -> Finding:
+    key_ids = list(settings.codec_keyring)
+    if not key_ids:
+        return Finding("codec", ok=True, message="off: Temporal keeps plain payloads")
+    if not settings.codec_encrypt:
+        return Finding("codec", ok=True, message=f"{', '.join(key_ids)} only decrypt: CONMAN_CODEC_ENCRYPT is off")
+    others = f"; decrypting too: {', '.join(key_ids[1:])}" if len(key_ids) > 1 else ""
+    return Finding("codec", ok=True, message=f"{key_ids[0]} encrypts{others}")
+
+
 async def examine(settings: Settings) -> list[Finding]:
     """Look at everything; nothing is changed."""
     from conman.api.routes.health import components
 
-    findings = [_folder("data", settings.data.resolve()), _suite(settings)]
+    findings = [_folder("data", settings.data.resolve()), _suite(settings), _codec(settings)]
     if settings.secret is None:
         findings.append(Finding("secret", ok=False, message="CONMAN_SECRET is missing: give at least 32 bytes"))
     else:

@@ -29,10 +29,12 @@ class RunningUp:
     admin_password: str
     secret: str
     master_keys: str
+    codec_keys: str | None = None
+    codec_encrypt: bool = True
 
     def public(self) -> dict[str, Any]:
         """What the ready file says: all but the keys."""
-        return {name: value for name, value in asdict(self).items() if name not in ("secret", "master_keys")}
+        return {name: value for name, value in asdict(self).items() if name not in ("secret", "master_keys", "codec_keys")}
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,14 @@ class EmbeddedStack:
         self.temporal = ManagedProcess(
             ProcessSpec(
                 name="temporal",
-                command=temporal.server_command(binary, folder=folder, port=port, ui_port=ui_port, namespace=namespace),
+                command=temporal.server_command(
+                    binary,
+                    folder=folder,
+                    port=port,
+                    ui_port=ui_port,
+                    namespace=namespace,
+                    codec_endpoint=_codec_endpoint(self.settings),
+                ),
                 log=self.data / "logs" / "temporal.log",
                 env=temporal.server_environment(os.environ),
                 healthy=lambda: temporal.check_ready(address, namespace),
@@ -211,3 +218,11 @@ def _started(value: str | None) -> str:
     if value is None:
         raise EmbeddedError("the stack has not been started")
     return value
+
+
+def _codec_endpoint(settings: Settings) -> str | None:
+    """Where `conman codec-server` listens when payloads are encrypted: a browser on this machine asks there."""
+    if settings.codec_keys is None or settings.codec_server_port == 0:
+        return None
+    scheme = "http" if settings.codec_server_tls_cert is None else "https"
+    return f"{scheme}://{settings.codec_server_host}:{settings.codec_server_port}"

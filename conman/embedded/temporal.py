@@ -128,8 +128,13 @@ def _install(binary: Path, target: Path) -> None:
     target.chmod(target.stat().st_mode | stat.S_IXUSR)
 
 
-def server_command(binary: Path, *, folder: Path, port: int, ui_port: int, namespace: str) -> list[str]:
-    """The command line of the server with its database below `folder`, reachable from this machine only."""
+def server_command(
+    binary: Path, *, folder: Path, port: int, ui_port: int, namespace: str, codec_endpoint: str | None = None
+) -> list[str]:
+    """The command line of the server with its database below `folder`, reachable from this machine only.
+
+    Its Web UI asks the codec server at `codec_endpoint`, a URL, to decode payloads.
+    """
     command = [
         str(binary), "server", "start-dev",
         "--ip", "127.0.0.1", "--port", str(port), "--ui-port", str(ui_port),
@@ -137,6 +142,8 @@ def server_command(binary: Path, *, folder: Path, port: int, ui_port: int, names
         "--namespace", namespace,
         "--log-level", "warn",
     ]  # fmt: skip
+    if codec_endpoint is not None:
+        command += ["--ui-codec-endpoint", codec_endpoint]
     for pragma in _PRAGMAS:
         command += ["--sqlite-pragma", pragma]
     for value in _DYNAMIC_CONFIG:

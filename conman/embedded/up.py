@@ -126,6 +126,8 @@ class _Up:
             admin_password=keys.admin_password,
             secret=keys.secret,
             master_keys=keys.master_keys,
+            codec_keys=None if self.settings.codec_keys is None else self.settings.codec_keys.get_secret_value(),
+            codec_encrypt=self.settings.codec_encrypt,
         )
 
     async def stop(self) -> None:
@@ -224,6 +226,8 @@ async def run_up(
                 return 0
             announce(running, data, ready_file)
             _show(running)
+            if running.codec_keys is not None:
+                progress(f"Temporal keeps payloads encrypted; to read them in its Web UI: conman codec-server --data {data}")
             await stop.asked.wait()
             return 0
         except EmbeddedError as error:

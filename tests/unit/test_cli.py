@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from conman import __version__
 from conman.cli import cli
 
-COMMANDS = ["up", "api", "worker", "demo", "msuite", "config", "doctor", "reconcile", "git-server", "admin", "admin create"]
+COMMANDS = ["up", "api", "worker", "demo", "msuite", "config", "doctor", "reconcile"]
+COMMANDS += ["git-server", "codec-server", "admin", "admin create"]
 runner = CliRunner()
 
 
@@ -47,7 +48,9 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     assert runner.invoke(cli, ["fly"]).exit_code == 2
 
 
-@pytest.mark.parametrize("command", [["config"], ["doctor"], ["worker"], ["api"], ["up"], ["reconcile"], ["git-server"]])
+@pytest.mark.parametrize(
+    "command", [["config"], ["doctor"], ["worker"], ["api"], ["up"], ["reconcile"], ["git-server"], ["codec-server"]]
+)
 def test_a_bad_setting_stops_every_command_with_one_line_that_names_it(
     monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:

@@ -41,6 +41,11 @@ def test_every_setting_says_what_it_means() -> None:
         ("CONMAN_GITALY_SHORT_SECONDS", "0"),
         ("CONMAN_GITALY_MAX_MESSAGE_BYTES", "1024"),
         ("CONMAN_MIRRORS_MAX_MB", "0"),
+        ("CONMAN_CODEC_KEYS", "k1:c2hvcnQ="),
+        ("CONMAN_CODEC_ENCRYPT", "perhaps"),
+        ("CONMAN_CODEC_SERVER_TOKEN", "too short"),
+        ("CONMAN_CODEC_SERVER_ORIGINS", "https://ui.example/path"),
+        ("CONMAN_CODEC_SERVER_MAX_BODY_MB", "0"),
         ("CONMAN_COMMANDS_FILE", "/nowhere/commands.toml"),
     ],
 )
