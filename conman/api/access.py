@@ -142,12 +142,10 @@ def check_size(request: Request, size: int) -> None:
 
 
 def _remembered_as(request: Request, caller: Caller) -> str | None:
-    """Where the request's `Idempotency-Key` is remembered; None where it has none that counts. Raises `validation_error`."""
+    """Where the request's `Idempotency-Key` is remembered; None where it has none that counts."""
     key = request.headers.get("idempotency-key")
     if key is None or request.method in ("GET", "HEAD") or _IGNORES_KEYS.match(request.url.path):
         return None
-    if not _KEY.match(key):
-        raise invalid("Idempotency-Key", "needs 1 to 255 printable characters")
     return key_id(caller.call.user_id, request.method, request.url.path, key)
 
 
@@ -161,6 +159,8 @@ async def settle(request: Request) -> None:
     remembered_as = _remembered_as(request, caller) if caller is not None else None
     if caller is None or remembered_as is None:
         return
+    if not _KEY.match(request.headers["idempotency-key"]):
+        raise invalid("Idempotency-Key", "needs 1 to 255 printable characters")
     digest = hashlib.sha256(await request.body() + b"\0" + request.url.query.encode()).hexdigest()
     at = await remember(caller.platform.db, remembered_as, digest, caller.call.at)
     command = command_id(remembered_as, at)
