@@ -57,6 +57,12 @@ POINTS: Mapping[str, str] = {
     "workspace.deleting": "a workspace is gone for everybody, its refs are not",
     "save.committed": "a save is in Git, the audit does not know",
     "secrets.sealed": "an encrypted value is kept, nobody has confirmed that its key stays",
+    "rotation.recorded": "a rotation is in the profile's record and its audit, there is no new data key",
+    "rotation.added": "the new data key is there, the old one is not retired",
+    "rotation.retired": "new values take the new key, all others are under the old one",
+    "rotation.value": "one more value is under the new key",
+    "rotation.emptied": "no value is under the old key any more, it is still there",
+    "rotation.dropped": "the old key is gone, the profile's record says that the rotation goes on",
     "submit.committed": "the API has committed what was pending, nothing is frozen",
     "submit.frozen": "the revision's ref is there, the workflow was not asked",
 }

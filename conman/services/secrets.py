@@ -18,14 +18,19 @@ from typing import Protocol
 from pymongo import DESCENDING
 from pymongo.errors import DuplicateKeyError
 
+from conman.domain.decision import Event
+from conman.domain.errors import not_found
 from conman.domain.secrets import SecretRef, mask
 from conman.faults import fault_point
+from conman.services.call import Call
 from conman.services.clock import new_id
 from conman.services.vault import DataKey, Sealed, Vault, VaultError, WrappedKey
+from conman.store import records
 from conman.store.database import Database, Document
 
 DATA_KEYS = "data_keys"
 SECRET_VALUES = "secret_values"
+PROFILES = "profiles"
 
 
 class SecretStore(Protocol):
@@ -68,7 +73,7 @@ async def _seal_one(store: SecretStore, profile_id: str, key: str, value_id: str
         kept = await collection.find_one({"_id": value_id})
         if kept is not None and "unconfirmed" not in kept:
             return
-        data_key = await current_data_key(store, profile_id)
+        data_key = unwrapped(store.vault, await newest_data_key(store, profile_id))
         written = sealed_fields(data_key, key, value_id, value)
         if kept is None:
             try:
@@ -89,6 +94,23 @@ async def _seal_one(store: SecretStore, profile_id: str, key: str, value_id: str
             return
 
 
+async def reveal(store: SecretStore, call: Call, profile: Document, key: str) -> str:
+    """One secret of the profile's present revision, told to a person; the audit has it before the value is given out.
+
+    Raises `not_found` for a key that is none of its secrets, and `VaultError`.
+    """
+    ref = profile["content"]["secrets"].get(key)
+    if ref is None:
+        raise not_found(f"secret {key} in this profile")
+    values = await unseal(store, profile["_id"], {key: SecretRef.model_validate(ref)})
+    after = {"key": key, "revision_number": profile["revision_number"]}
+    event = Event("runtime_profile", profile["_id"], "secret_revealed", after=after)
+    outgoing = call.audit(event, app_id=profile["app_id"])
+    if await records.write_where(store.db, PROFILES, {"_id": profile["_id"]}, {}, outgoing=outgoing) is None:
+        raise not_found("runtime profile")
+    return values[key]
+
+
 async def unseal(store: SecretStore, profile_id: str, refs: Mapping[str, SecretRef]) -> dict[str, str]:
     """The values that a revision refers to, by key name. Raises `VaultError` naming the first that can't be had."""
     data_keys: dict[str, DataKey] = {}
@@ -98,7 +120,7 @@ async def unseal(store: SecretStore, profile_id: str, refs: Mapping[str, SecretR
 async def _unseal_one(store: SecretStore, profile_id: str, key: str, value_id: str, data_keys: dict[str, DataKey]) -> str:
     missing: str | None = None
     while True:
-        kept = await store.db[SECRET_VALUES].find_one({"_id": value_id})
+        kept = await store.db[SECRET_VALUES].find_one({"_id": value_id, "profile_id": profile_id})
         if kept is None:
             raise VaultError(f"the value {value_id} of the secret {key} of profile {profile_id} is missing: set the secret anew")
         data_key_id = kept["data_key_id"]
@@ -107,7 +129,7 @@ async def _unseal_one(store: SecretStore, profile_id: str, key: str, value_id: s
                 f"the data key {data_key_id} of profile {profile_id} is missing: restore the collection {DATA_KEYS} from a backup"
             )
         if data_key_id not in data_keys:
-            document = await store.db[DATA_KEYS].find_one({"_id": data_key_id})
+            document = await store.db[DATA_KEYS].find_one({"_id": data_key_id, "profile_id": profile_id})
             if document is None:
                 missing = data_key_id  # A rotation may have re-encrypted the value meanwhile; then it names another key now.
                 continue
@@ -115,18 +137,13 @@ async def _unseal_one(store: SecretStore, profile_id: str, key: str, value_id: s
         return data_keys[data_key_id].unseal(key, value_id, Sealed(kept["nonce"], kept["ciphertext"]))
 
 
-async def current_data_key(store: SecretStore, profile_id: str) -> DataKey:
-    """The key that seals the profile's values, made with the first one. Raises `VaultError` when it does not unwrap."""
+async def newest_data_key(store: SecretStore, profile_id: str) -> Document:
+    """The record of the key that seals the profile's values; the first one is made here."""
     while True:
-        document = await newest_data_key(store.db, profile_id)
+        document = await store.db[DATA_KEYS].find_one({"profile_id": profile_id}, sort=[("number", DESCENDING)])
         if document is not None:
-            return unwrapped(store.vault, document)
+            return document
         await add_data_key(store, profile_id, new_id(), 1)
-
-
-async def newest_data_key(db: Database, profile_id: str) -> Document | None:
-    """The record of the profile's key with the highest number."""
-    return await db[DATA_KEYS].find_one({"profile_id": profile_id}, sort=[("number", DESCENDING)])
 
 
 async def add_data_key(store: SecretStore, profile_id: str, data_key_id: str, number: int) -> bool:

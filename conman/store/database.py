@@ -53,6 +53,7 @@ INDEXES: tuple[Index, ...] = (
     Index("environments", ("app_id",), "listing by app"),
     Index("profiles", ("app_id",), "listing by app"),
     Index("data_keys", ("profile_id", "number"), "a profile's keys are ordered, and the newest one seals", unique=True),
+    Index("profiles", ("rotation.data_key_id",), "upkeep finishes what a crash left of a rotation", sparse=True),
     Index("secret_values", ("profile_id", "data_key_id"), "a rotation finds what the old key sealed"),
     Index("deployments", ("app_id",), "listing by app"),
     Index("deployments", ("release_id",), "a release's state is computed from its deployments"),

@@ -106,6 +106,20 @@ async def update_part(
     return document
 
 
+async def write_where(
+    db: Database, collection: str, query: Document, change: Document, *, outgoing: list[Document]
+) -> Document | None:
+    """One write of the record that `query` finds, with what leaves it; None, and nothing written, when it finds none.
+
+    The guard is in `query`, and the version is `change`'s affair: for facts that no reader's PATCH competes with.
+    """
+    whole = {**change, "$push": {"outgoing": {"$each": outgoing}}} if outgoing else change
+    document = await db[collection].find_one_and_update(query, whole, return_document=ReturnDocument.AFTER)
+    if document is not None:
+        await deliver(db, collection, document)
+    return document
+
+
 def stale(version: int) -> DomainError:
     """The refusal of a write against a version that is no longer the record's."""
     return DomainError(
