@@ -6,7 +6,7 @@ token: who sends it looks up the rest, and computes a token again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
@@ -71,6 +71,40 @@ def notice_entry(entry_id: str, notice: Notice) -> dict[str, Any]:
         "kind": "notice",
         "doc": {"_id": entry_id, "created_at": notice.at, "state": "pending", "notice": notice.model_dump(mode="json")},
     }
+
+
+class NoticeState(StrEnum):
+    """Where a notice is: `done` when each of its mails has ended."""
+
+    PENDING = "pending"
+    DONE = "done"
+    CANCELED = "canceled"
+    """Somebody stopped its workflow; what had not left by then did not leave."""
+
+
+class Recipient(Model):
+    """Somebody whom a notice is for: an account, or an address that has none."""
+
+    user_id: str | None = None
+    email: str | None = None
+
+    @property
+    def key(self) -> str:
+        """By what a notice knows its recipients apart."""
+        return self.user_id or self.email or ""
+
+
+def recipients(notice: Notice, user_ids: Sequence[str], emails: Sequence[str], accounts: Mapping[str, str]) -> list[Recipient]:
+    """Each of them once, in order; an address stands for the account that it belongs to when that is among them, too.
+
+    `accounts` are the user ids of those addresses that have one. Who did it is not told, except by auth mails (`spec.md` 14).
+    """
+    told = [Recipient(user_id=user_id) for user_id in dict.fromkeys(user_ids)]
+    if notice.kind not in ALWAYS_SENT:
+        told = [person for person in told if person.user_id != notice.actor_user_id]
+    taken = frozenset(user_ids)
+    told += [Recipient(email=email) for email in dict.fromkeys(emails) if accounts.get(email) not in taken]
+    return told
 
 
 class NotifyStart(Model):

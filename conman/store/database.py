@@ -62,6 +62,8 @@ INDEXES: tuple[Index, ...] = (
     Index("audit", ("app_id",), "listing by app"),
     Index("idempotency", ("at",), "upkeep removes the keys that have had their time"),
     Index("idempotency", ("command",), "saves that became history are noted at their keys"),
+    Index("notifications", ("state",), "upkeep starts what is pending and has no workflow"),
+    Index("mails", ("notice_id", "recipient"), "one mail per event and recipient", unique=True),
     *(
         Index(collection, ("outgoing.id",), "the sweep finds what a crash left undelivered", sparse=True)
         for collection in (

@@ -126,7 +126,8 @@ class Commands:
     async def start_notice(self, notice_id: str) -> None:
         """Start the workflow that sends a notice, once and for all (`durability.md` 21); one that runs already is healthy.
 
-        Raises `WorkflowAlreadyStartedError` when one of this id has ended, `RPCError` when Temporal does not answer.
+        Raises `WorkflowAlreadyStartedError` when one of this id has ended, `TimeoutError` or `RPCError` when Temporal does not
+        answer.
         """
         await self.client.start_workflow(
             "notify",

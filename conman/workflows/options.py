@@ -5,7 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import StrEnum
 
-from temporalio.common import RetryPolicy, SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.common import (
+    RetryPolicy,
+    SearchAttributeKey,
+    SearchAttributePair,
+    SearchAttributeUpdate,
+    TypedSearchAttributes,
+)
 from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
 from conman.domain.app import LONGEST_SUITE_SECONDS
@@ -19,6 +25,8 @@ class Queue(StrEnum):
     MSUITE = "conman-msuite"
     CALLS = "conman-calls"
     """Activities that call updates of other workflows wait here, apart from the store's (`durability.md` 14)."""
+    MAIL = "conman-mail"
+    """Mails leave from here: a server that hangs must hold up nothing else."""
 
 
 _prefix = "conman"
@@ -42,6 +50,12 @@ PERSIST_TIMEOUT = timedelta(seconds=3)
 
 _FOREVER = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
 """Writes that must land: no attempt limit, no schedule-to-close (`durability.md` 5)."""
+
+_MAIL = RetryPolicy(initial_interval=timedelta(seconds=5), backoff_coefficient=2, maximum_interval=timedelta(minutes=15))
+MAIL_PATIENCE = timedelta(hours=24)
+"""How long a mail that a server does not take is tried again: long enough to mend the server or the settings."""
+MAIL_ATTEMPT = timedelta(minutes=10)
+"""Longer than a conversation in which each step takes as long as it may; a lost worker shows by its heartbeats."""
 
 _ONCE = RetryPolicy(maximum_attempts=1)
 """Gates are run again by the job's own rule, not by Temporal (`spec.md` 9)."""
@@ -120,6 +134,19 @@ def await_job(*, summary: str | None = None) -> ActivityConfig:
     )
 
 
+def mail(*, summary: str | None = None) -> ActivityConfig:
+    """The attempts at one mail; a cancel is waited for, so that its row tells the truth."""
+    return ActivityConfig(
+        summary=summary,
+        task_queue=queue_name(Queue.MAIL),
+        schedule_to_close_timeout=MAIL_PATIENCE,
+        start_to_close_timeout=MAIL_ATTEMPT,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=_MAIL,
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+
+
 def gate(*, summary: str | None = None) -> ActivityConfig:
     """One attempt at a suite; a cancel is waited for, so that nothing runs on unseen (`durability.md` 16).
 
@@ -185,6 +212,12 @@ def notify_workflow(notice_id: str) -> str:
 def notice_search_attributes(notice_id: str) -> TypedSearchAttributes:
     """What the workflow of a notice starts with; app and actor follow once it has read the notice."""
     return TypedSearchAttributes([SearchAttributePair(ENTITY_TYPE, "notice"), SearchAttributePair(ENTITY_ID, notice_id)])
+
+
+def notice_is_of(app_id: str | None, actor: str | None) -> list[SearchAttributeUpdate[str]]:
+    """Which app and whose doing a notice is about, where there are any."""
+    found = ((APP_ID, app_id), (ACTOR, actor))
+    return [key.value_set(value) for key, value in found if value is not None]
 
 
 def search_attributes(app_id: str, entity_type: str, entity_id: str, actor: str | None = None) -> TypedSearchAttributes:

@@ -1,0 +1,47 @@
+"""Links in mails, all below one public URL."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlsplit
+
+from conman.config import Settings
+from conman.domain.addresses import is_loopback
+from conman.domain.notification import TOKEN_PATHS, Notice
+
+PREFERENCES_PATH = "/me/notification-preferences"
+_EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+
+
+def public_base(settings: Settings) -> str:
+    """`CONMAN_PUBLIC_URL`, or the address of the API as this machine reaches it; without a slash at its end."""
+    if settings.public_url is not None:
+        return settings.public_url
+    host = _EVERY_INTERFACE.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def public_host(settings: Settings) -> str:
+    """The host of the public URL, as it stands in a Message-ID: an IPv6 address in brackets."""
+    host = urlsplit(public_base(settings)).hostname or "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+def sender(settings: Settings) -> str:
+    """`CONMAN_MAIL_FROM`, or conman@ the public host; an address without a name is no domain of a mailbox."""
+    if settings.mail_from is not None:
+        return settings.mail_from
+    host = public_host(settings)
+    numeric = host.startswith("[") or host.replace(".", "").isdigit() or is_loopback(host)
+    return f"Conman <conman@{'localhost' if numeric else host}>"
+
+
+def notice_link(base: str, notice: Notice, token: str | None) -> str:
+    """Where a notice's mail leads: the page that takes its token, else Conman itself. Only a token's mail holds a token."""
+    if notice.token is not None and token is not None:
+        return f"{base}{TOKEN_PATHS[notice.token.purpose]}?token={quote(token, safe='')}"
+    return f"{base}/"
+
+
+def preferences_link(base: str) -> str:
+    """Where somebody chooses which mails to get."""
+    return base + PREFERENCES_PATH

@@ -1,0 +1,141 @@
+"""The rows of a notice's mails: made once, moved by guarded writes, ended for good (`spec.md` 14, `durability.md` 21)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.errors import BulkWriteError
+
+from conman.domain.mail import OPEN, MailEnd, MailReason, MailState, Refusal, Wave, before, mail_id
+from conman.domain.notification import Notice, NoticeState, Recipient
+from conman.faults import fault_point
+from conman.services.addressees import RULES
+from conman.services.clock import now
+from conman.store.database import Database, Document
+
+WAVE = 1000
+"""Mails of one notice that are under way at once: a workflow may have 2,000 activities open."""
+
+_DUPLICATE = 11000
+
+
+async def next_wave(db: Database, notice_id: str) -> Wave:
+    """The rows of a notice that have not ended, at most `WAVE`; the first time, they are made."""
+    document = await db["notifications"].find_one({"_id": notice_id})
+    if document is None:
+        return Wave(found=False)
+    notice = Notice.model_validate(document["notice"])
+    if document["state"] == NoticeState.PENDING and not document.get("expanded", False):
+        await _make_rows(db, notice_id, document["created_at"], notice)
+        fault_point("notice.expanded")
+        # From here on it is settled who is told: a second look may find other members.
+        await db["notifications"].update_one({"_id": notice_id}, {"$set": {"expanded": True}})
+    left = db["mails"].find(_left(notice_id), {"_id": 1})
+    ids = [row["_id"] async for row in left.sort("_id").limit(WAVE)]
+    return Wave(app_id=notice.app_id, actor_user_id=notice.actor_user_id, mail_ids=ids)
+
+
+def _left(notice_id: str) -> Document:
+    return {"notice_id": notice_id, "state": {"$in": [state.value for state in OPEN]}}
+
+
+async def _make_rows(db: Database, notice_id: str, at: str, notice: Notice) -> None:
+    told = await RULES[notice.kind](db, notice)
+    rows = [_row(notice_id, at, notice, recipient) for recipient in told]
+    upserts = [UpdateOne({"_id": row["_id"]}, {"$setOnInsert": row}, upsert=True) for row in rows]
+    if not upserts:
+        return
+    try:
+        await db["mails"].bulk_write(upserts, ordered=False)
+    except BulkWriteError as error:
+        problems: list[dict[str, Any]] = error.details["writeErrors"]
+        if any(problem["code"] != _DUPLICATE for problem in problems):
+            raise
+        # Another attempt of the same step, which was thought dead, has made the rows.
+
+
+def _row(notice_id: str, at: str, notice: Notice, recipient: Recipient) -> Document:
+    return {
+        "_id": mail_id(notice_id, at, recipient.key),
+        "notice_id": notice_id,
+        "recipient": recipient.key,
+        "user_id": recipient.user_id,
+        "email": recipient.email,
+        "kind": notice.kind.value,
+        "app_id": notice.app_id,
+        "state": MailState.PENDING.value,
+        "attempts": 0,
+        "created_at": at,
+        "updated_at": at,
+    }
+
+
+async def begin(db: Database, mail: str, email: str) -> Document | None:
+    """Note that an attempt at a mail begins; None when it has ended already."""
+    return await _move(db, mail, MailState.SENDING, {"email": email}, count=True)
+
+
+async def note_refusal(db: Database, mail: str, refusal: Refusal) -> None:
+    """Keep what the server said last, for people who look why a mail has not arrived."""
+    await _move(db, mail, MailState.SENDING, {"refusal": {**refusal.model_dump(mode="json"), "at": now()}})
+
+
+async def sent(db: Database, mail: str, via: str) -> MailEnd:
+    """End a mail that was handed over."""
+    return await _end(db, mail, MailState.SENT, {"sent_at": now(), "via": via})
+
+
+async def skipped(db: Database, mail: str, reason: MailReason) -> MailEnd:
+    """End a mail that is not to be sent."""
+    return await _end(db, mail, MailState.SKIPPED, {"reason": reason.value})
+
+
+async def failed(db: Database, mail: str, reason: MailReason) -> MailEnd:
+    """End a mail that can't be sent, or was tried for too long."""
+    return await _end(db, mail, MailState.FAILED, {"reason": reason.value})
+
+
+async def _end(db: Database, mail: str, state: MailState, fields: Document) -> MailEnd:
+    moved = await _move(db, mail, state, fields)
+    return end_of(moved or await db["mails"].find_one({"_id": mail}) or {"state": state, **fields})
+
+
+def end_of(row: Document) -> MailEnd:
+    """How a mail ended, without a word of what it said to whom."""
+    refusal = row.get("refusal") or {}
+    failed_by_server = row.get("reason") in (MailReason.REFUSED, MailReason.GAVE_UP)
+    return MailEnd(state=row["state"], reason=row.get("reason"), code=refusal.get("code") if failed_by_server else None)
+
+
+async def _move(db: Database, mail: str, state: MailState, fields: Document, *, count: bool = False) -> Document | None:
+    change: Document = {"$set": {"state": state.value, "updated_at": now(), **fields}}
+    if count:
+        change["$inc"] = {"attempts": 1}
+    return await db["mails"].find_one_and_update(
+        {"_id": mail, "state": {"$in": before(state)}}, change, return_document=ReturnDocument.AFTER
+    )
+
+
+async def end_notice(db: Database, notice_id: str, *, canceled: bool) -> dict[str, int]:
+    """End a notice whose mails have ended; of a canceled one, what has not left is skipped. How many ended in which state."""
+    if canceled:
+        async for row in db["mails"].find(
+            {"notice_id": notice_id, "state": {"$in": [state.value for state in OPEN]}}, {"_id": 1}
+        ):
+            await skipped(db, row["_id"], MailReason.CANCELED)
+    counts = {state.value: 0 for state in MailState if state not in OPEN}
+    async for row in db["mails"].find({"notice_id": notice_id}, {"state": 1}):
+        counts[row["state"]] = counts.get(row["state"], 0) + 1
+    state = NoticeState.CANCELED if canceled else NoticeState.DONE
+    await close_notice(db, notice_id, state, counts)
+    return counts
+
+
+async def close_notice(db: Database, notice_id: str, state: NoticeState, counts: dict[str, int] | None = None) -> bool:
+    """Write a notice's end, once; whether this call did."""
+    fields: Document = {"state": state.value, "ended_at": now()}
+    if counts is not None:
+        fields["counts"] = counts
+    result = await db["notifications"].update_one({"_id": notice_id, "state": NoticeState.PENDING.value}, {"$set": fields})
+    return result.modified_count == 1
