@@ -67,6 +67,7 @@ def joined(data: Path | None, **overrides: Any) -> Settings:
         "temporal_address": settings.temporal_address or running.temporal_address,
         "temporal_ui_url": settings.temporal_ui_url or running.temporal_ui_url,
         "secret": settings.secret or running.secret,
+        "public_url": settings.public_url or running.api_url,
         "master_keys": settings.master_keys or running.master_keys,
         "codec_keys": settings.codec_keys or running.codec_keys,
         "codec_encrypt": running.codec_encrypt if settings.codec_keys is None else settings.codec_encrypt,
@@ -162,6 +163,8 @@ def api(
                 timeout_graceful_shutdown=5,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 server_header=False,
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=settings.trusted_proxies,
             )
             server = uvicorn.Server(config)
             await server.serve()
@@ -179,7 +182,8 @@ def worker(
     queues: Annotated[
         str | None,
         typer.Option(
-            "--queues", help="Only these task queues, comma-separated: conman, conman-git, conman-msuite, conman-calls."
+            "--queues",
+            help="Only these task queues, comma-separated: conman, conman-git, conman-msuite, conman-calls, conman-mail.",
         ),
     ] = None,
 ) -> None:
@@ -386,7 +390,8 @@ def admin_create(
 ) -> None:
     """Make a platform admin, or make an existing account one."""
     from conman.domain.errors import DomainError
-    from conman.services.accounts import create_platform_admin
+    from conman.services.call import system_call
+    from conman.services.platform_admins import make_platform_admin
     from conman.store.database import connect, ensure_indexes
 
     settings = joined(data)
@@ -398,7 +403,7 @@ def admin_create(
         db = connect(uri)[settings.mongo_database]
         try:
             await ensure_indexes(db)
-            return await create_platform_admin(db, email=email, name=name, password=password)
+            return await make_platform_admin(db, system_call("command-line"), email, name, password, via="command_line")
         finally:
             await db.client.close()
 

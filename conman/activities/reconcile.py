@@ -11,7 +11,10 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from conman.activities.heartbeat import heartbeating
+from conman.activities.reconcile_notices import start_missing_notices
 from conman.faults import fault_point
+from conman.services.clock import now
+from conman.services.upkeep import finish_and_forget
 from conman.store.database import Database, Document
 from conman.store.outgoing import sweep
 from conman.workflows.client import Commands, EntityWorkflow
@@ -39,6 +42,7 @@ class ReconcileActivities:
 
 async def reconcile_once(db: Database, commands: Commands) -> dict[str, int]:
     """One round by hand: `{delivered, started}`."""
+    await finish_and_forget(db, now())
     return {"delivered": await sweep(db), "started": await start_missing(db, commands)}
 
 
@@ -51,7 +55,7 @@ async def start_missing(db: Database, commands: Commands) -> int:
             started += 1
             fault_point("missing.started")
             log.warning("started_missing_workflow", missing=entity.workflow_id)
-    return started
+    return started + await start_missing_notices(db, commands)
 
 
 async def _wanted(db: Database, commands: Commands) -> AsyncIterator[EntityWorkflow]:

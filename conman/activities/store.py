@@ -26,8 +26,8 @@ from conman.domain.outgoing import job_document, job_end
 from conman.domain.release import Release
 from conman.domain.roles import Capability, Role, allows
 from conman.faults import fault_point
-from conman.services.call import forget_keys
 from conman.services.clock import now
+from conman.services.upkeep import finish_and_forget
 from conman.store import locks, records
 from conman.store.database import Database
 from conman.store.outgoing import TERMINAL_JOB_STATES, Written, deliver, deployment_ended, sweep, write_owned
@@ -179,7 +179,7 @@ class StoreActivities:
     async def sweep_outgoing(self) -> int:
         """Deliver what crashes left behind; returns how many. Keys that have had their time are forgotten on the way."""
         async with heartbeating():
-            await forget_keys(self.db, now())
+            await finish_and_forget(self.db, now())
             return await sweep(self.db)
 
 

@@ -17,12 +17,13 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
+from conman.api import rate_limits
 from conman.api.middleware import file_body_cap, is_file_route
 from conman.api.subjects import SUBJECTS
 from conman.domain.decision import Actor
 from conman.domain.errors import DomainError, ErrorCode, invalid, not_found
-from conman.domain.roles import Capability, Role, allows, is_owned, owned
-from conman.services import accounts
+from conman.domain.roles import Capability, Role, allows, is_owned, may_create_app, owned
+from conman.services import sessions
 from conman.services.call import Call, command_id, is_repeat, key_id, remember
 from conman.services.clock import new_id, now
 from conman.services.platform import Platform
@@ -49,6 +50,7 @@ class Caller:
     platform: Platform
     call: Call
     session_id: str
+    session_ends: str = ""
     app: Document | None = None
     role: Role | None = None
 
@@ -96,6 +98,7 @@ def public() -> Any:
     """A route that anybody may call; the call has no user."""
 
     async def anyone(request: Request) -> Caller:
+        await rate_limits.limit(request)
         platform = platform_of(request)
         at = now()
         return Caller(platform, Call(command_id=f"anonymous:{new_id(at)}", at=at, actor=_actor(request, None)), session_id="")
@@ -114,13 +117,16 @@ def _actor(request: Request, user_id: str | None) -> Actor:
 
 
 async def _caller(request: Request) -> Caller:
+    await rate_limits.limit(request)
     platform = platform_of(request)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise DomainError(ErrorCode.UNAUTHORIZED, "Log in and send the token as `Authorization: Bearer …`.")
-    user, session_id = await accounts.who(platform, token.strip())
+    login = await sessions.who(platform, token.strip())
+    await rate_limits.limit(request, login.user["_id"])
     at = now()
-    return Caller(platform, Call(command_id=new_id(at), at=at, actor=_actor(request, user["_id"]), user=user), session_id)
+    call = Call(command_id=new_id(at), at=at, actor=_actor(request, login.user["_id"]), user=login.user)
+    return Caller(platform, call, login.session_id, login.expires_at)
 
 
 async def _admitted(request: Request, caller: Caller) -> Caller:
@@ -188,6 +194,8 @@ async def _check_subjects(request: Request, caller: Caller, wanted: Capability) 
         owner = await subject.owner(caller.platform, found) if subject.owner is not None else None
     if owner is not None and is_owned(wanted):
         caller.require_own(owner, wanted)
+    if wanted is Capability.CHANGESET_REVIEW_OTHERS and owner == caller.user["_id"]:
+        raise DomainError(ErrorCode.FORBIDDEN, "Nobody reviews their own changeset: ask another reviewer.")
 
 
 def logged_in() -> Any:
@@ -208,6 +216,19 @@ def platform_capability(wanted: Capability) -> Any:
         return await _admitted(request, caller)
 
     return _mark(allowed, wanted.value)
+
+
+def app_creation() -> Any:
+    """The route that makes apps: the platform admins' alone, unless the setting `app_creation` opens it to everybody."""
+
+    async def allowed(request: Request, _: Any = _BEARER) -> Caller:
+        caller = await _caller(request)
+        any_user = caller.platform.settings.app_creation == "any_user"
+        if not may_create_app(platform_admin=caller.user["is_platform_admin"], any_user=any_user):
+            raise DomainError(ErrorCode.FORBIDDEN, "Only a platform admin makes apps here: ask one.")
+        return await _admitted(request, caller)
+
+    return _mark(allowed, Capability.APP_CREATE.value)
 
 
 def capability(*wanted: Capability) -> Any:

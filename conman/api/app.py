@@ -9,15 +9,18 @@ from conman import __version__
 from conman.api import access, errors
 from conman.api.middleware import RequestMiddleware
 from conman.api.outcomes import OutcomeMiddleware
-from conman.api.routes import apps, auth, changesets, deployments, files, health, jobs, members, releases, workspaces
-from conman.services.accounts import ensure_platform_admin
+from conman.api.rate_limits import RateLimiter
+from conman.api.routes import apps, auth, changesets, deployments, files, health, jobs, me, members, releases, users, workspaces
 from conman.services.master_keys import check_master_keys
 from conman.services.platform import Platform
+from conman.services.platform_admins import ensure_platform_admin
 from conman.store.database import ensure_indexes
 
 ROUTERS = (
     health.router,
     auth.router,
+    me.router,
+    users.router,
     apps.router,
     members.router,
     workspaces.router,
@@ -50,6 +53,7 @@ def create_api(platform: Platform) -> FastAPI:
         swagger_ui_oauth2_redirect_url="/api/docs/oauth2-redirect",
     )
     app.state.platform = platform
+    app.state.rate_limiter = RateLimiter(platform.db, platform.settings)
     errors.install(app)
     access.check_every_route(ROUTERS)
     for router in ROUTERS:

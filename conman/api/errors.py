@@ -12,7 +12,7 @@ from pymongo.errors import PyMongoError
 from starlette.exceptions import HTTPException
 from temporalio.service import RPCError
 
-from conman.domain.errors import ConmanError, ErrorCode
+from conman.domain.errors import ConmanError, ErrorCode, RateLimited
 from conman.git.adapter import GitError, StaleRef
 
 log = structlog.get_logger(__name__)
@@ -76,7 +76,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ConmanError)
     async def _conman(request: Request, error: ConmanError) -> JSONResponse:
         request.state.refusal = error  # for `OutcomeMiddleware`
-        return envelope(request, error.code, error.message, error.details)
+        reply = envelope(request, error.code, error.message, error.details)
+        if isinstance(error, RateLimited):
+            reply.headers["Retry-After"] = str(error.retry_after)
+        return reply
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:

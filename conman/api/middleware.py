@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from conman.api import rate_limits
 from conman.api.errors import envelope
 from conman.domain.app import LARGEST_FILE_SIZE_LIMIT
 from conman.domain.errors import ErrorCode
@@ -77,7 +78,9 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                standing = state.get("rate_limit")
+                limits = rate_limits.headers_of(standing) if standing is not None else []
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *limits]
             await send(message)
 
         try:

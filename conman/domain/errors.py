@@ -72,6 +72,14 @@ class DomainError(ConmanError):
     """A refusal by a rule. It means: nothing was written."""
 
 
+class RateLimited(DomainError):
+    """Too much was asked in too short a time: the same may be asked again after `retry_after` seconds, at least one."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(ErrorCode.RATE_LIMITED, message)
+        self.retry_after = max(1, retry_after)
+
+
 class Unavailable(ConmanError):
     """A dependency did not answer in time, or the outcome of a command is not known."""
 

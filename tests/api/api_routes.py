@@ -75,6 +75,9 @@ MUTATING = [route for route in GUARDED if route.method not in ("GET", "HEAD")]
 
 _SOUND: dict[str, dict[str, Any]] = {
     "POST /auth/login": {"email": "nobody@example.com", "password": "no password of anybody"},
+    "POST /auth/forgot-password": {"email": "nobody@example.com"},
+    "POST /auth/reset-password": {"token": "no token of anybody", "password": "long enough to be one"},
+    "PATCH /me/notification-preferences": {"email_enabled": True},
     "POST /users": {"email": "new@example.com", "name": "new", "password": "long enough to be one"},
     "POST /apps": {"name": "sound", "repo_path": "sound.git"},
     "POST /apps/{app}/members": {"user_id": NOWHERE, "role": "user"},

@@ -54,6 +54,24 @@ async def a_user(world: World) -> Request:
     return Request(world.stack.admin, "POST", "/users", body, {**body, "name": "other"}, status=201)
 
 
+@scenario("PATCH /users/{user}")
+async def flags_of_a_user(world: World) -> Request:
+    person = await world.stack.person("flagged")
+    return Request(world.stack.admin, "PATCH", f"/users/{person.id}", {"disabled": True}, {"disabled": False})
+
+
+@scenario("PATCH /me")
+async def a_new_password(world: World) -> Request:
+    body = {"name": "renamed", "password": {"current": PASSWORD, "new": f"{PASSWORD} and more"}}
+    return Request(await world.stack.person("changing"), "PATCH", "/me", body, {"name": "other"})
+
+
+@scenario("PATCH /me/notification-preferences")
+async def no_mails(world: World) -> Request:
+    body = {"email_enabled": False}
+    return Request(await world.stack.person("quiet"), "PATCH", "/me/notification-preferences", body, {"email_enabled": True})
+
+
 @scenario("POST /apps")
 async def an_app(world: World) -> Request:
     name = fresh("idempotent")

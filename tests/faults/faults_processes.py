@@ -220,6 +220,7 @@ class Cell:
             "CONMAN_HOST": "127.0.0.1",
             "CONMAN_PORT": str(self.port.port),
             "CONMAN_MSUITE_COMMAND": f"sh {self.suite}",
+            **{f"CONMAN_RATE_LIMIT_{bucket}": "1000000" for bucket in ("AUTH", "FILES", "READS", "WRITES")},
             # Longer than any test waits: whether a command is answered must not depend on how busy the machine is.
             "CONMAN_COMMAND_TIMEOUT_SECONDS": str(SECONDS),
             "CONMAN_PUBLISH_WAIT_SECONDS": str(SECONDS),

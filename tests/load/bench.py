@@ -298,7 +298,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="conman-bench-") as folder:
         data = Path(folder)
         ready_file = data / "ready.json"
-        environment = {**os.environ, "CONMAN_MSUITE_COMMAND": "true", "CONMAN_LOG_LEVEL": "warning"}
+        limits = {f"CONMAN_RATE_LIMIT_{bucket}": "1000000" for bucket in ("AUTH", "FILES", "READS", "WRITES")}
+        environment = {**os.environ, **limits, "CONMAN_MSUITE_COMMAND": "true", "CONMAN_LOG_LEVEL": "warning"}
         command = [
             sys.executable,
             "-m",

@@ -1,19 +1,20 @@
-"""Sessions, the caller, and accounts."""
+"""Sessions, and passwords that a mailed token sets."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, BackgroundTasks
 from pydantic import Field
 
-from conman.api.access import Caller, logged_in, platform_capability, public
+from conman.api.access import Caller, logged_in, public
 from conman.api.body import Body, body
-from conman.api.routes import PageLimit, PageNumber, data, listed
-from conman.domain.roles import Capability
-from conman.services import accounts
-from conman.services.call import record
-from conman.store import records
+from conman.api.routes import data
+from conman.services import password_resets, sessions
+from conman.services.accounts import user_record
+from conman.services.notices import start_notices
+from conman.services.platform import Platform
+from conman.store.database import Document
 
 router = APIRouter(tags=["accounts"])
 
@@ -25,50 +26,54 @@ class Login(Body):
     password: str = Field(max_length=1024)
 
 
-class NewUser(Body):
-    """An account to be made by a platform admin."""
+class ForgottenPassword(Body):
+    """Whose password was forgotten."""
 
     email: str = Field(max_length=320)
-    name: str = Field(min_length=1, max_length=200)
+
+
+class PasswordReset(Body):
+    """The token of the mail, and the password to be."""
+
+    token: str = Field(max_length=512)
     password: str = Field(max_length=1024)
+
+
+def session_record(session: sessions.Session) -> dict[str, Any]:
+    """A fresh session as `api.md` 3 shows it."""
+    return {"token": session.token, "expires_at": session.expires_at, "user": user_record(session.user)}
 
 
 @router.post("/auth/login")
 async def log_in(caller: Caller = public(), login: Login = body(Login)) -> dict[str, Any]:
     """Start a session."""
-    session = await accounts.log_in(caller.platform, caller.call, login.email, login.password)
-    return data({"token": session.token, "expires_at": session.expires_at, "user": accounts.user_record(session.user)})
+    return data(session_record(await sessions.log_in(caller.platform, caller.call, login.email, login.password)))
 
 
 @router.post("/auth/logout")
 async def log_out(caller: Caller = logged_in()) -> dict[str, Any]:
     """Revoke the session of this token."""
-    await accounts.log_out(caller.platform, caller.call, caller.session_id)
+    await sessions.log_out(caller.platform, caller.call, caller.session_id, caller.session_ends)
     return data({"logged_out": True})
 
 
-@router.get("/me")
-async def me(caller: Caller = logged_in()) -> dict[str, Any]:
-    """The caller with the apps that they belong to."""
-    rows = await caller.platform.db["memberships"].find({"user_id": caller.user["_id"]}).to_list()
-    return data({**accounts.user_record(caller.user), "memberships": [record(row, "role") for row in rows]})
-
-
-@router.get("/users")
-async def list_users(
-    page: int = PageNumber, limit: int = PageLimit, caller: Caller = platform_capability(Capability.USER_MANAGE)
+@router.post("/auth/forgot-password")
+async def forgot_password(
+    background: BackgroundTasks, caller: Caller = public(), forgotten: ForgottenPassword = body(ForgottenPassword)
 ) -> dict[str, Any]:
-    """All accounts."""
-    found = await records.page(caller.platform.db, "users", {}, number=page, limit=limit)
-    return listed([accounts.user_record(user) for user in found.items], found)
+    """Have a link mailed that sets a new password, if the email has an account: the answer never tells."""
+    request = await password_resets.ask(caller.platform, caller.call, forgotten.email)
+    background.add_task(_mail_link, caller.platform, request)
+    return data({"message": "If this email has an account, a link to set a new password is on its way."})
 
 
-@router.post("/users", status_code=201)
-async def create_user(
-    caller: Caller = platform_capability(Capability.USER_MANAGE), new: NewUser = body(NewUser)
-) -> dict[str, Any]:
-    """Make an account with a password."""
-    user = await accounts.create_user(
-        caller.platform.db, caller.call, email=new.email, name=new.name, password=new.password, via="platform_admin"
-    )
-    return data(accounts.user_record(user))
+async def _mail_link(platform: Platform, request: Document) -> None:
+    notice_id = await password_resets.issue(platform.db, request)
+    if notice_id is not None:
+        await start_notices(platform, notice_id)
+
+
+@router.post("/auth/reset-password")
+async def reset_password(caller: Caller = public(), wanted: PasswordReset = body(PasswordReset)) -> dict[str, Any]:
+    """Set the password with the token of a mail; all sessions of the account end."""
+    return data(user_record(await password_resets.reset(caller.platform, caller.call, wanted.token, wanted.password)))

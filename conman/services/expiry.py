@@ -1,0 +1,36 @@
+"""What is of no more use after a time: removed by upkeep, since the embedded server has no expiring indexes."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Final
+
+from conman.domain.times import later
+from conman.services import failed_logins, password_resets
+from conman.store.database import Database, Document
+
+RATE_WINDOWS: Final = "rate_windows"
+_CLOCKS_DIFFER: Final = timedelta(minutes=5)
+"""How long something outlives its end, so that a machine whose clock is behind never misses what it still looks at."""
+_TOKENS_KNOWN: Final = timedelta(days=30)
+"""How long a token that is too old is told apart from one that nobody knows."""
+_LONGEST_SESSION: Final = timedelta(days=30)
+"""What `session_hours` can be at most: a revoked session without an `expires_at` of its own was written before there were any."""
+
+
+async def forget_expired(db: Database, at: str) -> int:
+    """Remove what had had its time by `at`; how many documents. What still has entries to deliver stays."""
+    settled: Document = {"outgoing.id": {"$exists": False}}
+    past = later(at, -_CLOCKS_DIFFER)
+    no_end: Document = {"expires_at": {"$exists": False}, "at": {"$lt": later(at, -_LONGEST_SESSION)}}
+    ended: list[tuple[str, Document]] = [
+        ("revoked_sessions", {"$or": [{"expires_at": {"$lt": past}}, no_end], **settled}),
+        (failed_logins.COLLECTION, {"forget_at": {"$lt": past}, **settled}),
+        (password_resets.COLLECTION, {"expires_at": {"$lt": later(at, -_TOKENS_KNOWN)}, "asked": {"$exists": False}}),
+        (RATE_WINDOWS, {"ends_at": {"$lt": time.time() - _CLOCKS_DIFFER.total_seconds()}}),
+    ]
+    gone = 0
+    for collection, query in ended:
+        gone += (await db[collection].delete_many(query)).deleted_count
+    return gone
