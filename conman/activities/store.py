@@ -134,8 +134,14 @@ class StoreActivities:
 
     @activity.defn
     async def lock_running(self, start: StartDeployment) -> bool:
-        """The lock's holder becomes `running`; False when this deployment does not hold it."""
+        """The lock's holder becomes `running`; False when this deployment does not hold it.
+
+        It is then counted at the profile: a change of that looks at the locks first, and is written only if no deployment has begun
+        to run since.
+        """
         held = await locks.mark_running(self.db, start.app_id, start.environment_id, start.deployment_id)
+        environment = await records.get(self.db, "environments", start.environment_id)
+        await self.db["profiles"].update_one({"_id": environment["runtime_profile_id"]}, {"$inc": {"pins": 1}})
         fault_point("lock.running")
         return held
 

@@ -34,7 +34,7 @@ _BEARER = Depends(HTTPBearer(auto_error=False, description="the token of POST /a
 """Tells the OpenAPI document that a route wants a token; the check itself is `_caller`."""
 
 _KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
-_IGNORES_KEYS = re.compile(r"^/api/auth/")
+_IGNORES_KEYS = re.compile(r"^/api/auth/|^/api/apps/[^/]+/runtime-profiles/[^/]+/secrets/[^/]+/reveal$")
 """What an `Idempotency-Key` says nothing about: its answers hold tokens and are never kept."""
 
 

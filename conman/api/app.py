@@ -10,7 +10,7 @@ from conman.api import access, errors
 from conman.api.middleware import RequestMiddleware
 from conman.api.outcomes import OutcomeMiddleware
 from conman.api.rate_limits import RateLimiter
-from conman.api.routes import apps, auth, changesets, deployments, files, health, jobs, me, members, releases, users, workspaces
+from conman.api.routes import apps, auth, changesets, deployments, files, health, jobs, me, members, profiles, releases, users, workspaces
 from conman.services.master_keys import check_master_keys
 from conman.services.platform import Platform
 from conman.services.platform_admins import ensure_platform_admin
@@ -23,6 +23,7 @@ ROUTERS = (
     users.router,
     apps.router,
     members.router,
+    profiles.router,
     workspaces.router,
     files.router,
     changesets.router,

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from conman.domain.errors import not_found
-from conman.services import releases, workspaces
+from conman.services import profiles, releases, workspaces
 from conman.services.platform import Platform
 from conman.store import records
 from conman.store.database import Document
@@ -60,6 +60,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "cs": Subject(_record("changesets", "changeset"), _author),
     "j": Subject(_record("jobs", "job"), _job_owner),
     "r": Subject(releases.find),
+    "p": Subject(profiles.find),
     "env": Subject(_environment),
     "d": Subject(_record("deployments", "deployment")),
 }

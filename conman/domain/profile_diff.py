@@ -82,16 +82,3 @@ def _keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def _fields(value: object) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if value is not None else {}
-
-
-def audit_halves(one: Profile, other: Profile, found: list[Change]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`before` and `after` of the audit: what changed, by key in `env_vars` and `secrets`, else whole."""
-    halves: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-    wholes = (one.masked(), other.masked())
-    for change in found:
-        for half, whole, value in zip(halves, wholes, (change.before, change.after), strict=True):
-            if change.field in ("env_vars", "secrets"):
-                half.setdefault(change.field, {})[change.key] = value
-            else:
-                half[change.field] = whole[change.field]
-    return halves

@@ -94,6 +94,7 @@ def _names(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
 Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 
 
@@ -145,12 +146,11 @@ GivenVariables = Annotated[dict[str, GivenValue | None], AfterValidator(_names)]
 GivenSecrets = Annotated[dict[str, Annotated[SecretStr, AfterValidator(_secret)] | None], AfterValidator(_names)]
 
 
-class ProfileEdit(BaseModel):
-    """What changes; a field that was not sent stays as it is. The defaults here stand for that only."""
+class ProfileFields(BaseModel):
+    """What may be sent of a profile. The defaults stand only for what was not sent."""
 
     model_config = _STRICT
 
-    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)] = ""
     kind: ProfileKind = "persistent_env"
     base_url: Annotated[str, Field(max_length=2048), AfterValidator(_web_url)] | None = None
     env_vars: GivenVariables = Field(default_factory=dict[str, "GivenValue | None"])
@@ -165,7 +165,19 @@ class ProfileEdit(BaseModel):
         return {key: value.get_secret_value() for key, value in self.secrets.items() if value is not None}
 
 
-def refuse_masks(profile: Profile, edit: ProfileEdit) -> None:
+class NewProfile(ProfileFields):
+    """A new profile; what is not sent has its default."""
+
+    name: Name
+
+
+class ProfileEdit(ProfileFields):
+    """A change; what is not sent stays as it is."""
+
+    name: Name = ""
+
+
+def refuse_masks(profile: Profile, edit: ProfileFields) -> None:
     """Refuse a secret's value that equals its present mask: somebody wrote back what they read. Raises `validation_error`."""
     for key, value in edit.new_secrets().items():
         present = profile.secrets.get(key)
@@ -173,7 +185,7 @@ def refuse_masks(profile: Profile, edit: ProfileEdit) -> None:
             raise invalid(f"secrets.{key}", "is the mask of the present value: leave the secret out to keep it")
 
 
-def merge(profile: Profile, edit: ProfileEdit, refs: Mapping[str, SecretRef]) -> Profile:
+def merge(profile: Profile, edit: ProfileFields, refs: Mapping[str, SecretRef]) -> Profile:
     """The profile with the change; `refs` has what becomes of each secret that the edit sets.
 
     Raises `validation_error` when the result is no sound profile.

@@ -40,7 +40,7 @@ class Taken:
     """The environment in `wanted` that is archived, or the app's id when the app is."""
 
 
-async def _is_free(db: Database, holder: Document, at: str) -> bool:
+async def is_free(db: Database, holder: Document, at: str) -> bool:
     """Whether a holder counts as gone: its deployment has ended, or never came to be."""
     deployment = await db["deployments"].find_one({"_id": holder["deployment_id"]}, {"owned.state": 1})
     if deployment is None:
@@ -69,7 +69,7 @@ async def take(db: Database, app_id: str, wanted: dict[str, str], at: str) -> Ta
             if holder is not None and holder["deployment_id"] == deployment_id:
                 fences[environment_id] = entry["fence"]
                 continue
-            if holder is not None and not await _is_free(db, holder, at):
+            if holder is not None and not await is_free(db, holder, at):
                 return Taken({}, Holder(environment_id, holder["deployment_id"], holder["state"], holder["since"]))
             fences[environment_id] = entry["fence"] + 1
             changes[f"environments.{environment_id}"] = {
@@ -106,7 +106,7 @@ async def close(db: Database, app_id: str, environment_ids: Sequence[str] | None
         entries: dict[str, Document] = document["environments"]
         for environment_id in entries if environment_ids is None else environment_ids:
             holder = entries.get(environment_id, _FREE)["holder"]
-            if holder is not None and not await _is_free(db, holder, at):
+            if holder is not None and not await is_free(db, holder, at):
                 return Holder(environment_id, holder["deployment_id"], holder["state"], holder["since"])
         changes: Document = {}
         if environment_ids is None:
