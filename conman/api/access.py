@@ -195,7 +195,7 @@ async def _check_subjects(request: Request, caller: Caller, wanted: Capability) 
     if owner is not None and is_owned(wanted):
         caller.require_own(owner, wanted)
     if wanted is Capability.CHANGESET_REVIEW_OTHERS and owner == caller.user["_id"]:
-        raise DomainError(ErrorCode.FORBIDDEN, "Nobody reviews their own changeset: ask another reviewer.")
+        raise DomainError(ErrorCode.FORBIDDEN, "The author of a changeset can't review it; ask somebody else to.")
 
 
 def logged_in() -> Any:

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 from pymongo import ASCENDING
 
-from conman.api.access import Caller, capability, logged_in, platform_capability
+from conman.api.access import Caller, app_creation, capability, logged_in, platform_capability
 from conman.api.body import Body, body
 from conman.api.routes import PageLimit, PageNumber, data, listed
-from conman.domain.errors import DomainError, ErrorCode, invalid
-from conman.domain.roles import Capability, Role, may_create_app
+from conman.domain.errors import invalid
+from conman.domain.roles import Capability, Role
 from conman.domain.times import format_time, parse_time
 from conman.services import apps
 from conman.store import records
@@ -44,11 +44,8 @@ async def list_apps(page: int = PageNumber, limit: int = PageLimit, caller: Call
 
 
 @router.post("/apps", status_code=201)
-async def create_app(caller: Caller = logged_in(), new: NewApp = body(NewApp)) -> dict[str, Any]:
+async def create_app(caller: Caller = app_creation(), new: NewApp = body(NewApp)) -> dict[str, Any]:
     """Make an app; the caller becomes its app_admin."""
-    any_user = caller.platform.settings.app_creation == "any_user"
-    if not may_create_app(platform_admin=caller.user["is_platform_admin"], any_user=any_user):
-        raise DomainError(ErrorCode.FORBIDDEN, "Only a platform admin makes apps here: ask one.")
     app = await apps.create_app(
         caller.platform,
         caller.call,
