@@ -213,6 +213,8 @@ def platform_capability(wanted: Capability) -> Any:
     async def allowed(request: Request, _: Any = _BEARER) -> Caller:
         caller = await _caller(request)
         caller.require(wanted)
+        if "user" in request.path_params:
+            await records.get(caller.platform.db, "users", request.path_params["user"], what="user")
         return await _admitted(request, caller)
 
     return _mark(allowed, wanted.value)
