@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mail_fakes import Mailroom
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from workflow_names import sha, uid
@@ -186,6 +187,7 @@ class Fakes:
     """What the workflows of one test talk to; a test replaces single answers."""
 
     store: Store = field(default_factory=Store)
+    mailroom: Mailroom = field(default_factory=Mailroom)
     suite: Suite = passing
     queue: Callable[[QueueCall], Answer] = answer_queue
     calls: list[QueueCall] = field(default_factory=list)
@@ -381,6 +383,7 @@ class Fakes:
                 self.lock_running,
                 self.end_deployment,
                 self.sweep_outgoing,
+                *self.mailroom.store(),
             ],
             "git": [
                 self.trial_merges,
@@ -394,4 +397,5 @@ class Fakes:
             ],
             "msuite": [self.run_gate],
             "calls": [self.call_queue, self.tell_changesets, self.await_job, self.start_missing],
+            "mail": self.mailroom.way_out(),
         }
