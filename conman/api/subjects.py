@@ -67,11 +67,9 @@ SUBJECTS: Mapping[str, Subject] = {
     "cs": Subject(_record("changesets", "changeset"), _author),
     "j": Subject(_record("jobs", "job"), _job_owner),
     "r": Subject(releases.find),
-    "p": Subject(profiles.find),
     "env": Subject(_environment),
     "d": Subject(_record("deployments", "deployment")),
     "p": Subject(profiles.find),
     "user": Subject(_member),
-    "user": Subject(members.member_of),
 }
 """Parameter → subject."""
