@@ -24,11 +24,11 @@ from conman.domain.messages import (
 )
 from conman.domain.outgoing import job_document, job_end
 from conman.domain.release import Release
-from conman.domain.roles import Capability, Role, allows
+from conman.domain.roles import Capability, allows
 from conman.faults import fault_point
 from conman.services.clock import now
 from conman.services.upkeep import finish_and_forget
-from conman.store import locks, records
+from conman.store import locks, memberships, records
 from conman.store.database import Database
 from conman.store.outgoing import TERMINAL_JOB_STATES, Written, deliver, deployment_ended, sweep, write_owned
 
@@ -120,9 +120,7 @@ class StoreActivities:
         profile = await records.get(self.db, "profiles", environment["runtime_profile_id"])
         eligible: list[str] = []
         for user_id in question.approver_ids:
-            member = await self.db["memberships"].find_one({"app_id": question.app_id, "user_id": user_id})
-            user = await records.find(self.db, "users", user_id)
-            if member and user and not user["disabled"] and allows(Role(member["role"]), Capability.DEPLOYMENT_APPROVE):
+            if allows(await memberships.role_now(self.db, question.app_id, user_id), Capability.DEPLOYMENT_APPROVE):
                 eligible.append(user_id)
         return DeployFacts(
             published_sha=release.published_sha or "",

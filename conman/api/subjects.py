@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from conman.domain.errors import not_found
-from conman.services import profiles, releases, workspaces
+from conman.services import members, profiles, releases, workspaces
 from conman.services.platform import Platform
-from conman.store import memberships, records
+from conman.store import records
 from conman.store.database import Document
 
 Look = Callable[[Platform, Document, str], Awaitable[Document]]
@@ -40,13 +40,6 @@ async def _environment(platform: Platform, app: Document, environment_id: str) -
     return found
 
 
-async def _member(platform: Platform, app: Document, user_id: str) -> Document:
-    found = await memberships.of_app(platform.db, app, user_id)
-    if found is None:
-        raise not_found("member")
-    return found
-
-
 async def _workspace_owner(_: Platform, workspace: Document) -> str:
     return workspace["owner_user_id"]
 
@@ -70,6 +63,6 @@ SUBJECTS: Mapping[str, Subject] = {
     "env": Subject(_environment),
     "d": Subject(_record("deployments", "deployment")),
     "p": Subject(profiles.find),
-    "user": Subject(_member),
+    "user": Subject(members.member_of),
 }
 """Parameter → subject."""

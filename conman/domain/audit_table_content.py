@@ -297,7 +297,10 @@ CHANGESET: Final[Actions] = {
             {"description": Nullable(TEXT), "hotpatch": FLAG, "base_sha": Nullable(SHA), "head_sha": Nullable(SHA)},
         ),
     ),
-    "updated": changes({"title": TEXT, "description": Nullable(TEXT)}),
+    # The last three by Conman, when somebody who voted may review no more (docs/adr/0031-votes-of-who-may-review-no-more.md).
+    "updated": changes(
+        {"title": TEXT, "description": Nullable(TEXT), "state": CHANGESET_STATE, "approval_count": COUNT, "voter_user_ids": IDS}
+    ),
     "submitted": Entry(_BEFORE_SUBMIT, _SUBMITTED),
     "resubmitted": Entry(_BEFORE_SUBMIT, _SUBMITTED),
     "review_requested": Entry(ABSENT, Record({"reviewer_user_id": ID}, {"revision_number": COUNT})),

@@ -45,6 +45,7 @@ class Move(StrEnum):
     PASS_REVALIDATION = "pass_revalidation"
     MOVE_TO_DRAFT = "move-to-draft"
     WITHDRAW = "withdraw"
+    TAKE_BACK_APPROVAL = "take-back-approval"
 
 
 _S = ChangesetState
@@ -63,6 +64,9 @@ TRANSITIONS: dict[tuple[ChangesetState, Move], ChangesetState] = {
     (_S.SUBMITTED, Move.RESUBMIT): _S.SUBMITTED,
     (_S.IN_REVIEW, Move.RESUBMIT): _S.SUBMITTED,
     (_S.CHANGES_REQUESTED, Move.RESUBMIT): _S.SUBMITTED,
+    # By Conman itself, when somebody whose approval is needed may review no more (`spec.md` 5): without it nobody could approve
+    # it again. docs/adr/0031-votes-of-who-may-review-no-more.md
+    (_S.APPROVED, Move.TAKE_BACK_APPROVAL): _S.IN_REVIEW,
     (_S.APPROVED, Move.QUEUE): _S.QUEUED,
     (_S.QUEUED, Move.PUBLISH): _S.RELEASED,
     (_S.QUEUED, Move.CONFLICT): _S.CONFLICTED,
@@ -178,7 +182,11 @@ class Changeset(Owned):
 
     def counting(self, action: str) -> list[Vote]:
         """Votes of the current revision with this action that are not void."""
-        return [v for v in self.votes if v.revision_number == self.current_revision and v.action == action and not v.void]
+        return [vote for vote in self.counted() if vote.action == action]
+
+    def counted(self) -> list[Vote]:
+        """Votes of the current revision that are not void."""
+        return [vote for vote in self.votes if vote.revision_number == self.current_revision and not vote.void]
 
 
 class SubmitFacts(Model):
@@ -348,6 +356,37 @@ def decide_review(changeset_id: str, cs: Changeset, facts: ReviewFacts, by: str)
     if voted.state in TERMINAL:
         ends, voted = _superseded_gate(cs), voted.model_copy(update={"gate": _gate_at_the_end(cs)})
     return Decision(voted, events=(event,), job_ends=ends, result={"review_id": facts.review_id})
+
+
+VOTES_COUNT_IN = (
+    ChangesetState.SUBMITTED,
+    ChangesetState.IN_REVIEW,
+    ChangesetState.CHANGES_REQUESTED,
+    ChangesetState.APPROVED,
+)
+"""The states in which votes on the current revision still decide something; what is queued stays so (`spec.md` 5)."""
+
+
+def decide_take_back(changeset_id: str, cs: Changeset, reviewer_user_id: str, until: str | None) -> Decision[Changeset] | None:
+    """The votes of somebody who may review no more count no more; an approval that needed them is none (`spec.md` 5).
+
+    Only votes on the current revision of what is not yet queued; with `until` only those that were cast by then, since who has
+    come back votes anew. None when there is none.
+    """
+    lost = [vote.id for vote in cs.counted() if vote.reviewer_user_id == reviewer_user_id and (until is None or vote.at <= until)]
+    if not lost or cs.state not in VOTES_COUNT_IN:
+        return None
+    votes = [vote.model_copy(update={"void": True}) if vote.id in lost else vote for vote in cs.votes]
+    after = cs.model_copy(update={"votes": votes})
+    if cs.state is ChangesetState.APPROVED and after.approval_count < cs.required_approvals:
+        after = after.model_copy(update={"state": target(cs.state, Move.TAKE_BACK_APPROVAL)})
+    event = Event("changeset", changeset_id, "updated", before=_tally(cs), after=_tally(after), git_sha=cs.head_sha)
+    return Decision(after, events=(event,))
+
+
+def _tally(cs: Changeset) -> dict[str, Any]:
+    voters = [vote.reviewer_user_id for vote in cs.counted()]
+    return {"state": cs.state.value, "approval_count": cs.approval_count, "voter_user_ids": voters}
 
 
 def decide_gate_verdict(cs: Changeset, verdict: Verdict) -> Decision[Changeset] | None:

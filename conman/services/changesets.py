@@ -19,6 +19,7 @@ from conman.services.apps import integration_head
 from conman.services.call import Call, has_happened, record
 from conman.services.platform import Platform
 from conman.services.sync import conflict_paths, head_for_submit
+from conman.services.votes import take_back_ineligible
 from conman.store import records
 from conman.store.database import Document
 from conman.workflows.changeset import LeaveCommand, QueueCommand, ReviewCommand, SubmitCommand
@@ -162,7 +163,11 @@ async def review(
 
 
 async def enqueue(platform: Platform, call: Call, app: Document, document: Document) -> None:
-    """Put an approved changeset into the queue; back when the queue shows it."""
+    """Put an approved changeset into the queue; back when the queue shows it.
+
+    Only votes of those who may review now count: without them an approval may be none, and this `invalid_transition`.
+    """
+    await take_back_ineligible(platform, document)
     state = owned(document)
     head = await integration_head(platform, app)
     facts = QueueFacts(integration_sha=head, up_to_date=state.base_sha == head, at=call.at)

@@ -46,6 +46,13 @@ class LeaveCommand(Command):
     move: Move
 
 
+class TakeBackCommand(Command):
+    """Somebody may review no more: their votes, or those that they cast by `until`, count no more."""
+
+    reviewer_user_id: str
+    until: str | None = None
+
+
 class _Interleaved(Exception):
     """Another command recorded its intent before this one had the lock."""
 
@@ -56,7 +63,7 @@ class _InTheQueue(Exception):
 
 @workflow.defn(name="changeset")
 class ChangesetWorkflow:
-    """Arrives: submit, review, queue, leave (to draft, withdrawn), and news from the queue and from releases.
+    """Arrives: submit, review, queue, leave (to draft, withdrawn), take_back (of votes), news from the queue and from releases.
 
     Waits for: the submit gate (a child), the queue's answer to a recorded intent, the next command.
     """
@@ -302,6 +309,15 @@ class ChangesetWorkflow:
 
     @review.validator
     def _validate_review(self, command: ReviewCommand) -> None:
+        self.entity.validate(command)
+
+    @workflow.update
+    async def take_back(self, command: TakeBackCommand) -> dict[str, Any]:
+        """Votes of somebody who may review no more count no more. It waits for an intent: what the queue has taken keeps them."""
+        return await self._alone(command, lambda cs: rules.decide_take_back(self.id, cs, command.reviewer_user_id, command.until))
+
+    @take_back.validator
+    def _validate_take_back(self, command: TakeBackCommand) -> None:
         self.entity.validate(command)
 
     @workflow.update

@@ -34,8 +34,9 @@ from conman.domain.jobs import JobState, JobType, ReasonCode
 
 S = ChangesetState
 
-# The table of `spec.md` 3, row by row. Two rows need a second sentence of the specification: an approval that is not yet
-# enough leaves the changeset in review (section 3, the count), and a revalidation judges `needs_revalidation` too (section 10).
+# The table of `spec.md` 3, row by row. Three rows need a second sentence of the specification: an approval that is not yet
+# enough leaves the changeset in review (section 3, the count), a revalidation judges `needs_revalidation` too (section 10), and
+# what was approved by somebody whose vote counts no more is in review again (section 5).
 SECTION_3 = """
 draft                | submit             | submitted
 submitted            | review             | in_review
@@ -49,6 +50,7 @@ approved             | reject             | rejected
 submitted            | resubmit           | submitted
 in_review            | resubmit           | submitted
 changes_requested    | resubmit           | submitted
+approved             | take-back-approval | in_review
 approved             | queue              | queued
 queued               | publish            | released
 queued               | conflict           | conflicted
@@ -191,6 +193,50 @@ def test_a_changeset_that_has_ended_shows_no_gate_that_runs(end: str) -> None:
     assert (gate.state, gate.reason_code) == SUPERSEDED
     late = Verdict(job_id=uid("gate 1"), state=JobState.SUCCEEDED, reason_code=ReasonCode.OK)
     assert rules.decide_gate_verdict(decision.owned, late) is None
+
+
+# -- votes of who may review no more -------------------------------------------------------------------------------------------
+
+
+def test_what_was_approved_is_in_review_again_without_the_vote_that_it_needed() -> None:
+    """`spec.md` 5: votes on a current revision that is not yet queued no longer count."""
+    decision = rules.decide_take_back(CHANGESET, changeset(S.APPROVED, votes=[vote("ann")]), uid("ann"), None)
+    assert decision is not None
+    assert (decision.owned.state, decision.owned.approval_count) == (S.IN_REVIEW, 0)
+    (event,) = decision.events
+    assert (event.action, event.before, event.after) == (
+        "updated",
+        {"state": "approved", "approval_count": 1, "voter_user_ids": [uid("ann")]},
+        {"state": "in_review", "approval_count": 0, "voter_user_ids": []},
+    )
+    again = rules.decide_review(CHANGESET, decision.owned, review_facts(), uid("bob")).owned
+    assert again.state is S.APPROVED
+
+
+def test_what_has_enough_approvals_without_the_vote_stays_approved() -> None:
+    decision = rules.decide_take_back(CHANGESET, changeset(S.APPROVED, votes=[vote("ann"), vote("bob")]), uid("ann"), None)
+    assert decision is not None
+    assert (decision.owned.state, decision.owned.approval_count) == (S.APPROVED, 1)
+
+
+@pytest.mark.parametrize("state", [S.SUBMITTED, S.IN_REVIEW, S.CHANGES_REQUESTED], ids=lambda state: state.value)
+def test_before_the_approval_only_the_vote_goes(state: ChangesetState) -> None:
+    action = "request_changes" if state is S.CHANGES_REQUESTED else "approve"
+    decision = rules.decide_take_back(CHANGESET, changeset(state, votes=[vote("ann", action)]), uid("ann"), None)
+    assert decision is not None
+    assert decision.owned.state is state and decision.owned.counted() == []
+
+
+@pytest.mark.parametrize("state", sorted(set(S) - set(rules.VOTES_COUNT_IN)), ids=lambda state: state.value)
+def test_what_is_queued_or_further_keeps_its_votes(state: ChangesetState) -> None:
+    assert rules.decide_take_back(CHANGESET, changeset(state, votes=[vote("ann")]), uid("ann"), None) is None
+
+
+def test_votes_of_others_of_earlier_revisions_and_cast_after_a_return_stay() -> None:
+    given_ = changeset(S.IN_REVIEW, revisions=[revision(1), revision(2)], votes=[vote("ann", number=1), vote("bob", number=2)])
+    assert rules.decide_take_back(CHANGESET, given_, uid("ann"), None) is None
+    assert rules.decide_take_back(CHANGESET, given_, uid("bob"), "2020-01-01T00:00:00.000Z") is None
+    assert rules.decide_take_back(CHANGESET, given_, uid("bob"), AT) is not None
 
 
 # -- review ------------------------------------------------------------------------------------------------------------------
