@@ -27,7 +27,7 @@ from conman.services import sessions
 from conman.services.call import Call, command_id, is_repeat, key_id, remember
 from conman.services.clock import new_id, now
 from conman.services.platform import Platform
-from conman.store import records
+from conman.store import memberships, records
 from conman.store.database import Document
 
 _BEARER = Depends(HTTPBearer(auto_error=False, description="the token of POST /api/auth/login"))
@@ -241,7 +241,7 @@ def capability(*wanted: Capability) -> Any:
         app = await records.find(caller.platform.db, "apps", request.path_params["app"])
         if app is None or not app["ready"]:
             raise not_found("app")
-        member = await caller.platform.db["memberships"].find_one({"app_id": app["_id"], "user_id": caller.user["_id"]})
+        member = await memberships.of_app(caller.platform.db, app, caller.user["_id"])
         if member is None:
             raise DomainError(ErrorCode.FORBIDDEN, "You are not a member of this app: ask one of its admins for an invite.")
         caller.app = app

@@ -51,7 +51,6 @@ INDEXES: tuple[Index, ...] = (
     Index("apps", ("member_change.user_id",), "readers of somebody's memberships finish what is under way", sparse=True),
     Index("apps", ("lost_votes.id",), "upkeep goes on taking back votes", sparse=True),
     Index("users", ("lost_votes.id",), "upkeep goes on taking back votes", sparse=True),
-    Index("users", ("disabling",), "upkeep gives up disablings that were cut short", sparse=True),
     Index("memberships", ("member_slot",), "one membership per user and app", unique=True, sparse=True),
     Index("memberships", ("app_id",), "listing by app"),
     Index("memberships", ("user_id",), "apps of the caller"),
@@ -91,6 +90,7 @@ INDEXES: tuple[Index, ...] = (
             "revoked_sessions",
             "failed_logins",
             "profiles",
+            "master_rotations",
         )
     ),
 )

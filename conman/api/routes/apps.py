@@ -15,7 +15,7 @@ from conman.domain.errors import invalid
 from conman.domain.roles import Capability, Role
 from conman.domain.times import format_time, parse_time
 from conman.services import apps
-from conman.store import records
+from conman.store import memberships, records
 
 router = APIRouter(tags=["apps"])
 
@@ -33,7 +33,7 @@ class NewApp(Body):
 async def list_apps(page: int = PageNumber, limit: int = PageLimit, caller: Caller = logged_in()) -> dict[str, Any]:
     """The apps that the caller belongs to."""
     db = caller.platform.db
-    roles = {row["app_id"]: row["role"] async for row in db["memberships"].find({"user_id": caller.user["_id"]})}
+    roles = {row["app_id"]: row["role"] for row in await memberships.of_user(db, caller.user["_id"])}
     query = {"_id": {"$in": list(roles)}, "ready": True}
     found = await records.page(db, "apps", query, number=page, limit=limit)
     shown = [
