@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profile_samples import DATABASE, EDITS, FULL, merged, text
 
 from conman.domain.audit import entry_of
 from conman.domain.profile import Profile, TypedValue, effective, effective_variables
 from conman.domain.profile_audit import Revision, created, deleted, edited, relinked
 from conman.domain.profile_diff import changes, secrets_to_compare
 from conman.domain.secrets import SecretRef
-from tests.unit.profile_samples import DATABASE, EDITS, FULL, merged, text
 
 APP, PROFILE, OTHER, QA, UAT = (f"0190a000-0000-7000-8000-00000000000{number}" for number in range(5))
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profile_samples import DATABASE, EDITS, FULL, MIGRATIONS, URI, merged, text
 from pydantic import ValidationError
 
 from conman.domain.errors import DomainError, ErrorCode
@@ -23,7 +24,6 @@ from conman.domain.profile_edit import (
 )
 from conman.domain.secrets import mask
 from conman.domain.typed_value import MAX_NAME_CHARACTERS, MAX_VALUE_BYTES, MAX_VARIABLES, MAX_VARIABLES_BYTES
-from tests.unit.profile_samples import DATABASE, EDITS, FULL, MIGRATIONS, URI, merged, text
 
 # -- The schema
 
