@@ -28,6 +28,7 @@ class Route:
     access: str
     model: type[Body] | None
     is_list: bool
+    query: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -49,7 +50,7 @@ class Route:
 
     def at(self, app_id: str, ids: dict[str, str] | None = None) -> str:
         """The path in this app, with these ids, or ones that nothing has."""
-        known = {"app": app_id, **(ids or {})}
+        known = {"app": app_id} | (ids or {})
         return re.sub(r"\{(\w+)\}", lambda found: known.get(found[1], NOWHERE), self.path)
 
 
@@ -60,9 +61,9 @@ def _routes() -> Iterator[Route]:
             calls = list(_dependencies(route.dependant))
             access = next(call.access for call in calls if hasattr(call, "access"))
             model = next((call.body_model for call in calls if hasattr(call, "body_model")), None)
-            is_list = any(parameter.name == "page" for parameter in route.dependant.query_params)
+            query = tuple(parameter.alias for parameter in route.dependant.query_params)
             for method in sorted(route.methods or ()):
-                yield Route(method, route.path, access, model, is_list)
+                yield Route(method, route.path, access, model, "page" in query, query)
 
 
 ROUTES = list(_routes())
