@@ -82,6 +82,18 @@ _SOUND: dict[str, dict[str, Any]] = {
     "POST /users": {"email": "new@example.com", "name": "new", "password": "long enough to be one"},
     "POST /apps": {"name": "sound", "repo_path": "sound.git"},
     "POST /apps/{app}/members": {"user_id": NOWHERE, "role": "user"},
+    "PATCH /apps/{app}/members/{user}": {"role": "user"},
+    "POST /apps/{app}/runtime-profiles": {
+        "name": "sound",
+        "kind": "persistent_env",
+        "base_url": "https://example.com",
+        "env_vars": {"PORT": {"type": "integer", "value": 8080}},
+        "secrets": {"TOKEN": "sound"},
+        "data_strategy": {"seed_mode": "none"},
+        "lifecycle": {"ttl_idle_hours": 4, "auto_cleanup": True},
+    },
+    "PATCH /apps/{app}/runtime-profiles/{p}": {"env_vars": {"MODE": {"type": "string", "value": "sound"}}, "version": 1},
+    "POST /apps/{app}/runtime-profiles/{p}/revert": {"revision_number": 1},
     "POST /apps/{app}/workspaces": {"title": "sound"},
     "PUT /apps/{app}/workspaces/{ws}/files": {"path": "a.json", "content": "e30="},
     "DELETE /apps/{app}/workspaces/{ws}/files": {"path": "a.json"},
@@ -101,9 +113,14 @@ _SOUND: dict[str, dict[str, Any]] = {
 }
 
 
+def sample(route: Route) -> dict[str, Any]:
+    """What is listed as the route's sound body; {} where nothing is."""
+    return _SOUND.get(str(route), {})
+
+
 def sound_body(route: Route) -> dict[str, Any]:
     """A body that the route's model takes."""
-    body = _SOUND.get(str(route), {})
+    body = sample(route)
     if route.model is not None:
         route.model.model_validate(body)
     return body
