@@ -87,7 +87,7 @@ _SOUND: dict[str, dict[str, Any]] = {
         "name": "sound",
         "kind": "persistent_env",
         "base_url": "https://example.com",
-        "env_vars": {"PORT": {"type": "integer", "value": 8080}},
+        "env_vars": {"PORT": {"type": "number", "value": 8080}},
         "secrets": {"TOKEN": "sound"},
         "data_strategy": {"seed_mode": "none"},
         "lifecycle": {"ttl_idle_hours": 4, "auto_cleanup": True},
