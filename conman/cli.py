@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conman import __version__
+from conman.cli_secrets import secrets
 from conman.config import Settings, SettingsError, load_settings
 
 cli = typer.Typer(
@@ -25,6 +26,7 @@ cli = typer.Typer(
 )
 admin = typer.Typer(help="Platform admins.", no_args_is_help=True)
 cli.add_typer(admin, name="admin")
+cli.add_typer(secrets, name="secrets")
 
 out = Console()
 err = Console(stderr=True)

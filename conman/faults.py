@@ -79,6 +79,9 @@ POINTS: Mapping[str, str] = {
     "reset.done": "a password is set by a token, other tokens of the account still look good",
     "admins.recorded": "the record of platform admins names a change, the account does not show it",
     "admins.shown": "the account shows a change of its flags, the record still names it",
+    "master.recorded": "a change of the master key is recorded, no data key is wrapped anew",
+    "master.rewrapped": "one more data key is wrapped anew, or was by somebody else",
+    "master.ending": "every data key is wrapped anew, the record and the audit do not say so",
     "submit.committed": "the API has committed what was pending, nothing is frozen",
     "submit.frozen": "the revision's ref is there, the workflow was not asked",
 }

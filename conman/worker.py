@@ -120,8 +120,8 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
     if Queue.MSUITE in queues:
         made.append(worker(Queue.MSUITE, GateActivities(settings, platform.db, platform.git).all(), settings.gate_concurrency))
     if Queue.CALLS in queues:
-        reconcile = ReconcileActivities(platform.db, platform.commands)
-        made.append(worker(Queue.CALLS, [*CallActivities(client).all(), *reconcile.all()], 200))
+        reconcile = ReconcileActivities(platform.db, platform.commands, platform)
+        made.append(worker(Queue.CALLS, [*CallActivities(client, platform.db).all(), *reconcile.all()], 200))
     return made
 
 

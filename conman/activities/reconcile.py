@@ -14,6 +14,8 @@ from conman.activities.heartbeat import heartbeating
 from conman.activities.reconcile_notices import start_missing_notices
 from conman.faults import fault_point
 from conman.services.clock import now
+from conman.services.secret_rotation import finish_rotations
+from conman.services.secrets import SecretStore
 from conman.services.upkeep import finish_and_forget
 from conman.store.database import Database, Document
 from conman.store.outgoing import sweep
@@ -25,9 +27,10 @@ log = structlog.get_logger(__name__)
 class ReconcileActivities:
     """Bound to the records and the way to workflows."""
 
-    def __init__(self, db: Database, commands: Commands) -> None:
+    def __init__(self, db: Database, commands: Commands, secrets: SecretStore) -> None:
         self.db = db
         self.commands = commands
+        self.secrets = secrets
 
     def all(self) -> list[Any]:
         """The activities to register."""
@@ -37,7 +40,9 @@ class ReconcileActivities:
     async def start_missing(self) -> int:
         """Start the workflow of each record whose state calls for work and that has none running; returns how many."""
         async with heartbeating():
-            return await start_missing(self.db, self.commands)
+            started = await start_missing(self.db, self.commands)
+            await finish_rotations(self.secrets)
+            return started
 
 
 async def reconcile_once(db: Database, commands: Commands) -> dict[str, int]:

@@ -15,7 +15,7 @@ from conman import __version__
 from conman.cli import cli
 
 COMMANDS = ["up", "api", "worker", "demo", "msuite", "config", "doctor", "reconcile"]
-COMMANDS += ["git-server", "codec-server", "admin", "admin create"]
+COMMANDS += ["git-server", "codec-server", "admin", "admin create", "secrets", "secrets verify", "secrets rotate-master"]
 runner = CliRunner()
 
 
@@ -49,7 +49,8 @@ def test_an_unknown_command_is_a_usage_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["config"], ["doctor"], ["worker"], ["api"], ["up"], ["reconcile"], ["git-server"], ["codec-server"]]
+    "command",
+    [["config"], ["doctor"], ["worker"], ["api"], ["up"], ["reconcile"], ["git-server"], ["codec-server"], ["secrets", "verify"]],
 )
 def test_a_bad_setting_stops_every_command_with_one_line_that_names_it(
     monkeypatch: pytest.MonkeyPatch, command: list[str]
