@@ -13,6 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from conman.activities.heartbeat import heartbeating
 from conman.activities.reconcile_notices import start_missing_notices
 from conman.faults import fault_point
+from conman.services import app_settings, archive, votes
 from conman.services.clock import now
 from conman.services.secret_rotation import finish_rotations
 from conman.services.secrets import SecretStore
@@ -60,7 +61,11 @@ async def start_missing(db: Database, commands: Commands) -> int:
             started += 1
             fault_point("missing.started")
             log.warning("started_missing_workflow", missing=entity.workflow_id)
-    return started + await start_missing_notices(db, commands)
+    started += await start_missing_notices(db, commands)
+    await app_settings.tell_queues(db, commands)
+    await archive.end_all(db, commands)
+    await votes.take_back_all(db, commands)
+    return started
 
 
 async def _wanted(db: Database, commands: Commands) -> AsyncIterator[EntityWorkflow]:

@@ -10,7 +10,23 @@ from conman.api import access, errors
 from conman.api.middleware import RequestMiddleware
 from conman.api.outcomes import OutcomeMiddleware
 from conman.api.rate_limits import RateLimiter
-from conman.api.routes import apps, auth, changesets, deployments, files, health, jobs, me, members, profiles, releases, users, workspaces
+from conman.api.routes import (
+    app_settings,
+    apps,
+    auth,
+    changesets,
+    deployments,
+    files,
+    health,
+    invites,
+    jobs,
+    me,
+    members,
+    profiles,
+    releases,
+    users,
+    workspaces,
+)
 from conman.services.master_keys import check_master_keys
 from conman.services.platform import Platform
 from conman.services.platform_admins import ensure_platform_admin
@@ -22,7 +38,9 @@ ROUTERS = (
     me.router,
     users.router,
     apps.router,
+    app_settings.router,
     members.router,
+    invites.router,
     profiles.router,
     workspaces.router,
     files.router,

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from conman.domain.errors import not_found
-from conman.services import members, profiles, releases, workspaces
+from conman.services import invites, members, profiles, releases, workspaces
 from conman.services.platform import Platform
 from conman.store import records
 from conman.store.database import Document
@@ -64,5 +64,6 @@ SUBJECTS: Mapping[str, Subject] = {
     "d": Subject(_record("deployments", "deployment")),
     "p": Subject(profiles.find),
     "user": Subject(members.member_of),
+    "invite": Subject(invites.find),
 }
 """Parameter → subject."""

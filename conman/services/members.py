@@ -17,7 +17,7 @@ from conman.services.call import Call, has_happened, record
 from conman.services.platform import Platform
 from conman.services.votes import take_back_soon
 from conman.store import memberships, records
-from conman.store.database import Document
+from conman.store.database import Database, Document
 from conman.store.outgoing import deliver
 
 
@@ -31,13 +31,15 @@ class _Planned:
     lost: LostVotes | None = None
 
 
-async def add_member(
-    platform: Platform, call: Call, app: Document, *, user: Document, role: Role, via: str, created_by: str | None = None
-) -> Document:
-    """Make somebody a member; a repeat finds the first one. Raises `conflict` when they are one already.
+async def add_member(platform: Platform, call: Call, app: Document, *, user: Document, role: Role, via: str) -> Document:
+    """Make somebody a member; a repeat finds the first one. Raises `conflict` when they are one already."""
+    return await join(platform.db, call, app, user=user, role=role, via=via, created_by=call.user_id)
 
-    `created_by` is who let them in, the caller unless told otherwise.
-    """
+
+async def join(
+    db: Database, call: Call, app: Document, *, user: Document, role: Role, via: str, created_by: str | None
+) -> Document:
+    """As `add_member`, let in by `created_by`."""
     membership_id = call.derived_id("membership", user["_id"])
     event = Event(
         "membership",
@@ -47,7 +49,7 @@ async def add_member(
     )
     entry_id = call.derived_id("audit-membership", user["_id"])
 
-    def join(now: Document, member: Document | None) -> _Planned:
+    def plan(now: Document, member: Document | None) -> _Planned:
         if member is not None:
             raise DomainError(ErrorCode.CONFLICT, f"{user['email']} is a member already: change the role instead.")
         change = MemberChange(
@@ -57,16 +59,16 @@ async def add_member(
             role=role,
             joins=True,
             at=call.at,
-            created_by=created_by or call.user_id,
+            created_by=created_by,
         )
         entry = audit_entry(entry_id, event, app_id=app["_id"], actor=call.actor, at=call.at)
         return _Planned(change, memberships.admins_of(now), [entry])
 
     async def is_made(_: Document) -> bool:
-        return await records.find(platform.db, "memberships", membership_id) is not None
+        return await records.find(db, "memberships", membership_id) is not None
 
-    await _change(platform, app, user["_id"], join, is_made)
-    made = await records.get(platform.db, "memberships", membership_id, what="member")
+    await _change(db, app, user["_id"], plan, is_made)
+    made = await records.get(db, "memberships", membership_id, what="member")
     return {**made, **made.get("former", {})}  # a repeat shows also one that has ended since
 
 
@@ -83,7 +85,8 @@ async def change_role(
         event = Event("membership", member["_id"], "role_changed", before=_shown(user, before), after=_shown(user, role))
         return _planned(call, now, user, member, role, event)
 
-    await _change(platform, app, user["_id"], change, lambda now: has_happened(platform.db, call, now))
+    changed = await _change(platform.db, app, user["_id"], change, lambda now: has_happened(platform.db, call, now))
+    await take_back_soon(platform, "apps", changed)
     return await member_of(platform, app, user["_id"])
 
 
@@ -98,7 +101,8 @@ async def remove_member(platform: Platform, call: Call, app: Document, user: Doc
         event = Event("membership", member["_id"], "removed", before=_shown(user, Role(member["role"])))
         return _planned(call, now, user, member, None, event)
 
-    await _change(platform, app, user["_id"], remove, lambda now: has_happened(platform.db, call, now))
+    changed = await _change(platform.db, app, user["_id"], remove, lambda now: has_happened(platform.db, call, now))
+    await take_back_soon(platform, "apps", changed)
 
 
 def _standing(member: Document | None, version: int | None) -> Document:
@@ -133,22 +137,21 @@ def _planned(call: Call, app: Document, user: Document, member: Document, role: 
 
 
 async def _change(
-    platform: Platform,
+    db: Database,
     app: Document,
     user_id: str,
     decide: Callable[[Document, Document | None], _Planned | None],
     has_been: Callable[[Document], Awaitable[bool]],
-) -> None:
-    """Record one change of an app's members, then do what follows from it; upkeep does what a crash leaves undone.
+) -> Document:
+    """Record one change of an app's members and let the membership show it; the app's record.
 
     `has_been` tells for the app's record whether an earlier run of the same request made the change.
     """
-    db = platform.db
     now = await memberships.settle(db, await records.get(db, "apps", app["_id"], what="app"))
     while not await has_been(now):
         planned = decide(now, await memberships.of_app(db, now, user_id))
         if planned is None:
-            return
+            break
         push: Document = {"outgoing": {"$each": planned.entries}}
         if planned.lost is not None:
             push["lost_votes"] = planned.lost.model_dump(mode="json")
@@ -160,7 +163,7 @@ async def _change(
             break
         now = await memberships.settle(db, await records.get(db, "apps", app["_id"], what="app"))
     await deliver(db, "apps", now)
-    await take_back_soon(platform, "apps", now)
+    return now
 
 
 async def member_of(platform: Platform, app: Document, user_id: str) -> Document:

@@ -54,6 +54,10 @@ INDEXES: tuple[Index, ...] = (
     Index("memberships", ("member_slot",), "one membership per user and app", unique=True, sparse=True),
     Index("memberships", ("app_id",), "listing by app"),
     Index("memberships", ("user_id",), "apps of the caller"),
+    Index("invites", ("pending_slot",), "one pending invite per app and email", unique=True, sparse=True),
+    Index("invites", ("token_hash",), "an invite is found by its token", unique=True, sparse=True),
+    Index("invites", ("app_id",), "listing by app"),
+    Index("invites", ("joining.user_id",), "upkeep finishes acceptances that were cut short", sparse=True),
     Index("workspaces", ("app_id", "branch_name"), "two workspaces never share a branch", unique=True),
     Index("workspaces", ("default_slot",), "one default workspace per user and app", unique=True, sparse=True),
     Index("changesets", ("open_slot",), "one open changeset per workspace", unique=True, sparse=True),
@@ -89,6 +93,7 @@ INDEXES: tuple[Index, ...] = (
             "users",
             "revoked_sessions",
             "failed_logins",
+            "invites",
             "profiles",
             "master_rotations",
         )

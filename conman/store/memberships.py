@@ -94,6 +94,14 @@ async def settle(db: Database, app: Document) -> Document:
     return app
 
 
+async def settle_all(db: Database) -> int:
+    """Finish what crashes cut short in all apps; returns in how many there was a change."""
+    apps = await db["apps"].find({"member_change.user_id": {"$exists": True}}).to_list()
+    for app in apps:
+        await settle(db, app)
+    return len(apps)
+
+
 async def _show(db: Database, app_id: str, change: MemberChange) -> None:
     """Let the membership show a change. A membership that has ended keeps its id, so that nothing late makes it again."""
     if change.joins:
