@@ -11,19 +11,21 @@ from itertools import count
 import pytest_asyncio
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from workflow_world import World, running_world
 
-from conman.embedded.testing import time_skipping_environment
+from conman.embedded.cache import Cache
+from conman.embedded.temporal import find_temporal
+from conman.embedded.testing import say, time_skipping_environment
 from conman.workflows import options
+from conman.workflows.codec import KeyringCodec, data_converter
 
 _numbers = count(1)
 
 
 @asynccontextmanager
 async def _server() -> AsyncIterator[WorkflowEnvironment]:
-    async with await time_skipping_environment(data_converter=pydantic_data_converter) as env:
+    async with await time_skipping_environment(data_converter=data_converter(KeyringCodec({}))) as env:
         keywords = {key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in options.SEARCH_ATTRIBUTES}
         request = AddSearchAttributesRequest(namespace=env.client.namespace, search_attributes=keywords)
         await env.client.operator_service.add_search_attributes(request)
@@ -33,6 +35,16 @@ async def _server() -> AsyncIterator[WorkflowEnvironment]:
 @pytest_asyncio.fixture(scope="session")
 async def env() -> AsyncIterator[WorkflowEnvironment]:
     async with _server() as env:
+        yield env
+
+
+@pytest_asyncio.fixture(scope="session")
+async def dev_server() -> AsyncIterator[WorkflowEnvironment]:
+    """The server that `conman up` runs, for what the one that skips time does not do as a real one does."""
+    binary = await find_temporal(Cache(), say)
+    async with await WorkflowEnvironment.start_local(
+        dev_server_existing_path=str(binary), search_attributes=options.SEARCH_ATTRIBUTES, dev_server_log_level="error"
+    ) as env:
         yield env
 
 
