@@ -34,6 +34,7 @@ from conman import __version__
 from conman.activities.calls import CallActivities
 from conman.activities.gates import GateActivities
 from conman.activities.git import GitActivities
+from conman.activities.mail import MailActivities, NoticeActivities
 from conman.activities.reconcile import ReconcileActivities
 from conman.activities.store import StoreActivities
 from conman.activities.targets import TargetActivities
@@ -41,12 +42,14 @@ from conman.config import Settings
 from conman.services.clock import now
 from conman.services.master_keys import check_master_keys
 from conman.services.platform import Platform, make_platform
+from conman.services.sending import Sending, make_transport
 from conman.store.database import ensure_indexes
 from conman.workflows import options
 from conman.workflows.assemble import AssembleWorkflow
 from conman.workflows.changeset import ChangesetWorkflow
 from conman.workflows.deployment import DeploymentWorkflow
 from conman.workflows.gate import GateWorkflow
+from conman.workflows.notify import NotifyWorkflow
 from conman.workflows.options import Queue
 from conman.workflows.queue import QueueWorkflow
 from conman.workflows.release import ReleaseWorkflow
@@ -63,6 +66,7 @@ WORKFLOWS = [
     AssembleWorkflow,
     GateWorkflow,
     DeploymentWorkflow,
+    NotifyWorkflow,
     UpkeepWorkflow,
 ]
 SIGN_OF_LIFE_SECONDS = 5.0
@@ -107,7 +111,7 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
         made.append(
             worker(
                 Queue.MAIN,
-                store.all(),
+                [*store.all(), *NoticeActivities(platform.db).all()],
                 100,
                 workflows=WORKFLOWS,
                 workflow_runner=sandbox(),
@@ -119,6 +123,9 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
         made.append(worker(Queue.GIT, [*git.all(), *targets.all()], 20))
     if Queue.MSUITE in queues:
         made.append(worker(Queue.MSUITE, GateActivities(settings, platform.db, platform.git).all(), settings.gate_concurrency))
+    if Queue.MAIL in queues:
+        sending = Sending(settings, platform.db, make_transport(settings))
+        made.append(worker(Queue.MAIL, MailActivities(sending).all(), settings.mail_concurrency))
     if Queue.CALLS in queues:
         reconcile = ReconcileActivities(platform.db, platform.commands, platform)
         made.append(worker(Queue.CALLS, [*CallActivities(client, platform.db).all(), *reconcile.all()], 200))
@@ -185,6 +192,8 @@ async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> No
     platform = await make_platform(settings)
     try:
         await check_master_keys(platform)
+        if settings.secret is None and Queue.MAIL in chosen:
+            log.warning("no_secret", problem="CONMAN_SECRET is missing: invites and password resets wait until a worker has it")
         await ensure_indexes(platform.db)
         await register_search_attributes(platform.commands.client)
         await ensure_upkeep(platform.commands.client)

@@ -24,6 +24,9 @@ from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.messages import Answer, GateStart, QueueCall, Telling
 from conman.domain.times import format_time
 from conman.faults import fault_point
+from conman.services.standstill import closing_conflict
+from conman.store import records
+from conman.store.database import Database
 from conman.workflows import options
 from conman.workflows.client import Commands, raise_if_canceled
 from conman.workflows.entity import DRAINING
@@ -33,10 +36,11 @@ PATIENCE = timedelta(minutes=1)
 
 
 class CallActivities:
-    """Bound to one Temporal client."""
+    """Bound to one Temporal client, and to the records of apps."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, db: Database) -> None:
         self.client = client
+        self.db = db
         self.commands = Commands(client)
 
     def all(self) -> list[Any]:
@@ -46,6 +50,10 @@ class CallActivities:
     @activity.defn
     async def call_queue(self, call: QueueCall) -> Answer:
         """An update of the app's queue: its result, or its refusal as data; anything else is tried again."""
+        if call.needs_open_app:
+            refused = closing_conflict(await records.get(self.db, "apps", call.app_id, what="app"))
+            if refused is not None:
+                return Answer(refusal={"code": refused.code.value, "message": refused.message, "details": refused.details})
         command = {
             "id": call.command_id,
             "actor": call.actor.model_dump(mode="json"),

@@ -29,7 +29,7 @@ from conman.faults import fault_point
 from conman.services.clock import now
 from conman.services.upkeep import finish_and_forget
 from conman.store import locks, memberships, records
-from conman.store.database import Database
+from conman.store.database import Database, Document
 from conman.store.outgoing import TERMINAL_JOB_STATES, Written, deliver, deployment_ended, sweep, write_owned
 
 
@@ -117,7 +117,7 @@ class StoreActivities:
         """The release, the profile as it is now, and which approvers hold reviewer or higher now."""
         release = Release.model_validate((await records.get(self.db, "releases", question.release_id))["owned"])
         environment = await records.get(self.db, "environments", question.environment_id)
-        profile = await records.get(self.db, "profiles", environment["runtime_profile_id"])
+        profile = await records.get(self.db, "profiles", await self._profile_id(question.app_id, environment))
         eligible: list[str] = []
         for user_id in question.approver_ids:
             if allows(await memberships.role_now(self.db, question.app_id, user_id), Capability.DEPLOYMENT_APPROVE):
@@ -129,6 +129,12 @@ class StoreActivities:
             profile_revision_id=profile["revision_id"],
             eligible_approvers=eligible,
         )
+
+    async def _profile_id(self, app_id: str, environment: Document) -> str:
+        """The profile that the app's list links now; the environment's own record may lag behind, or be of one that left it."""
+        app = await records.get(self.db, "apps", app_id, what="app")
+        listed = (one["runtime_profile_id"] for one in app["environments"] if one["id"] == environment["_id"])
+        return next(listed, environment["runtime_profile_id"])
 
     @activity.defn
     async def lock_running(self, start: StartDeployment) -> bool:

@@ -24,7 +24,7 @@ from conman.domain.decision import Actor
 from conman.domain.errors import DomainError, ErrorCode, invalid, not_found
 from conman.domain.roles import Capability, Role, allows, is_owned, may_create_app, owned
 from conman.services import sessions
-from conman.services.call import Call, command_id, is_repeat, key_id, remember
+from conman.services.call import Call, command_id, has_succeeded, is_repeat, key_id, remember
 from conman.services.clock import new_id, now
 from conman.services.platform import Platform
 from conman.store import memberships, records
@@ -233,8 +233,20 @@ def app_creation() -> Any:
     return _mark(allowed, Capability.APP_CREATE.value)
 
 
-def capability(*wanted: Capability) -> Any:
-    """A route of an app that needs the first of `wanted`; the others it may ask for besides, for other people's things."""
+async def _refuse_archived(request: Request, caller: Caller) -> None:
+    """Nothing of an archived app is changed (`api.md` 3). A repeat of what has succeeded before meets its answer."""
+    if not caller.of_app["archived"]:
+        return
+    remembered_as = _remembered_as(request, caller)
+    if remembered_as is None or not await has_succeeded(caller.platform.db, remembered_as):
+        raise DomainError(ErrorCode.CONFLICT, "The app is archived: nothing of it can be changed any more.")
+
+
+def capability(*wanted: Capability, archived_too: bool = False) -> Any:
+    """A route of an app that needs the first of `wanted`; the others it may ask for besides, for other people's things.
+
+    One that changes something is refused for an archived app, unless it decides that itself (`archived_too`).
+    """
 
     async def allowed(request: Request, _: Any = _BEARER) -> Caller:
         caller = await _caller(request)
@@ -249,6 +261,8 @@ def capability(*wanted: Capability) -> Any:
         caller.require(wanted[0])
         if request.method not in ("GET", "HEAD"):  # a handler that reads asks for itself: it has no body to come first
             await _check_subjects(request, caller, wanted[0])
+            if not archived_too:
+                await _refuse_archived(request, caller)
         return await _admitted(request, caller)
 
     return _mark(allowed, "+".join(one.value for one in wanted))

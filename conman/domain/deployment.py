@@ -181,6 +181,12 @@ def environment_locked(holder: str) -> DomainError:
     )
 
 
+def environment_closed(*, app_too: bool) -> DomainError:
+    """The refusal of a deployment to an environment, or in an app, that is archived or about to be."""
+    what = "app" if app_too else "environment"
+    return DomainError(ErrorCode.CONFLICT, f"The {what} is archived, or about to be: nothing can be deployed there any more.")
+
+
 def approvals_needed(reasons: Sequence[str]) -> int:
     """How many people must agree before it starts."""
     return EXCEPTIONAL_APPROVALS if reasons else 0

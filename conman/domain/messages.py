@@ -137,13 +137,17 @@ class EjectCommand(Command):
 
 
 class QueueCall(Model):
-    """An update of `queue:{app}` made by an activity."""
+    """An update of `queue:{app}` made by an activity.
+
+    `needs_open_app`: it is refused for an app that is archived, or about to be, or about to move to another integration branch.
+    """
 
     app_id: str
     update: Literal["enqueue", "remove", "reserve", "published", "eject"]
     command_id: str
     actor: Actor = Field(default_factory=Actor)
     payload: dict[str, Any] = Field(default_factory=dict[str, Any])
+    needs_open_app: bool = False
 
 
 class NewsCommand(Command):

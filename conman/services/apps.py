@@ -1,4 +1,4 @@
-"""Apps and their environments (`spec.md` 6)."""
+"""Apps: making and showing them (`spec.md` 6)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from pymongo import ASCENDING
 from pymongo.errors import DuplicateKeyError
 
 from conman.domain.app import (
@@ -17,18 +16,19 @@ from conman.domain.app import (
     check_branch_name,
     check_repo_path,
 )
+from conman.domain.app_settings import shown_settings
 from conman.domain.decision import Event
+from conman.domain.environment import EnvironmentDefinition
 from conman.domain.errors import DomainError, ErrorCode, invalid
-from conman.domain.outgoing import audit_entry
-from conman.domain.profile import Profile
 from conman.domain.queue import Queue
 from conman.domain.roles import Role
 from conman.domain.times import parse_time
 from conman.git.adapter import GitError, RepositoryExists, Signature
 from conman.services.call import Call, record
+from conman.services.environments import make_defaults
 from conman.services.members import add_member
 from conman.services.platform import Platform
-from conman.store import locks, records
+from conman.store import records
 from conman.store.database import Document
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ def app_record(app: Document, *, integration_sha: str | None, my_role: str | Non
         "repo_path",
         "integration_branch",
         "archived",
-        "settings",
+        settings=shown_settings(AppSettings.model_validate(app["settings"])),
         integration_sha=integration_sha,
         my_role=my_role,
     )
@@ -80,10 +80,15 @@ async def create_app(
     check_repo_path(repo_path)
     check_branch_name(integration_branch)
     app_id = call.derived_id("app")
-    environment_ids = [call.derived_id("environment", env) for env in DEFAULT_ENVIRONMENTS]
-    canonical = environment_ids[DEFAULT_ENVIRONMENTS.index(CANONICAL_DEFAULT)]
+    environments = [
+        EnvironmentDefinition(
+            id=call.derived_id("environment", env), name=env, runtime_profile_id=call.derived_id("profile", env)
+        )
+        for env in DEFAULT_ENVIRONMENTS
+    ]
     settings = AppSettings(
-        canonical_env_id=canonical, default_base_profile_id=call.derived_id("profile", DEFAULT_ENVIRONMENTS[0])
+        canonical_env_id=environments[DEFAULT_ENVIRONMENTS.index(CANONICAL_DEFAULT)].id,
+        default_base_profile_id=environments[0].runtime_profile_id,
     )
     app: Document = {
         "_id": app_id,
@@ -96,7 +101,8 @@ async def create_app(
         "path_was_free": not await platform.git.repository_exists(repo_path),
         "settings": settings.model_dump(mode="json"),
         "admin_ids": [call.user_id],
-        "environment_ids": environment_ids,
+        "environments": [environment.document() for environment in environments],
+        "environment_ids": [environment.id for environment in environments],
         "created_at": call.at,
         "updated_at": call.at,
         "created_by": call.user_id,
@@ -111,7 +117,7 @@ async def create_app(
     except DomainError:
         await platform.db["apps"].delete_one({"_id": app_id, "ready": False})
         raise
-    await _make_environments(platform, call, made)
+    await make_defaults(platform, call, made)
     queue = Queue(app_id=app_id, integration_sha=head)
     await records.insert_once(
         platform.db,
@@ -180,84 +186,3 @@ async def _prepare_repository(platform: Platform, call: Call, app: Document, *, 
     return await platform.git.commit_files(
         repo, ref=branch, expected_old=None, parent=None, changes=[], author=author, message="Start an empty configuration\n"
     )
-
-
-async def _make_environments(platform: Platform, call: Call, app: Document) -> None:
-    for position, name in enumerate(DEFAULT_ENVIRONMENTS):
-        profile_id = call.derived_id("profile", name)
-        revision_id = call.derived_id("profile-revision", name)
-        content = Profile(name=name).model_dump(mode="json")
-        common = {
-            "app_id": app["_id"],
-            "created_at": call.at,
-            "updated_at": call.at,
-            "created_by": call.user_id,
-            "version": 1,
-        }
-        revision = {"_id": revision_id, "profile_id": profile_id, "revision_number": 1, "content": content, **common}
-        await records.insert_once(platform.db, "profile_revisions", revision)
-        event = Event(
-            "runtime_profile", profile_id, "created", after={"name": name, "kind": "persistent_env", "revision_number": 1}
-        )
-        profile = {
-            "_id": profile_id,
-            "content": content,
-            "revision_id": revision_id,
-            "revision_number": 1,
-            "outgoing": [_profile_audit(call, event, app["_id"], name)],
-            **common,
-        }
-        await records.insert_once(platform.db, "profiles", profile)
-        environment = {
-            "_id": call.derived_id("environment", name),
-            "name": name,
-            "position": position,
-            "runtime_profile_id": profile_id,
-            "deploy_target": "directory",
-            "archived": False,
-            "owned": {"fence": 0, "version": 0, "commands": []},
-            **common,
-        }
-        await records.insert_once(platform.db, "environments", environment)
-
-
-def _profile_audit(call: Call, event: Event, app_id: str, name: str) -> Document:
-    return audit_entry(call.derived_id("audit-profile", name), event, app_id=app_id, actor=call.actor, at=call.at)
-
-
-async def list_environments(platform: Platform, app: Document) -> list[Document]:
-    """The app's environments in stage order."""
-    query = {"app_id": app["_id"], "archived": False}
-    return await platform.db["environments"].find(query).sort([("position", ASCENDING)]).to_list()
-
-
-async def environment_records(platform: Platform, app: Document) -> list[dict[str, Any]]:
-    """Environments with what is where now (`api.md` 4)."""
-    held = await locks.read(platform.db, app["_id"])
-    shown: list[dict[str, Any]] = []
-    for environment in await list_environments(platform, app):
-        owned = environment["owned"]
-        holder = held.get(environment["_id"], {}).get("holder")
-        folder = platform.settings.environments_folder / app["_id"] / environment["_id"] / "current"
-        shown.append(
-            record(
-                environment,
-                "name",
-                "position",
-                "runtime_profile_id",
-                "deploy_target",
-                is_canonical=environment["_id"] == app["settings"]["canonical_env_id"],
-                current_release_id=owned.get("current_release_id"),
-                current_deployment_id=owned.get("current_deployment_id"),
-                deployed_at=owned.get("deployed_at"),
-                deployed_by=owned.get("deployed_by"),
-                health=owned.get("health", "unknown"),
-                drift=None,
-                active_deployment_id=holder["deployment_id"] if holder else None,
-                waiting_deployment_ids=[],
-                frozen_until=None,
-                folder=str(folder),
-                bad_release_ids=[],
-            )
-        )
-    return shown

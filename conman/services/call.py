@@ -103,6 +103,11 @@ async def is_repeat(db: Database, remembered_as: str) -> bool:
     return await db["idempotency"].find_one({"_id": remembered_as}, {"_id": 1}) is not None
 
 
+async def has_succeeded(db: Database, remembered_as: str) -> bool:
+    """Whether a request with the key has succeeded."""
+    return await db["idempotency"].find_one({"_id": remembered_as, "succeeded": True}, {"_id": 1}) is not None
+
+
 async def keep_refusal(db: Database, call: Call, refusal: DomainError) -> None:
     """Let repeats with the same key meet the same refusal, unless one of them has succeeded meanwhile."""
     kept = {"code": refusal.code.value, "message": refusal.message, "details": refusal.details}

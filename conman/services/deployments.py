@@ -9,12 +9,13 @@ from pymongo import DESCENDING
 from conman.domain import deployment as rules
 from conman.domain.decision import Event, NewJob
 from conman.domain.deployment import Deployment, EnvironmentView, Kind, PastDeployment
+from conman.domain.errors import not_found
 from conman.domain.jobs import JobType, max_attempts
 from conman.domain.outgoing import job_document
 from conman.domain.release import Release
 from conman.faults import fault_point
-from conman.services.apps import list_environments
 from conman.services.call import Call, record
+from conman.services.environments import list_environments
 from conman.services.platform import Platform
 from conman.services.releases import refuse_unknown_release
 from conman.store import locks, records
@@ -76,13 +77,17 @@ async def deploy(
     release = Release.model_validate(release_document["owned"])
     rules.check_deployable(release.state)
     views = await _views(platform, app)
-    view = next(row for row in views if row.id == environment["_id"])
+    view = next((row for row in views if row.id == environment["_id"]), None)
+    if view is None:
+        raise not_found("environment")
     in_order = rules.passes_stage_order(release_id, view, views, await _past(platform, release_id), promote=kind is Kind.PROMOTE)
     if not in_order and not skip_stage:
         raise rules.stage_skipped(view, views)
     taken = await locks.take(platform.db, app["_id"], {environment["_id"]: deployment_id}, call.at)
     if taken.holder is not None:
         raise rules.environment_locked(taken.holder.deployment_id)
+    if taken.closed is not None:
+        raise rules.environment_closed(app_too=taken.closed == app["_id"])
     fault_point("deploy.locked")
     reasons = ["skip_stage"] if skip_stage and not in_order else []
     if taken.concurrent:

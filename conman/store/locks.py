@@ -99,7 +99,8 @@ async def close(db: Database, app_id: str, environment_ids: Sequence[str] | None
     """Let no deployment begin in these environments any more (None: in the whole app), unless one is active there.
 
     One guarded write decides between this and `take`. Returns the holder that stands in the way; then nothing is closed. What
-    several calls have closed stays so until each has reopened it; a repeat by the same call changes nothing.
+    several calls have closed stays so until each has reopened it; a repeat by the same call changes nothing. The call's id is
+    kept as `undecided` until `settle` or `reopen`, so that upkeep finds what a crash left between this and the app's record.
     """
     while True:
         document = await _document(db, app_id)
@@ -114,12 +115,18 @@ async def close(db: Database, app_id: str, environment_ids: Sequence[str] | None
         for environment_id in environment_ids or ():
             entry = entries.get(environment_id, _FREE)
             changes[f"environments.{environment_id}"] = {**entry, "closed": _marked(entry, by, at)}
+        changes["undecided"] = _marked(document, by, at, field="undecided")
         if await _won(db, document, {"$set": changes}):
             return None
 
 
-def _marked(entry: Document, by: str, at: str) -> list[Document]:
-    return [*(mark for mark in entry.get("closed", []) if mark["by"] != by), {"by": by, "at": at}]
+def _marked(entry: Document, by: str, at: str, field: str = "closed") -> list[Document]:
+    return [*(mark for mark in entry.get(field, []) if mark["by"] != by), {"by": by, "at": at}]
+
+
+async def settle(db: Database, app_id: str, *, by: str) -> None:
+    """What the call `by` has closed stays closed: the app's record says so too."""
+    await db["locks"].update_one({"_id": app_id}, {"$pull": {"undecided": {"by": by}}, "$inc": {"revision": 1}})
 
 
 async def reopen(db: Database, app_id: str, *, by: str) -> None:
@@ -127,7 +134,7 @@ async def reopen(db: Database, app_id: str, *, by: str) -> None:
     while True:
         document = await _document(db, app_id)
         places = {f"environments.{key}.closed": entry.get("closed", []) for key, entry in document["environments"].items()}
-        places["closed"] = document.get("closed", [])
+        places |= {place: document.get(place, []) for place in ("closed", "undecided")}
         left = {
             place: [mark for mark in marks if mark["by"] != by]
             for place, marks in places.items()

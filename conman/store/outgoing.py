@@ -136,7 +136,8 @@ async def _release_shows(db: Database, entry: Document) -> None:
         if document is None:
             return
         release = Release.model_validate(document["owned"])
-        environments = [row["_id"] async for row in db["environments"].find({"app_id": entry["app_id"], "archived": False})]
+        app = await db["apps"].find_one({"_id": entry["app_id"]}, {"environment_ids": 1})
+        environments: list[str] = app["environment_ids"] if app is not None else []
         succeeded = db["deployments"].find({"release_id": release_id, "owned.state": "succeeded"})
         state = deployed_state(environments, [row["owned"]["environment_id"] async for row in succeeded])
         settled = release.state in (state, ReleaseState.ROLLED_BACK)

@@ -172,6 +172,8 @@ class ReleaseWorkflow:
             command_id=f"{edit.command_id}:{edit.kind}:{workflow.uuid4()}",
             actor=actor,
             payload=self._select(ids),
+            # The app is read after the intent is recorded, so that this and archiving see one another (services/standstill.py).
+            needs_open_app=edit.kind != "drop",
         )
         answer = await self._call(call)
         if answer.refusal is not None:

@@ -79,8 +79,8 @@ class Direct:
         self.on_git = GitActivities(db, git)
         self.targets = TargetActivities(settings, db, git)
         self.gates = GateActivities(settings, db, git)
-        self.calls = CallActivities(self.platform.commands.client)
-        self.reconcile = ReconcileActivities(db, self.platform.commands)
+        self.calls = CallActivities(self.platform.commands.client, db)
+        self.reconcile = ReconcileActivities(db, self.platform.commands, self.platform)
 
     def activities(self) -> list[str]:
         """The names of all that a worker registers."""

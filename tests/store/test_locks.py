@@ -130,3 +130,18 @@ async def test_the_fence_outlives_a_closing(db: Database) -> None:
     await locks.release(db, "app", "a", "d")
     await locks.close(db, "app", ["a"], by="one", at=AT)
     assert await locks.current_fence(db, "app", "a") == 1
+
+
+async def test_a_closing_is_undecided_until_it_is_settled_or_undone(db: Database) -> None:
+    async def undecided() -> list[str]:
+        document = await db["locks"].find_one({"_id": "app"})
+        return [mark["by"] for mark in (document or {}).get("undecided", [])]
+
+    await locks.close(db, "app", ["a"], by="one", at=AT)
+    await locks.close(db, "app", None, by="two", at=AT)
+    assert await undecided() == ["one", "two"]
+    await locks.settle(db, "app", by="one")
+    await locks.reopen(db, "app", by="two")
+    assert await undecided() == []
+    assert (await locks.take(db, "app", {"a": "d"}, AT)).closed == "a"
+    assert (await locks.take(db, "app", {"b": "d"}, AT)).fences == {"b": 1}

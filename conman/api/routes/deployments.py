@@ -13,7 +13,7 @@ from conman.api.routes import PageLimit, PageNumber, data, listed
 from conman.domain.deployment import DeploymentState, Kind
 from conman.domain.errors import invalid
 from conman.domain.roles import Capability
-from conman.services import deployments
+from conman.services import deployments, environments
 from conman.services.jobs import job_record
 from conman.store import records
 from conman.store.database import Document
@@ -30,10 +30,7 @@ class Deploy(Body):
 
 
 async def _deploy(caller: Caller, environment_id: str, wanted: Deploy, kind: Kind) -> dict[str, Any]:
-    query = {"_id": environment_id, "archived": False}
-    environment = await caller.platform.db["environments"].find_one({**query, "app_id": caller.of_app["_id"]})
-    if environment is None:
-        environment = await records.get(caller.platform.db, "environments", "", app_id=caller.of_app["_id"], what="environment")
+    environment = await environments.find(caller.platform, caller.of_app, environment_id)
     made = await deployments.deploy(
         caller.platform,
         caller.call,

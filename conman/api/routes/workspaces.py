@@ -90,7 +90,8 @@ async def list_workspaces(
     caller: Caller = capability(_C.WORKSPACE_READ_OWN, _C.WORKSPACE_READ_ANY),
 ) -> dict[str, Any]:
     """The caller's workspaces (an app_admin's: all, or of one owner); the first listing makes the default one."""
-    await workspaces.default_workspace(caller.platform, caller.call, caller.of_app)
+    if not caller.of_app["archived"]:
+        await workspaces.default_workspace(caller.platform, caller.call, caller.of_app)
     await workspace_end.finish_deletions(caller.platform, caller.of_app)
     query: dict[str, Any] = {"app_id": caller.of_app["_id"], "ready": True, "deleting": {"$ne": True}}
     if not caller.may(_C.WORKSPACE_READ_ANY):
