@@ -11,8 +11,10 @@ from pymongo.errors import PyMongoError
 
 from conman.config import Settings, SettingsError
 from conman.git.adapter import GitAdapter, GitError
+from conman.mail.transport import NotSentError
 from conman.services.master_keys import check_master_keys
 from conman.services.platform import Platform, make_git, make_platform
+from conman.services.sending import make_transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,21 @@ def _codec(settings: Settings) -> Finding:
     return Finding("codec", ok=True, message=f"{key_ids[0]} encrypts{others}")
 
 
+async def _mail(settings: Settings) -> Finding:
+    """Whether the SMTP server answers, or the outbox can be written; nothing is sent."""
+    try:
+        return Finding("mail", ok=True, message=await make_transport(settings).probe())
+    except NotSentError as error:
+        said = f" ({error.refusal.text})" if error.refusal.text else ""
+        return Finding("mail", ok=False, message=f"{error}{said}: mend CONMAN_SMTP_*, or the folder CONMAN_DATA")
+
+
 async def examine(settings: Settings) -> list[Finding]:
     """Look at everything; nothing is changed."""
     from conman.api.routes.health import components
 
     findings = [_folder("data", settings.data.resolve()), _suite(settings), _codec(settings)]
+    findings.append(await _mail(settings))
     if settings.secret is None:
         findings.append(Finding("secret", ok=False, message="CONMAN_SECRET is missing: give at least 32 bytes"))
     else:

@@ -173,6 +173,7 @@ class _Up:
             CONMAN_ADMIN_EMAIL=keys.admin_email,
             CONMAN_ADMIN_PASSWORD=keys.admin_password,
         )
+        env.setdefault("CONMAN_PUBLIC_URL", f"http://{_reachable(self.settings.host)}:{port}")
         if self.stack.temporal_ui_url is not None:
             env["CONMAN_TEMPORAL_UI_URL"] = self.stack.temporal_ui_url
         return env

@@ -1,0 +1,133 @@
+"""The rows of a notice's mails, over a real store: one per event and recipient, each ended once (`durability.md` 21)."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from pymongo.errors import DuplicateKeyError
+
+from conman.domain.mail import MailEnd, MailReason, MailState
+from conman.domain.notification import NoticeKind, NoticeState
+from conman.services import mails
+from conman.services.clock import new_id
+from conman.store.database import Database
+from tests.mail.post import Post, crash_at
+
+ACCOUNT_CREATED = NoticeKind.ACCOUNT_CREATED
+
+
+@pytest.fixture
+def post(db: Database, tmp_path: Path) -> Post:
+    return Post(db, tmp_path)
+
+
+async def notice_state(post: Post, notice_id: str) -> str:
+    return (await post.db["notifications"].find_one({"_id": notice_id}) or {})["state"]
+
+
+async def test_each_recipient_has_one_row_however_often_the_notice_is_expanded(post: Post) -> None:
+    ann, bob = await post.person(), await post.person()
+    notice_id = await post.notice(ACCOUNT_CREATED, user_ids=[ann["_id"], bob["_id"], ann["_id"]], emails=["new@example.com"])
+    first = await post.mails(notice_id)
+    assert await post.mails(notice_id) == first
+    assert [row["recipient"] for row in await post.rows(notice_id)] == sorted([ann["_id"], bob["_id"], "new@example.com"])
+
+
+async def test_two_expansions_at_once_make_one_set_of_rows(post: Post) -> None:
+    people = [await post.person() for _ in range(10)]
+    notice_id = await post.notice(ACCOUNT_CREATED, user_ids=[person["_id"] for person in people])
+    waves = await asyncio.gather(*(mails.next_wave(post.db, notice_id) for _ in range(5)))
+    assert len(await post.rows(notice_id)) == 10
+    assert all(len(wave.mail_ids) == 10 for wave in waves)
+
+
+async def test_a_crash_after_the_rows_were_made_makes_no_others(post: Post) -> None:
+    bob = await post.person()
+    notice_id = await post.notice(ACCOUNT_CREATED, user_ids=[bob["_id"]])
+    with crash_at("notice.expanded"):
+        await post.mails(notice_id)
+    before = await post.rows(notice_id)
+    assert await post.mails(notice_id) == [row["_id"] for row in before]
+    assert len(await post.rows(notice_id)) == 1
+
+
+async def test_the_index_refuses_a_second_row_of_a_recipient(post: Post) -> None:
+    notice_id = await post.notice(ACCOUNT_CREATED, emails=["new@example.com"])
+    await post.mails(notice_id)
+    (row,) = await post.rows(notice_id)
+    with pytest.raises(DuplicateKeyError):
+        await post.db["mails"].insert_one({**row, "_id": new_id()})
+
+
+async def test_an_address_of_an_account_that_is_told_already_gets_one_mail(post: Post) -> None:
+    bob = await post.person()
+    notice_id = await post.notice(ACCOUNT_CREATED, user_ids=[bob["_id"]], emails=[bob["email"], "new@example.com"])
+    await post.mails(notice_id)
+    assert [row["recipient"] for row in await post.rows(notice_id)] == sorted([bob["_id"], "new@example.com"])
+
+
+async def test_a_notice_that_is_not_there_is_said_not_to_be(post: Post) -> None:
+    assert not (await mails.next_wave(post.db, new_id())).found
+
+
+async def test_a_wave_holds_what_has_not_ended_and_no_more_than_it_may(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mails, "WAVE", 2)
+    notice_id = await post.notice(ACCOUNT_CREATED, emails=[f"new-{number}@example.com" for number in range(3)])
+    first = await post.mails(notice_id)
+    assert len(first) == 2
+    for mail in first:
+        await mails.failed(post.db, mail, MailReason.GAVE_UP)
+    (last,) = await post.mails(notice_id)
+    await mails.skipped(post.db, last, MailReason.EMAIL_OFF)
+    assert await post.mails(notice_id) == []
+
+
+@pytest.mark.parametrize(
+    "end",
+    [mails.failed, mails.skipped],
+    ids=["failed", "skipped"],
+)
+async def test_a_mail_that_has_ended_stays_as_it_is(post: Post, end: object) -> None:
+    notice_id = await post.notice(ACCOUNT_CREATED, emails=["new@example.com"])
+    (mail,) = await post.mails(notice_id)
+    await mails.begin(post.db, mail, "new@example.com")
+    await mails.sent(post.db, mail, "smtp")
+    late = await end(post.db, mail, MailReason.GAVE_UP)  # type: ignore[operator]
+    assert late == MailEnd(state=MailState.SENT)
+    assert await mails.begin(post.db, mail, "new@example.com") is None
+    assert (await post.rows(notice_id))[0]["state"] == "sent"
+
+
+async def test_a_mail_is_sent_only_after_an_attempt_began(post: Post) -> None:
+    notice_id = await post.notice(ACCOUNT_CREATED, emails=["new@example.com"])
+    (mail,) = await post.mails(notice_id)
+    assert (await mails.sent(post.db, mail, "smtp")).state is MailState.PENDING
+
+
+async def test_a_notice_ends_with_how_its_mails_ended(post: Post) -> None:
+    notice_id = await post.notice(ACCOUNT_CREATED, emails=["a@example.com", "b@example.com"])
+    first, second = await post.mails(notice_id)
+    await mails.begin(post.db, first, "a@example.com")
+    await mails.sent(post.db, first, "smtp")
+    await mails.failed(post.db, second, MailReason.GAVE_UP)
+    for _ in range(2):
+        assert await mails.end_notice(post.db, notice_id, canceled=False) == {"sent": 1, "failed": 1, "skipped": 0}
+    assert await notice_state(post, notice_id) == NoticeState.DONE
+
+
+async def test_a_canceled_notice_skips_what_has_not_left(post: Post) -> None:
+    notice_id = await post.notice(ACCOUNT_CREATED, emails=["a@example.com", "b@example.com"])
+    first, _ = await post.mails(notice_id)
+    await mails.begin(post.db, first, "a@example.com")
+    await mails.sent(post.db, first, "smtp")
+    assert await mails.end_notice(post.db, notice_id, canceled=True) == {"sent": 1, "failed": 0, "skipped": 1}
+    assert await notice_state(post, notice_id) == NoticeState.CANCELED
+
+
+async def test_a_notice_ends_once(post: Post) -> None:
+    notice_id = await post.notice(ACCOUNT_CREATED)
+    assert await mails.close_notice(post.db, notice_id, NoticeState.DONE)
+    assert not await mails.close_notice(post.db, notice_id, NoticeState.CANCELED)
+    assert await notice_state(post, notice_id) == NoticeState.DONE
