@@ -145,7 +145,8 @@ class StoreActivities:
         """
         held = await locks.mark_running(self.db, start.app_id, start.environment_id, start.deployment_id)
         environment = await records.get(self.db, "environments", start.environment_id)
-        await self.db["profiles"].update_one({"_id": environment["runtime_profile_id"]}, {"$inc": {"pins": 1}})
+        profile_id = await self._profile_id(start.app_id, environment)
+        await self.db["profiles"].update_one({"_id": profile_id}, {"$inc": {"pins": 1}})
         fault_point("lock.running")
         return held
 
