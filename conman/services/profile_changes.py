@@ -23,13 +23,13 @@ from conman.domain.profile_edit import NewProfile, ProfileEdit, check_sound, mer
 from conman.domain.secrets import SecretRef, mask
 from conman.faults import fault_point
 from conman.services.call import Call, keep, recall
+from conman.services.environments import list_environments
 from conman.services.platform import Platform
 from conman.services.profiles import (
     PROFILES,
     REVISIONS,
     history,
     is_same_text,
-    linked_environments,
     names_of,
     read_secret,
     revision_of,
@@ -116,7 +116,7 @@ async def delete(platform: Platform, call: Call, app: Document, profile_id: str,
         document = await _present(platform, call, app, profile_id, version)
         if document is None:
             return
-        await _refuse_linked(platform.db, app["_id"], document)
+        await _refuse_linked(platform, app, document)
         revision = Revision(document["revision_number"], Profile.model_validate(document["content"]))
         event = profile_audit.deleted(profile_id, revision)
         if await _write(platform, call, document, {"deleted": True}, [event]) is not None:
@@ -144,7 +144,7 @@ async def _change(
             await keep(platform.db, call, {"revision_number": document["revision_number"], "version": document["version"]})
             return document
         held = await locks.read(platform.db, app["_id"])  # before the environments: a lock goes after its environment's record
-        environments = await linked_environments(platform.db, app["_id"], profile_id)
+        environments = await _linked_environments(platform, app, profile_id)
         await _refuse_while_running(platform.db, held, environments, call.at)
         deployed_in = [environment["_id"] for environment in environments if environment["owned"].get("current_deployment_id")]
         revision = await _keep_revision(platform, call, document, planned)
@@ -271,23 +271,29 @@ async def _refuse_while_running(db: Database, held: dict[str, Document], environ
             )
 
 
-async def _refuse_linked(db: Database, app_id: str, document: Document) -> None:
-    profile_id = document["_id"]
-    environments = await linked_environments(db, app_id, profile_id)
+async def _linked_environments(platform: Platform, app: Document, profile_id: str) -> list[Document]:
+    """The environments that the profile is linked to, in stage order."""
+    listed = await list_environments(platform, app)
+    return [environment for environment in listed if environment["runtime_profile_id"] == profile_id]
+
+
+async def _refuse_linked(platform: Platform, app: Document, document: Document) -> None:
+    db, profile_id = platform.db, document["_id"]
+    environments = await _linked_environments(platform, app, profile_id)
     if environments:
         raise DomainError(
             ErrorCode.CONFLICT,
             f"The profile is linked to {names_of(environments)}: link another one there, then delete this one.",
             {"environment_ids": [environment["_id"] for environment in environments]},
         )
-    app = await records.get(db, "apps", app_id, what="app")
-    if app["settings"]["default_base_profile_id"] == profile_id:
+    present = await records.get(db, "apps", app["_id"], what="app")
+    if present["settings"]["default_base_profile_id"] == profile_id:
         raise DomainError(
             ErrorCode.CONFLICT,
             "The profile is the app's default_base_profile_id: choose another one in the settings, then delete this one.",
             {"setting": "default_base_profile_id"},
         )
-    based_on_it = {"app_id": app_id, "content.database.base_profile_id": profile_id, "deleted": {"$ne": True}}
+    based_on_it = {"app_id": app["_id"], "content.database.base_profile_id": profile_id, "deleted": {"$ne": True}}
     others = await db[PROFILES].find({**based_on_it, "_id": {"$ne": profile_id}}).to_list()
     if others:
         raise DomainError(

@@ -208,12 +208,6 @@ def effective_record(app: Document, document: Document) -> dict[str, Any]:
     }
 
 
-async def linked_environments(db: Database, app_id: str, profile_id: str) -> list[Document]:
-    """The environments that the profile is linked to, in stage order."""
-    query = {"app_id": app_id, "runtime_profile_id": profile_id, "archived": False}
-    return await db["environments"].find(query).sort("position", 1).to_list()
-
-
 def names_of(documents: Iterable[Document]) -> str:
     """The names of environments or profiles, for a message."""
     return ", ".join(document.get("name") or document["content"]["name"] for document in documents)

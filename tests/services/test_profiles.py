@@ -17,6 +17,7 @@ from conman.activities.store import StoreActivities
 from conman.config import Settings
 from conman.domain.app import AppSettings
 from conman.domain.decision import Actor
+from conman.domain.environment import EnvironmentDefinition
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.messages import StartDeployment
 from conman.domain.profile_edit import NewProfile, ProfileEdit
@@ -67,9 +68,11 @@ class Team:
         """An environment that the profile is linked to."""
         made = new_id()
         owned = {"fence": 0, "version": 0, "commands": [], **({"current_deployment_id": new_id()} if deployed else {})}
-        link = {"runtime_profile_id": self.profile["_id"], "archived": False}
-        document: Document = {"_id": made, "app_id": self.app["_id"], "name": f"env {made[-4:]}", "position": 0, "owned": owned}
-        await self.platform.db["environments"].insert_one({**document, **link})
+        listed = EnvironmentDefinition(id=made, name=f"env {made[-4:]}", runtime_profile_id=self.profile["_id"]).document()
+        document: Document = {"_id": made, "app_id": self.app["_id"], "archived": False, "owned": owned}
+        await self.platform.db["environments"].insert_one({**document, "runtime_profile_id": self.profile["_id"]})
+        change = {"environments": listed, "environment_ids": made}
+        await self.platform.db["apps"].update_one({"_id": self.app["_id"]}, {"$push": change})
         return made
 
     async def deployment(self, environment: str) -> StartDeployment:
@@ -121,7 +124,8 @@ async def team(mongo_uri: str, tmp_path: Path) -> AsyncIterator[Team]:
         keyring=Vault.of(generate_keyring()),
     )
     await ensure_indexes(platform.db)
-    app: Document = {"_id": new_id(), "name": "shop", "repo_path": "shop.git", "settings": AppSettings().model_dump(mode="json")}
+    app: Document = {"_id": new_id(), "name": "shop", "repo_path": "shop.git", "environments": [], "environment_ids": []}
+    app["settings"] = AppSettings().model_dump(mode="json")
     await platform.db["apps"].insert_one(app)
     made = Team(mongo_uri, platform, app)
     new = NewProfile.model_validate({"name": "one", "secrets": {"TOKEN": "first token"}})
@@ -361,7 +365,8 @@ async def test_a_profile_that_something_builds_on_is_not_deleted(team: Team) -> 
     environment = await team.environment()
     profile_id = team.profile["_id"]
     assert await refused(profile_id) == {"environment_ids": [environment]}
-    await team.platform.db["environments"].update_one({"_id": environment}, {"$set": {"archived": True}})
+    unlisted = {"environments": [], "environment_ids": []}
+    await team.platform.db["apps"].update_one({"_id": team.app["_id"]}, {"$set": unlisted})
     default = {"settings.default_base_profile_id": profile_id}
     await team.platform.db["apps"].update_one({"_id": team.app["_id"]}, {"$set": default})
     assert await refused(profile_id) == {"setting": "default_base_profile_id"}
