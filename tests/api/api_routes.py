@@ -78,11 +78,13 @@ _SOUND: dict[str, dict[str, Any]] = {
     "POST /auth/login": {"email": "nobody@example.com", "password": "no password of anybody"},
     "POST /auth/forgot-password": {"email": "nobody@example.com"},
     "POST /auth/reset-password": {"token": "no token of anybody", "password": "long enough to be one"},
+    "POST /auth/accept-invite": {"token": "no token of anybody", "name": "sound", "password": "long enough to be one"},
     "PATCH /me/notification-preferences": {"email_enabled": True},
     "POST /users": {"email": "new@example.com", "name": "new", "password": "long enough to be one"},
     "POST /apps": {"name": "sound", "repo_path": "sound.git"},
     "POST /apps/{app}/members": {"user_id": NOWHERE, "role": "user"},
     "PATCH /apps/{app}/members/{user}": {"role": "user"},
+    "POST /apps/{app}/invites": {"email": "invited@example.com", "role": "user"},
     "POST /apps/{app}/runtime-profiles": {
         "name": "sound",
         "kind": "persistent_env",
