@@ -68,13 +68,14 @@ def _typed(present: AppSettings, patch: Mapping[str, Any]) -> dict[str, Any]:
             if problem is not None:
                 raise invalid(f"env_defaults.{key}", problem)
     if "validation_gates" in patch:
+        given: dict[str, dict[str, Any]] = {}
         for scope, gate in patch["validation_gates"].items():
             scopes = PROFILE_SCOPES.get(scope)
             if scopes is None:
                 raise invalid(f"validation_gates.{scope}", f"is no gate; there are {', '.join(PROFILE_SCOPES)}")
-            if gate.get("profile_scope", scopes[0]) not in scopes:
+            given[scope] = {**gate, "profile_scope": gate.get("profile_scope") or scopes[0]}
+            if given[scope]["profile_scope"] not in scopes:
                 raise invalid(f"validation_gates.{scope}.profile_scope", f"is none of {', '.join(scopes)}")
-        given = {scope: {"profile_scope": PROFILE_SCOPES[scope][0], **gate} for scope, gate in patch["validation_gates"].items()}
         merged["validation_gates"] = {**present.model_dump()["validation_gates"], **given}
     try:
         whole = AppSettings.model_validate({**present.model_dump(), **merged})

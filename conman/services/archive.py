@@ -11,11 +11,11 @@ from datetime import timedelta
 
 from temporalio.service import RPCError, RPCStatusCode
 
-from conman.domain.decision import Event
+from conman.domain.decision import Actor, Event
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.times import later
 from conman.faults import fault_point
-from conman.services import standstill
+from conman.services import invites, standstill
 from conman.services.call import Call, has_happened
 from conman.services.clock import now
 from conman.services.platform import Platform
@@ -71,14 +71,18 @@ async def _write(platform: Platform, call: Call, app_id: str) -> Document:
         app = await records.get(platform.db, "apps", app_id, what="app")
         if app["archived"] or (app.get("closing") or {}).get("by") != call.command_id:
             raise standstill.closing_conflict(app) or DomainError(ErrorCode.CONFLICT, "It took too long: archive the app again.")
-        jobs = await _open_jobs(platform.db, app_id)
-        event = Event("app", app_id, "archived", before={"archived": False}, after={"archived": True, "canceled_job_ids": jobs})
+        after = {
+            "archived": True,
+            "canceled_job_ids": await _open_jobs(platform.db, app_id),
+            "revoked_invite_ids": await _pending_invites(platform.db, app_id),
+        }
+        event = Event("app", app_id, "archived", before={"archived": False}, after=after)
         try:
             return await records.update_part(
                 platform.db,
                 "apps",
                 app_id,
-                set_fields={"archived": True, "ending": {"at": now()}},
+                set_fields={"archived": True, "ending": {"at": now(), "actor": call.actor.model_dump(mode="json")}},
                 unset=["closing"],
                 at=call.at,
                 outgoing=call.audit(event, app_id=app_id),
@@ -94,8 +98,16 @@ async def _open_jobs(db: Database, app_id: str) -> list[str]:
     return [job["_id"] async for job in db["jobs"].find(query, {"_id": 1})]
 
 
+async def _pending_invites(db: Database, app_id: str) -> list[str]:
+    query = {"app_id": app_id, "state": invites.InviteState.PENDING.value}
+    return [invite["_id"] async for invite in db[invites.COLLECTION].find(query, {"_id": 1})]
+
+
 async def end(db: Database, commands: Commands, app: Document) -> None:
-    """Cancel the gates and revalidations that run for an archived app; it is over once none is left and none can come."""
+    """Revoke an archived app's invites and cancel its gates and revalidations, until none is left and none can come."""
+    actor = Actor.model_validate(app["ending"]["actor"])
+    await invites.revoke_all(db, app["_id"], actor=actor, at=app["ending"]["at"])
+    fault_point("archive.revoked")
     jobs = await _open_jobs(db, app["_id"])
     for job_id in jobs:
         await _cancel(commands, options.job_workflow(job_id))
