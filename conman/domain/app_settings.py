@@ -63,8 +63,8 @@ def _typed(present: AppSettings, patch: Mapping[str, Any]) -> dict[str, Any]:
     """The patch as the settings' own types. Raises `validation_error` for a value out of range."""
     merged = dict(patch)
     if "env_defaults" in patch:
-        for key, given in patch["env_defaults"].items():
-            problem = value_problem(given["type"], given["value"])
+        for key, variable in patch["env_defaults"].items():
+            problem = value_problem(variable["type"], variable["value"])
             if problem is not None:
                 raise invalid(f"env_defaults.{key}", problem)
     if "validation_gates" in patch:
