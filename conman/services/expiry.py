@@ -21,7 +21,7 @@ _LONGEST_SESSION: Final = timedelta(days=30)
 
 async def forget_expired(db: Database, at: str) -> int:
     """Remove what had had its time by `at`; how many documents. What still has entries to deliver stays."""
-    settled: Document = {"outgoing.id": {"$exists": False}}
+    settled: Document = {"outgoing.0": {"$exists": False}}
     past = later(at, -_CLOCKS_DIFFER)
     no_end: Document = {"expires_at": {"$exists": False}, "at": {"$lt": later(at, -_LONGEST_SESSION)}}
     ended: list[tuple[str, Document]] = [

@@ -113,7 +113,9 @@ async def write_where(
 
     The guard is in `query`, and the version is `change`'s affair: for facts that no reader's PATCH competes with.
     """
-    whole = {**change, "$push": {"outgoing": {"$each": outgoing}}} if outgoing else change
+    whole = change
+    if outgoing:
+        whole = {**change, "$push": {**change.get("$push", {}), "outgoing": {"$each": outgoing}}}
     document = await db[collection].find_one_and_update(query, whole, return_document=ReturnDocument.AFTER)
     if document is not None:
         await deliver(db, collection, document)

@@ -11,8 +11,10 @@ import pytest
 from conman.domain.app import AppSettings
 from conman.embedded.testing import running_stack
 from conman.services.clock import new_id
+from conman.services.platform import Platform
 from conman.services.workspaces import extra_workspace
 from conman.store.database import Document, ensure_indexes
+from tests.services.people import Office
 from tests.services.shop import REPO, Shop
 
 
@@ -39,3 +41,18 @@ async def shop(mongo_uri: str, tmp_path: Path) -> AsyncIterator[Shop]:
         made.workspace = await extra_workspace(platform, made.call(), app, title="work", branch_name=None, from_release_id=None)
         yield made
         await platform.db.client.drop_database(made.database)
+
+
+@pytest.fixture
+async def office(mongo_uri: str) -> AsyncIterator[Office]:
+    made = Office(mongo_uri, f"test_{uuid.uuid4().hex[:12]}")
+    async with made.process() as platform:
+        await ensure_indexes(platform.db)
+        yield made
+        await platform.db.client.drop_database(made.database)
+
+
+@pytest.fixture
+async def platform(office: Office) -> AsyncIterator[Platform]:
+    async with office.process() as made:
+        yield made

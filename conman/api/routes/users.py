@@ -13,8 +13,8 @@ from conman.api.routes import PageLimit, PageNumber, data, listed
 from conman.api.versions import IfMatch, Versioned, expected_version
 from conman.domain.roles import Capability
 from conman.services.accounts import user_record
-from conman.services.platform_admins import change_user
-from conman.services.users import add_user
+from conman.services.platform_admins import Flags
+from conman.services.users import add_user, change_user
 from conman.store import records
 
 router = APIRouter(tags=["accounts"])
@@ -61,12 +61,6 @@ async def patch_user(
     if_match: IfMatch = None,
 ) -> dict[str, Any]:
     """Make somebody platform admin or not, disable or enable their account. A last platform admin stays."""
-    changed = await change_user(
-        caller.platform.db,
-        caller.call,
-        user,
-        is_platform_admin=change.is_platform_admin,
-        disabled=change.disabled,
-        expected_version=expected_version(if_match, change.version),
-    )
-    return data(user_record(changed))
+    wanted = Flags(is_platform_admin=change.is_platform_admin, disabled=change.disabled)
+    expected = expected_version(if_match, change.version)
+    return data(user_record(await change_user(caller.platform, caller.call, user, wanted, expected_version=expected)))
