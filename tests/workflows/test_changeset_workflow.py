@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from workflow_fakes import Held
 from workflow_names import sha
-from workflow_samples import changeset, leave, news, queue_up, review, revision, shown, submit
+from workflow_samples import changeset, leave, news, queue_up, review, revision, shown, submit, take_back
 from workflow_world import World, refused
 
 from conman.domain.changeset import ChangesetState, Gate, Intent, Move
@@ -132,6 +132,46 @@ async def test_a_queue_that_refuses_leaves_nothing_behind_and_a_later_try_asks_a
     world.fakes.queue = lambda _call: Answer()
     await world.send(entity, "queue", await queue_up(world, command_id="q"))
     assert shown(world).state is S.QUEUED
+
+
+async def test_an_approval_by_who_may_review_no_more_is_taken_back_and_somebody_else_may_approve(world: World) -> None:
+    entity = changeset(world, S.SUBMITTED)
+    await world.send(entity, "review", await review(world))
+    assert shown(world).state is S.APPROVED
+    for _ in range(2):  # it is told until the record shows it
+        assert await world.send(entity, "take_back", await take_back(world)) == {}
+    assert (shown(world).state, shown(world).approval_count) == (S.IN_REVIEW, 0)
+    assert (await refused(world.send(entity, "queue", await queue_up(world)))).type == "invalid_transition"
+    await world.send(entity, "review", await review(world, by="another"))
+    assert (shown(world).state, shown(world).approval_count) == (S.APPROVED, 1)
+    assert world.store.actions() == ["approved", "updated", "approved"]
+
+
+async def test_a_vote_that_is_taken_back_while_the_queue_is_asked_counts_as_the_queue_answers(world: World) -> None:
+    held = world.fakes.hold("queue enqueue")
+    entity = changeset(world, S.SUBMITTED)
+    await world.send(entity, "review", await review(world))
+    queueing = asyncio.create_task(world.send(entity, "queue", await queue_up(world)))
+    await world.until(held.reached.is_set, "the queue is asked")
+    taking = asyncio.create_task(world.send(entity, "take_back", await take_back(world)))
+    held.free.set()
+    await queueing
+    await taking
+    assert (shown(world).state, shown(world).approval_count) == (S.QUEUED, 1)
+
+
+async def test_a_vote_is_taken_back_once_the_queue_has_refused(world: World) -> None:
+    held = world.fakes.hold("queue enqueue")
+    world.fakes.queue = lambda _call: Answer(refusal={"code": "conflict", "message": "Another one changes the same key."})
+    entity = changeset(world, S.SUBMITTED)
+    await world.send(entity, "review", await review(world))
+    queueing = asyncio.create_task(refused(world.send(entity, "queue", await queue_up(world))))
+    await world.until(held.reached.is_set, "the queue is asked")
+    taking = asyncio.create_task(world.send(entity, "take_back", await take_back(world)))
+    held.free.set()
+    await queueing
+    await taking
+    assert (shown(world).state, shown(world).approval_count) == (S.IN_REVIEW, 0)
 
 
 async def test_a_vote_waits_while_the_queue_is_asked(world: World) -> None:

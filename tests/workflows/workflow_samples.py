@@ -14,7 +14,7 @@ from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.messages import NewsCommand
 from conman.domain.queue import Entry, Queue
 from conman.domain.release import Member, Release, ReleaseState
-from conman.workflows.changeset import LeaveCommand, QueueCommand, ReviewCommand, SubmitCommand
+from conman.workflows.changeset import LeaveCommand, QueueCommand, ReviewCommand, SubmitCommand, TakeBackCommand
 from conman.workflows.client import EntityWorkflow
 
 AT = "2026-03-01T09:30:00.000Z"
@@ -75,6 +75,10 @@ async def review(world: World, action: str = "approve", *, by: str = "reviewer",
 async def queue_up(world: World, *, command_id: str | None = None) -> Command:
     facts = {"integration_sha": sha("main-1"), "up_to_date": True, "at": AT}
     return await world.command(QueueCommand, command_id=command_id, facts=facts)
+
+
+async def take_back(world: World, *, of: str = "reviewer", until: str | None = None) -> Command:
+    return await world.command(TakeBackCommand, reviewer_user_id=world.id(of), until=until)
 
 
 async def leave(world: World, move: Move = Move.WITHDRAW, *, command_id: str | None = None) -> Command:
