@@ -116,13 +116,27 @@ def _actor(request: Request, user_id: str | None) -> Actor:
     )
 
 
-async def _caller(request: Request) -> Caller:
-    await rate_limits.limit(request)
-    platform = platform_of(request)
+async def _login(request: Request) -> sessions.Login:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise DomainError(ErrorCode.UNAUTHORIZED, "Log in and send the token as `Authorization: Bearer …`.")
-    login = await sessions.who(platform, token.strip())
+    return await sessions.who(platform_of(request), token.strip())
+
+
+async def is_still_admitted(request: Request, wanted: Capability) -> bool:
+    """Whether the caller of a route of an app would be let in now: what streams ask, since access ends at once (`spec.md` 5)."""
+    db = platform_of(request).db
+    try:
+        login = await _login(request)
+    except DomainError:
+        return False
+    return allows(await memberships.role_now(db, request.path_params["app"], login.user["_id"]), wanted)
+
+
+async def _caller(request: Request) -> Caller:
+    await rate_limits.limit(request)
+    platform = platform_of(request)
+    login = await _login(request)
     await rate_limits.limit(request, login.user["_id"])
     at = now()
     call = Call(command_id=new_id(at), at=at, actor=_actor(request, login.user["_id"]), user=login.user)

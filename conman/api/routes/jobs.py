@@ -7,10 +7,10 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from conman.api.access import Caller, capability
+from conman.api.access import Caller, capability, is_still_admitted
 from conman.api.body import Empty, body
 from conman.api.routes import PageLimit, PageNumber, data, listed
 from conman.domain.errors import invalid
@@ -77,14 +77,14 @@ async def show_logs(
 
 @router.get("/{j}/logs/stream")
 async def stream_logs(
-    j: str, after: int = Query(0, ge=0, le=LARGEST_SEQ), caller: Caller = capability(_C.JOB_READ)
+    j: str, request: Request, after: int = Query(0, ge=0, le=LARGEST_SEQ), caller: Caller = capability(_C.JOB_READ)
 ) -> StreamingResponse:
-    """Log lines as server-sent events until the job ends; the event id is the line's `seq`."""
+    """Log lines as server-sent events until the job or the caller's access ends; the event id is the line's `seq`."""
     await _job(caller, j)
 
     async def events() -> AsyncIterator[str]:
         seen = after
-        while True:
+        while await is_still_admitted(request, _C.JOB_READ):
             part = await jobs.log_lines(caller.platform, await _job(caller, j), after=seen, attempt=None)
             for line in part["lines"]:
                 yield f"id: {line['seq']}\nevent: line\ndata: {json.dumps(line)}\n\n"
