@@ -131,10 +131,10 @@ class _Codec:
     ) -> tuple[Response, int]:
         refusal = self._refusal(request)
         if refusal is not None:
-            return refusal, 0
+            return _unread(refusal), 0
         body = await self._body(request)
         if body is None:
-            return _error(413, f"the request is larger than {self._limit // (1024 * 1024)} MiB"), 0
+            return _unread(_error(413, f"the request is larger than {self._limit // (1024 * 1024)} MiB")), 0
         payloads = _parsed(body)
         if payloads is None:
             return _error(400, 'the body is not {"payloads": […]} in protobuf\'s JSON'), 0
@@ -194,7 +194,8 @@ def _parsed(body: bytes) -> list[Payload] | None:
     """The payloads of a request, or None when it is not in the protocol's form."""
     try:
         read = json.loads(body)
-        if not isinstance(read, dict) or not isinstance(read.get("payloads"), list):
+        payloads = read.get("payloads") if isinstance(read, dict) else None
+        if not isinstance(payloads, list) or not all(isinstance(payload, dict) for payload in payloads):
             return None
         # A newer client may send fields that this version of the API does not know.
         return list(ParseDict(read, Payloads(), ignore_unknown_fields=True).payloads)
@@ -204,6 +205,12 @@ def _parsed(body: bytes) -> list[Payload] | None:
 
 def _error(status: int, message: str) -> JSONResponse:
     return JSONResponse({"message": message}, status_code=status)
+
+
+def _unread(response: Response) -> Response:
+    """End the connection after the answer: else the server would read the rest of the body only to throw it away."""
+    response.headers["Connection"] = "close"
+    return response
 
 
 def _unauthorized(message: str) -> Response:
