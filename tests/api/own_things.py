@@ -1,0 +1,61 @@
+"""One record of each kind that paths name, by the segment before its id."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from tests.support.conman_stack import Person, World, last
+
+NOWHERE = "00000000-0000-7000-8000-000000000000"
+"""An id that nothing has."""
+KINDS = (
+    "users",
+    "members",
+    "invites",
+    "workspaces",
+    "changesets",
+    "jobs",
+    "releases",
+    "environments",
+    "deployments",
+    "runtime-profiles",
+    "secrets",
+)
+SECRET_NAME = "TOKEN"
+
+Things = dict[str, str]
+"""Kind → id, and the changeset's `state` and `version`."""
+
+
+def kinds_of(path: str) -> list[tuple[str, str]]:
+    """Name and kind of each id of a path, without the app's: a kind is the segment before the id."""
+    return [(name, kind) for kind, name in re.findall(r"([\w-]+)/\{(\w+)\}", path) if name != "app"]
+
+
+async def things_of(world: World, person: Person) -> Things:
+    """What this person made."""
+    changeset = await world.submitted(person=person)
+    shown = await person.get(changeset)
+    return {
+        "users": person.id,
+        "members": person.id,
+        "workspaces": shown["workspace_id"],
+        "changesets": shown["id"],
+        "jobs": shown["gate"]["job_id"],
+        "state": shown["state"],
+        "version": str(shown["version"]),
+    }
+
+
+async def app_things(world: World) -> Things:
+    """What is nobody's own: a release, where it is deployed, a profile with a secret, an invite."""
+    release = await world.published()
+    environment = (await world.environments())[0]["id"]
+    deployment = await world.deployed(environment, release)
+    things = {"releases": last(release), "environments": environment, "deployments": deployment["id"], "secrets": SECRET_NAME}
+    new = {"name": "matrix", "kind": "persistent_env", "secrets": {SECRET_NAME: "a secret of the matrix"}}
+    things["runtime-profiles"] = (await world.eve.post(f"{world.path}/runtime-profiles", new))["id"]
+    invited = {"email": f"invited-{uuid.uuid4().hex}@example.com", "role": "user"}
+    things["invites"] = (await world.eve.post(f"{world.path}/invites", invited))["id"]
+    return things
