@@ -119,10 +119,11 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
             )
         )
     if Queue.GIT in queues:
-        targets = TargetActivities(settings, platform.db, platform.git)
+        targets = TargetActivities(settings, platform.db, platform.git, platform.vault)
         made.append(worker(Queue.GIT, [*git.all(), *targets.all()], 20))
     if Queue.MSUITE in queues:
-        made.append(worker(Queue.MSUITE, GateActivities(settings, platform.db, platform.git).all(), settings.gate_concurrency))
+        gates = GateActivities(settings, platform.db, platform.git, platform.vault)
+        made.append(worker(Queue.MSUITE, gates.all(), settings.gate_concurrency))
     if Queue.MAIL in queues:
         sending = Sending(settings, platform.db, make_transport(settings))
         made.append(worker(Queue.MAIL, MailActivities(sending).all(), settings.mail_concurrency))

@@ -8,25 +8,30 @@ import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import bson
+from bson.errors import BSONError
 from pymongo.errors import PyMongoError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from conman.activities.heartbeat import heartbeating
+from conman.activities.rendering import PROFILE_ENV, PROFILE_JSON, RenderedProfile, render
 from conman.activities.runner import CommandSpec, OutputLine, RunResult, run_command
-from conman.activities.runner_output import Stream
+from conman.activities.runner_output import Redactor, Stream
 from conman.config import Settings
 from conman.domain.app import ValidationGate
 from conman.domain.decision import Verdict
+from conman.domain.errors import DomainError
 from conman.domain.jobs import ReasonCode, end_state
 from conman.domain.messages import GateRun
-from conman.domain.profile import Profile, effective, env_file, environment_variables
 from conman.domain.times import format_time
 from conman.faults import fault_point
 from conman.git.adapter import GitAdapter, GitError
 from conman.services.clock import now
+from conman.services.secrets import Secrets
+from conman.services.vault import Vault, VaultError
 from conman.settings.programs import ProgramKind
 from conman.store import records
 from conman.store.database import Database, Document
@@ -36,6 +41,8 @@ FLUSH_LINES = 200
 KILL_GRACE_SECONDS = 5.0
 REPORT_LIMIT_BYTES = 256 * 1024
 """A report larger than this is left out of the job's summary."""
+REPORT_DEPTH = 64
+"""A report nested deeper than this is left out too: MongoDB keeps 100 levels, those around it included."""
 
 
 class LogWriter:
@@ -87,12 +94,13 @@ class LogWriter:
 
 
 class GateActivities:
-    """Bound to the records, the Git backend and the operator's commands."""
+    """Bound to the records, the Git backend, the master keys and the operator's commands."""
 
-    def __init__(self, settings: Settings, db: Database, git: GitAdapter) -> None:
+    def __init__(self, settings: Settings, db: Database, git: GitAdapter, vault: Vault) -> None:
         self.settings = settings
         self.db = db
         self.git = git
+        self.secrets = Secrets(db, vault)
         self.scratch = (settings.data / "scratch").resolve()
 
     def all(self) -> list[Any]:
@@ -138,21 +146,34 @@ class GateActivities:
         chosen = ValidationGate.model_validate(app["settings"]["validation_gates"].get(gate.scope, {}))
         argv = self._argv(chosen.command)
         if argv is None:
-            return await self._not_configured(run, chosen.command, log)
+            message = (
+                f"This worker knows no msuite command {chosen.command!r}: its operator adds it to CONMAN_COMMANDS_FILE, "
+                "or an app admin chooses another one."
+            )
+            return await _not_run(run, log, ReasonCode.RUNNER_ERROR, message)
+        try:
+            rendered = await render(
+                self.secrets, app, gate.profile_id or app["settings"]["default_base_profile_id"], gate.profile_revision_id
+            )
+        except VaultError as error:
+            return await _not_run(run, log, ReasonCode.INFRASTRUCTURE, f"The profile can't be rendered: {error.message}.")
+        except DomainError as error:
+            return await _not_run(run, log, ReasonCode.RUNNER_ERROR, f"The profile can't be rendered: {error.message}")
+        await asyncio.to_thread(rendered.write, folder)
         try:
             await self.git.export(app["repo_path"], gate.commit_sha, tree)
         except GitError as error:
             raise ApplicationError(str(error), type=ReasonCode.GIT_ERROR.value, non_retryable=True) from error
-        environment = await self._render(run, app, folder)
         spec = CommandSpec(
             argv=argv,
             cwd=tree,
-            env=environment,
+            env={**rendered.environment, **_about(run, app, folder)},
             timeout_seconds=float(chosen.timeout_seconds or run.timeout_seconds),
             cpu_seconds=self.settings.gate_cpu_seconds,
             memory_bytes=self.settings.gate_memory_mb * 1024 * 1024,
             output_bytes=self.settings.gate_output_bytes,
             kill_grace_seconds=KILL_GRACE_SECONDS,
+            redact=tuple(rendered.secrets.values()),
         )
         flusher = asyncio.create_task(log.flushing())
         try:
@@ -162,7 +183,7 @@ class GateActivities:
             await asyncio.gather(flusher, return_exceptions=True)
             await log.flush()
         fault_point("gate.ended")
-        return await self._verdict(run, result, folder)
+        return await _verdict(run, result, folder, rendered)
 
     def _argv(self, name: str) -> tuple[str, ...] | None:
         """The operator's command of this name; `conman msuite` is this very program, without a shell's detours."""
@@ -173,82 +194,88 @@ class GateActivities:
             return (sys.executable, "-m", "conman.msuite", *program.argv[2:])
         return program.argv
 
-    async def _not_configured(self, run: GateRun, name: str, log: LogWriter) -> Verdict:
-        """The verdict on a command that this worker's operator does not offer: nothing is run (`spec.md` 6)."""
-        message = (
-            f"This worker knows no msuite command {name!r}: its operator adds it to CONMAN_COMMANDS_FILE, "
-            "or an app admin chooses another one."
-        )
-        await log.write(OutputLine(seq=1, at=datetime.now(UTC), stream=Stream.SYSTEM, text=message))
-        await log.flush()
-        reason = ReasonCode.RUNNER_ERROR
-        return Verdict(
-            job_id=run.gate.job_id,
-            state=end_state(reason),
-            reason_code=reason,
-            attempt=run.attempt,
-            summary={"message": message},
-        )
 
-    async def _render(self, run: GateRun, app: Document, folder: Path) -> dict[str, str]:
-        """The profile as variables and as files, and what the suite may want to know."""
-        gate = run.gate
-        profile_id = gate.profile_id or app["settings"]["default_base_profile_id"]
-        document = await records.find(self.db, "profiles", profile_id) if profile_id else None
-        profile = Profile.model_validate(document["content"]) if document is not None else Profile(name="none")
-        variables = environment_variables(effective(app["settings"]["env_defaults"], profile))
-        files = {"profile.env": env_file(variables), "profile.json": json.dumps(profile.model_dump(mode="json"), indent=2)}
-        for name, text in files.items():
-            path = folder / name
-            await asyncio.to_thread(path.write_text, text, encoding="utf-8")
-        return {
-            **variables,
-            "CONMAN_APP": app["name"],
-            "CONMAN_COMMIT": gate.commit_sha,
-            "CONMAN_SCOPE": gate.scope,
-            "CONMAN_TAG": gate.tag or "",
-            "CONMAN_JOB": gate.job_id,
-            "CONMAN_ATTEMPT": str(run.attempt),
-            "CONMAN_PROFILE_ENV": str(folder / "profile.env"),
-            "CONMAN_PROFILE_JSON": str(folder / "profile.json"),
-            "MSUITE_REPORT": str(folder / "report.json"),
-            "HOME": str(folder),
-            "TMPDIR": str(folder),
-        }
+def _about(run: GateRun, app: Document, folder: Path) -> dict[str, str]:
+    """What the suite may want to know, beside its profile."""
+    gate = run.gate
+    return {
+        "CONMAN_APP": app["name"],
+        "CONMAN_COMMIT": gate.commit_sha,
+        "CONMAN_SCOPE": gate.scope,
+        "CONMAN_TAG": gate.tag or "",
+        "CONMAN_JOB": gate.job_id,
+        "CONMAN_ATTEMPT": str(run.attempt),
+        "CONMAN_PROFILE_ENV": str(folder / PROFILE_ENV),
+        "CONMAN_PROFILE_JSON": str(folder / PROFILE_JSON),
+        "MSUITE_REPORT": str(folder / "report.json"),
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+    }
 
-    async def _verdict(self, run: GateRun, result: RunResult, folder: Path) -> Verdict:
-        reason = result.reason
-        summary: dict[str, Any] = {
-            "duration_ms": round(result.duration_seconds * 1000),
-            "lines": result.lines,
-            "output_truncated": result.output_truncated,
-            "message": result.message,
-        }
-        report = await asyncio.to_thread(_report, folder / "report.json")
-        if report is not None:
-            summary["report"] = report
-        return Verdict(
-            job_id=run.gate.job_id,
-            state=end_state(reason),
-            reason_code=reason,
-            attempt=run.attempt,
-            exit_code=result.exit_code,
-            summary=summary,
-        )
+
+async def _not_run(run: GateRun, log: LogWriter, reason: ReasonCode, message: str) -> Verdict:
+    """The verdict where the suite can't even be started; its log says why."""
+    await log.write(OutputLine(seq=1, at=datetime.now(UTC), stream=Stream.SYSTEM, text=message))
+    await log.flush()
+    return Verdict(
+        job_id=run.gate.job_id,
+        state=end_state(reason),
+        reason_code=reason,
+        attempt=run.attempt,
+        summary={"message": message},
+    )
+
+
+async def _verdict(run: GateRun, result: RunResult, folder: Path, rendered: RenderedProfile) -> Verdict:
+    reason = result.reason
+    redactor = Redactor(tuple(rendered.secrets.values()))
+    summary: dict[str, Any] = {
+        "duration_ms": round(result.duration_seconds * 1000),
+        "lines": result.lines,
+        "output_truncated": result.output_truncated,
+        "message": redactor.scrub_text(result.message),
+    }
+    report = await asyncio.to_thread(_report, folder / "report.json")
+    if report is not None:
+        summary["report"] = redactor.scrub_json(report)
+    return Verdict(
+        job_id=run.gate.job_id,
+        state=end_state(reason),
+        reason_code=reason,
+        attempt=run.attempt,
+        exit_code=result.exit_code,
+        summary=summary,
+    )
 
 
 def _fresh(folder: Path, tree: Path, job_id: str) -> None:
     """An empty folder; those of this job's earlier attempts, whose workers died, go."""
     for left in folder.parent.glob(f"{job_id}-*"):
         shutil.rmtree(left, ignore_errors=True)
-    tree.mkdir(parents=True, mode=0o700)
+    folder.mkdir(parents=True, mode=0o700)
+    tree.mkdir()
 
 
 def _report(path: Path) -> Any:
-    """The suite's own report, None when it wrote none that can be used."""
+    """The suite's own report, None when it wrote none that can be kept."""
     try:
         if path.stat().st_size > REPORT_LIMIT_BYTES:
             return None
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        report = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        bson.encode({"report": report})
+        if _is_deeper(report, REPORT_DEPTH):
+            return None
+    except (OSError, ValueError, OverflowError, RecursionError, BSONError):
         return None
+    return report
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, (list, dict)):
+        return False
+    inner = cast("list[Any]", value if isinstance(value, list) else list(cast("dict[str, Any]", value).values()))
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in inner)
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no JSON number")

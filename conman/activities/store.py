@@ -178,6 +178,7 @@ class StoreActivities:
                     "owned.fence": fence,
                     "owned.current_release_id": end.release_id,
                     "owned.current_deployment_id": end.deployment_id,
+                    "owned.applied_profile_revision_id": end.persist.owned.get("profile_revision_id"),
                     "owned.deployed_at": end.persist.at,
                     "owned.deployed_by": end.requested_by,
                     "owned.health": "healthy",

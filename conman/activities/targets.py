@@ -22,11 +22,13 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from conman.activities.heartbeat import heartbeating
+from conman.activities.rendering import RenderedProfile, render
 from conman.config import Settings
 from conman.domain.messages import SwitchReply, SwitchRequest
-from conman.domain.profile import Profile, effective, env_file, environment_variables
 from conman.faults import fault_point
 from conman.git.adapter import EntryType, GitAdapter
+from conman.services.secrets import Secrets
+from conman.services.vault import Vault
 from conman.store import locks, records
 from conman.store.database import Database
 
@@ -34,12 +36,13 @@ MANIFEST = "manifest.json"
 
 
 class TargetActivities:
-    """Bound to the folder of environments."""
+    """Bound to the folder of environments and the master keys."""
 
-    def __init__(self, settings: Settings, db: Database, git: GitAdapter) -> None:
+    def __init__(self, settings: Settings, db: Database, git: GitAdapter, vault: Vault) -> None:
         self.root = settings.environments_folder
         self.db = db
         self.git = git
+        self.secrets = Secrets(db, vault)
 
     def all(self) -> list[Any]:
         """The activities to register."""
@@ -49,9 +52,6 @@ class TargetActivities:
     async def switch_environment(self, request: SwitchRequest) -> SwitchReply:
         """Write the deployment beside the others, then switch `current` to it; a repeat finds what is done."""
         app = await records.get(self.db, "apps", request.app_id, what="app")
-        document = await records.get(self.db, "profiles", request.profile_id, what="profile")
-        profile = Profile.model_validate(document["content"])
-        variables = environment_variables(effective(app["settings"]["env_defaults"], profile))
         home = self._home(request)
         folder = self._folder(request)
         async with heartbeating():
@@ -59,8 +59,9 @@ class TargetActivities:
                 scratch = home / f".incoming-{request.fence}-{os.getpid()}-{activity.info().attempt}"
                 await asyncio.to_thread(_fresh, scratch)
                 try:
+                    rendered = await render(self.secrets, app, request.profile_id, request.profile_revision_id)
                     files = await self.git.export(app["repo_path"], request.commit_sha, scratch / "files")
-                    await asyncio.to_thread(_write_profile, scratch / "profile", profile, variables)
+                    await asyncio.to_thread(_write_profile, scratch / "profile", rendered)
                     fault_point("switch.exported")
                     manifest = {
                         "deployment_id": request.deployment_id,
@@ -68,6 +69,7 @@ class TargetActivities:
                         "tag": request.tag,
                         "commit_sha": request.commit_sha,
                         "fence": request.fence,
+                        "profile_revision_id": rendered.revision_id,
                         "files": files,
                     }
                     await asyncio.to_thread(_seal, scratch, folder, manifest)
@@ -116,15 +118,9 @@ def _fresh(folder: Path) -> None:
     (folder / "files").mkdir(parents=True)
 
 
-def _write_profile(folder: Path, profile: Profile, variables: dict[str, str]) -> None:
+def _write_profile(folder: Path, rendered: RenderedProfile) -> None:
     folder.mkdir(mode=0o700)
-    for name, text in (
-        ("profile.env", env_file(variables)),
-        ("profile.json", json.dumps(profile.model_dump(mode="json"), indent=2, sort_keys=True)),
-    ):
-        path = folder / name
-        path.touch(mode=0o600)
-        path.write_text(text, encoding="utf-8")
+    rendered.write(folder)
 
 
 def _seal(scratch: Path, folder: Path, manifest: dict[str, Any]) -> None:

@@ -64,7 +64,7 @@ class EntityStart(Model):
 
 
 class GateStart(Model):
-    """One gate: which commit is judged, by which command, with which profile."""
+    """One gate: which commit is judged, by which command, with which profile: at the revision that is pinned, else as it is."""
 
     job_id: str
     app_id: str
@@ -74,6 +74,7 @@ class GateStart(Model):
     commit_sha: str
     scope: Literal["submit", "release", "deploy"]
     profile_id: str | None = None
+    profile_revision_id: str | None = None
     overrides: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
     tag: str | None = None
     what: str = ""
@@ -300,7 +301,7 @@ class StartDeployment(Model):
 
 
 class SwitchRequest(Model):
-    """Put a release's tree and its rendered profile in place, under the fence."""
+    """Put a release's tree and its profile, rendered at the pinned revision, in place, under the fence."""
 
     app_id: str
     environment_id: str
@@ -310,6 +311,7 @@ class SwitchRequest(Model):
     commit_sha: str
     profile_id: str
     fence: int
+    profile_revision_id: str | None = None
 
 
 class SwitchReply(Model):

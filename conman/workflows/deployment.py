@@ -120,6 +120,7 @@ class DeploymentWorkflow:
             tag=facts.tag,
             commit_sha=facts.published_sha,
             profile_id=facts.profile_id,
+            profile_revision_id=state.profile_revision_id,
             fence=state.fence,
         )
         await self._phase(Phase.SWITCH)
@@ -221,6 +222,7 @@ class DeploymentWorkflow:
                 commit_sha=facts.published_sha,
                 scope="deploy",
                 profile_id=facts.profile_id,
+                profile_revision_id=facts.profile_revision_id,
                 tag=facts.tag,
                 what=f"{facts.tag} before it is deployed",
             )

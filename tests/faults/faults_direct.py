@@ -77,8 +77,8 @@ class Direct:
         self.repo = self.app.repo_path
         self.store = StoreActivities(db)
         self.on_git = GitActivities(db, git)
-        self.targets = TargetActivities(settings, db, git)
-        self.gates = GateActivities(settings, db, git)
+        self.targets = TargetActivities(settings, db, git, self.platform.vault)
+        self.gates = GateActivities(settings, db, git, self.platform.vault)
         self.calls = CallActivities(self.platform.commands.client, db)
         self.reconcile = ReconcileActivities(db, self.platform.commands, self.platform)
 

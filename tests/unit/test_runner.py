@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import html
 import itertools
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,10 +18,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote, quote_plus
 
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from conman.activities import runner
@@ -402,6 +407,57 @@ async def test_a_secret_is_scrubbed_however_its_bytes_are_chunked(data: st.DataO
 def test_the_longer_of_two_secrets_is_scrubbed_whole():
     assert Redactor(["abc", "abcdef"]).scrub(b"abcdef abc") == MASK + b" " + MASK
     assert Redactor([]).scrub(b"abc") == b"abc"
+
+
+SPELLED = 'it\'s 50% <b>&\\"ünder" /tmp + more'
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        str,
+        json.dumps,
+        lambda text: json.dumps(text, ensure_ascii=False),
+        repr,
+        shlex.quote,
+        quote,
+        quote_plus,
+        lambda text: quote(text, safe=""),
+        html.escape,
+        lambda text: html.escape(text, quote=False),
+        lambda text: base64.b64encode(text.encode()).decode(),
+        lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
+        lambda text: base64.b64encode(f"user:{text}".encode()).decode(),
+        lambda text: base64.b64encode(f"a:{text}, b".encode()).decode(),
+        lambda text: base64.b64encode(f"x:{text}!".encode()).decode(),
+    ],
+)
+def test_a_secret_is_scrubbed_however_programs_write_it(spell: Callable[[str], str]):
+    spelled = spell(SPELLED)
+    scrubbed = Redactor([SPELLED]).scrub(f"see {spelled} there".encode()).decode()
+    assert scrubbed.startswith("see ") and scrubbed.endswith(" there") and "****" in scrubbed
+    kept = scrubbed.replace("****", "").removeprefix("see ").removesuffix(" there")
+    assert len(kept) <= 12, "no more than quotes, or what stands around it in base64"
+
+
+@given(st.binary(max_size=9), st.text(min_size=6, max_size=30), st.binary(max_size=9))
+def test_of_a_secret_within_base64_nothing_is_left(before: bytes, secret: str, after: bytes):
+    value = secret.strip("\r\n")
+    assume(len(value.encode(errors="replace")) >= 6)
+    encoded = base64.b64encode(before + value.encode(errors="replace") + after)
+    assert MASK in Redactor([value]).scrub(encoded)
+
+
+def test_a_report_is_scrubbed_in_its_texts_names_and_numbers():
+    report = {"found": ["hunter2 is here", {"hunter2": 4711}], "lines": 147110, "ok": True, "none": None, "share": 0.5}
+    assert Redactor(["hunter2", "4711"]).scrub_json(report) == {
+        "found": ["**** is here", {"****": "****"}],
+        "lines": 147110,
+        "ok": True,
+        "none": None,
+        "share": 0.5,
+    }
+    assert Redactor([]).scrub_json(report) == report
 
 
 async def test_a_listener_that_fails_ends_the_command_and_its_error_is_raised(tmp_path: Path):

@@ -1,0 +1,66 @@
+"""A runtime profile as a process or an environment gets it, its secrets in (`spec.md` 6, 9 and 12).
+
+Secrets are decrypted here, inside the activity that needs them: no message to or from a workflow ever holds one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conman.domain.profile import Profile, effective, env_file, environment_variables
+from conman.services.secrets import SecretStore, unseal
+from conman.store import records
+from conman.store.database import Document
+
+PROFILE_ENV = "profile.env"
+PROFILE_JSON = "profile.json"
+_PRIVATE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedProfile:
+    """A profile with its effective variables and the values of its secrets."""
+
+    profile: Profile
+    revision_id: str | None
+    variables: dict[str, str] = field(repr=False)
+    secrets: dict[str, str] = field(repr=False)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """All that a process gets: variables and secrets. A secret wins over an app's default of the same name."""
+        return {**self.variables, **self.secrets}
+
+    def write(self, folder: Path) -> None:
+        """`profile.env` and `profile.json` in the folder, for its owner only. Raises `OSError`."""
+        content = {**self.profile.model_dump(mode="json"), "secrets": self.secrets}
+        _write_private(folder / PROFILE_ENV, env_file(self.environment))
+        _write_private(folder / PROFILE_JSON, json.dumps(content, indent=2, sort_keys=True))
+
+
+async def render(store: SecretStore, app: Document, profile_id: str | None, revision_id: str | None) -> RenderedProfile:
+    """The profile as it was at the revision that is pinned, else as it is now; without a profile, the app's defaults alone.
+
+    Raises `VaultError` when a secret can't be read, and `not_found` when the profile or its pinned revision is gone.
+    """
+    document: Document | None = None
+    if revision_id is not None:
+        document = await records.get(store.db, "profile_revisions", revision_id, what="revision of the runtime profile")
+        profile_id = document["profile_id"]
+    elif profile_id is not None:
+        document = await records.get(store.db, "profiles", profile_id, what="runtime profile")
+        revision_id = document["revision_id"]
+    profile = Profile(name="none") if document is None else Profile.model_validate(document["content"])
+    variables = environment_variables(effective(app["settings"]["env_defaults"], profile))
+    secrets = await unseal(store, profile_id or "", profile.secrets)
+    return RenderedProfile(profile, revision_id, variables, secrets)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Never readable by others, not for a moment; a repeat writes it anew."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE), "w", encoding="utf-8") as file:
+        file.write(text)
