@@ -82,6 +82,30 @@ _SOUND: dict[str, dict[str, Any]] = {
     "PATCH /me/notification-preferences": {"email_enabled": True},
     "POST /users": {"email": "new@example.com", "name": "new", "password": "long enough to be one"},
     "POST /apps": {"name": "sound", "repo_path": "sound.git"},
+    "PATCH /apps/{app}/settings": {
+        "required_approval_count": 2,
+        "blocked_paths": ["secret/"],
+        "webhook": {"url": "https://example.com/hook", "events": ["release.published"]},
+        "env_defaults": {"MODE": {"type": "string", "value": "sound"}},
+        "validation_gates": {"submit": {"command": "builtin"}},
+        "version": 1,
+    },
+    "PATCH /apps/{app}/environments": {
+        "environments": [
+            {
+                "id": NOWHERE,
+                "name": "sound",
+                "is_canonical": True,
+                "runtime_profile_id": NOWHERE,
+                "freeze_windows": [
+                    {"name": "w", "timezone": "UTC", "from": "2030-01-01T00:00:00Z", "to": "2030-01-02T00:00:00Z"},
+                    {"name": "c", "timezone": "UTC", "cron": "0 0 * * 5", "duration_minutes": 60},
+                ],
+                "required_approvals": {"count": 1, "role": "reviewer"},
+            }
+        ],
+        "version": 1,
+    },
     "POST /apps/{app}/members": {"user_id": NOWHERE, "role": "user"},
     "PATCH /apps/{app}/members/{user}": {"role": "user"},
     "POST /apps/{app}/invites": {"email": "invited@example.com", "role": "user"},
@@ -91,15 +115,25 @@ _SOUND: dict[str, dict[str, Any]] = {
         "base_url": "https://example.com",
         "env_vars": {"PORT": {"type": "number", "value": 8080}},
         "secrets": {"TOKEN": "sound"},
+        "database": {"engine": "mongodb", "connection_ref": "TOKEN", "provisioning_mode": "empty", "base_profile_id": NOWHERE},
         "data_strategy": {"seed_mode": "none"},
         "lifecycle": {"ttl_idle_hours": 4, "auto_cleanup": True},
     },
-    "PATCH /apps/{app}/runtime-profiles/{p}": {"env_vars": {"MODE": {"type": "string", "value": "sound"}}, "version": 1},
+    "PATCH /apps/{app}/runtime-profiles/{p}": {
+        "env_vars": {"MODE": {"type": "string", "value": "sound"}},
+        "database": {"engine": "mongodb", "connection_ref": "TOKEN", "provisioning_mode": "empty", "base_profile_id": NOWHERE},
+        "version": 1,
+    },
     "POST /apps/{app}/runtime-profiles/{p}/revert": {"revision_number": 1},
     "POST /apps/{app}/workspaces": {"title": "sound"},
     "PUT /apps/{app}/workspaces/{ws}/files": {"path": "a.json", "content": "e30="},
     "DELETE /apps/{app}/workspaces/{ws}/files": {"path": "a.json"},
-    "POST /apps/{app}/workspaces/{ws}/files/batch": {"changes": [{"action": "write", "path": "a.json", "content": "e30="}]},
+    "POST /apps/{app}/workspaces/{ws}/files/batch": {
+        "changes": [
+            {"action": "write", "path": "a.json", "content": "e30=", "expected_blob_id": "0" * 40},
+            {"action": "move", "path": "a.json", "to": "b.json"},
+        ]
+    },
     "PATCH /apps/{app}/workspaces/{ws}": {"title": "sound"},
     "POST /apps/{app}/workspaces/{ws}/checkpoints": {"message": "sound"},
     "POST /apps/{app}/workspaces/{ws}/sync-integration": {"strategy": "merge"},
