@@ -35,9 +35,9 @@ from conman.domain.profile import (
 from conman.domain.secrets import SecretRef
 from conman.domain.typed_value import MAX_VALUE_BYTES, MAX_VARIABLES, MAX_VARIABLES_BYTES, name_problem
 
-MAX_SECRETS = 100
+MAX_SECRETS = 64
 MAX_SECRET_BYTES = 16 * 1024
-"""The longest secret, bytes of UTF-8; all secrets of a profile fit into a process's environment beside its variables."""
+"""The longest secret, bytes of UTF-8; all secrets of a profile fit into a process's environment beside all variables."""
 
 MAX_REPO_PATHS = 100
 LONGEST_HOURS = 8760

@@ -146,6 +146,7 @@ async def _change(
         held = await locks.read(platform.db, app["_id"])  # before the environments: a lock goes after its environment's record
         environments = await _linked_environments(platform, app, profile_id)
         await _refuse_while_running(platform.db, held, environments, call.at)
+        _refuse_other_kind(planned.profile, environments)
         deployed_in = [environment["_id"] for environment in environments if environment["owned"].get("current_deployment_id")]
         revision = await _keep_revision(platform, call, document, planned)
         fault_point("profile.kept")
@@ -269,6 +270,15 @@ async def _refuse_while_running(db: Database, held: dict[str, Document], environ
                 f"A deployment to {environment['name']} runs with this profile: change it when that has ended.",
                 {"deployment_id": holder["deployment_id"]},
             )
+
+
+def _refuse_other_kind(profile: Profile, environments: list[Document]) -> None:
+    if environments and profile.kind != "persistent_env":
+        raise DomainError(
+            ErrorCode.CONFLICT,
+            f"The profile is linked to {names_of(environments)}, which take persistent_env only: link another one there first.",
+            {"environment_ids": [environment["_id"] for environment in environments]},
+        )
 
 
 async def _linked_environments(platform: Platform, app: Document, profile_id: str) -> list[Document]:

@@ -350,6 +350,17 @@ async def test_a_deployment_that_begins_between_the_look_at_the_locks_and_the_wr
     assert await team.history() == [(1, "one")]
 
 
+async def test_a_linked_profile_stays_one_for_persistent_environments(team: Team) -> None:
+    await team.edit(kind="temp_workspace")
+    await team.edit(kind="persistent_env")
+    environment = await team.environment()
+    with pytest.raises(DomainError) as told:
+        await team.edit(kind="temp_changeset")
+    assert (told.value.code, told.value.details) == (ErrorCode.CONFLICT, {"environment_ids": [environment]})
+    with pytest.raises(DomainError):
+        await team.revert(2)
+
+
 # -- What stands against a deletion
 
 
