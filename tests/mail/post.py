@@ -92,8 +92,11 @@ class Post:
         await self.db["users"].insert_one(user)
         return user
 
-    async def app(self, name: str = "Shop") -> Document:
-        app = {"_id": new_id(), "name": name, "repo_path": new_id(), "admin_ids": []}
+    async def app(self) -> Document:
+        """The one app of the test."""
+        if (there := await self.db["apps"].find_one({})) is not None:
+            return there
+        app = {"_id": new_id(), "name": "Shop", "repo_path": "shop.git", "admin_ids": []}
         await self.db["apps"].insert_one(app)
         return app
 

@@ -27,6 +27,7 @@ class Mailbox:
     """What arrived, and how it answers; each hook is asked once per command."""
 
     arrived: list[Envelope] = field(default_factory=list)
+    offered: list[bytes | str | None] = field(default_factory=list)
     greetings: list[str] = field(default_factory=list)
     logins: list[str] = field(default_factory=list)
     protected: list[bool] = field(default_factory=list)
@@ -59,6 +60,7 @@ class Mailbox:
         return answer
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
+        self.offered.append(envelope.content)
         answer = "250 OK" if self.content is None else await self.content()
         if answer.startswith("250"):
             self.arrived.append(envelope)

@@ -44,6 +44,21 @@ def test_every_setting_says_what_it_means() -> None:
         ("CONMAN_GITALY_SHORT_SECONDS", "0"),
         ("CONMAN_GITALY_MAX_MESSAGE_BYTES", "1024"),
         ("CONMAN_MIRRORS_MAX_MB", "0"),
+        ("CONMAN_PUBLIC_URL", "conman.example.com"),
+        ("CONMAN_PUBLIC_URL", "ftp://conman.example.com"),
+        ("CONMAN_PUBLIC_URL", "https://conman.example.com/?next=x"),
+        ("CONMAN_PUBLIC_URL", "https://user@conman.example.com"),
+        ("CONMAN_PUBLIC_URL", "https://conman.example.com/<b>"),
+        ("CONMAN_MAIL_FROM", "nobody"),
+        ("CONMAN_MAIL_FROM", "a@example.com, b@example.com"),
+        ("CONMAN_MAIL_FROM", "Conman <conman@example.com>\r\nBcc: eve@example.com"),
+        ("CONMAN_MAIL_CONCURRENCY", "0"),
+        ("CONMAN_SMTP_HOST", ""),
+        ("CONMAN_SMTP_HOST", "mail server"),
+        ("CONMAN_SMTP_PORT", "0"),
+        ("CONMAN_SMTP_TLS", "ssl"),
+        ("CONMAN_SMTP_USERNAME", "a user without a password"),
+        ("CONMAN_SMTP_TIMEOUT_SECONDS", "0"),
         ("CONMAN_CODEC_KEYS", "k1:c2hvcnQ="),
         ("CONMAN_CODEC_ENCRYPT", "perhaps"),
         ("CONMAN_CODEC_SERVER_TOKEN", "too short"),
@@ -60,6 +75,30 @@ def test_a_value_out_of_range_stops_the_start_in_one_line_that_names_it(
         load_settings()
     assert variable in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "given", "tls", "port"),
+    [
+        ("127.0.0.1", {}, "none", 25),
+        ("localhost", {}, "none", 25),
+        ("mail.example.com", {}, "starttls", 587),
+        ("mail.example.com", {"smtp_tls": "tls"}, "tls", 465),
+        ("mail.example.com", {"smtp_tls": "none", "smtp_port": 2525}, "none", 2525),
+    ],
+)
+def test_mail_goes_to_other_machines_in_plain_text_only_where_that_was_asked_for(
+    host: str, given: dict[str, object], tls: str, port: int
+) -> None:
+    settings = load_settings(smtp_host=host, **given)
+    assert (settings.smtp_protection, settings.smtp_port_in_effect) == (tls, port)
+
+
+def test_a_password_without_a_user_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONMAN_SMTP_PASSWORD", "hunter2")
+    with pytest.raises(SettingsError, match="CONMAN_SMTP_USERNAME") as refused:
+        load_settings()
+    assert "hunter2" not in str(refused.value)
 
 
 def test_a_secret_of_32_bytes_is_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
