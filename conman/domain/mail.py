@@ -1,7 +1,7 @@
 """One mail: one event for one recipient, its states, and when it is not sent or tried again (`spec.md` 14, `durability.md` 21).
 
 A mail is sent at least once. Between the server's yes and the note of it here a crash can't be excluded; the mail is sent again
-then, under the same Message-ID, by which mailboxes tell that it is the same.
+then, under the same Message-ID, by which mailboxes tell that it is the same. docs/adr/0010-mail-is-at-least-once.md
 """
 
 from __future__ import annotations
