@@ -12,7 +12,7 @@ import faults_invariants as invariants
 import pytest
 from faults_app import App
 from faults_invariants import DEPLOYED, DEPLOYED_ONCE, PUBLISHED, QUEUED, RELEASED, SELECTED, SUBMITTED, VALIDATED
-from faults_processes import KILLED
+from faults_processes import KILLED, until
 
 
 async def killed_at(app: App, point: str, command: Callable[[], Awaitable[Any]]) -> Any:
@@ -121,6 +121,27 @@ async def deploy(app: App, *, point: str) -> None:
     )
 
 
+async def invite(app: App, *, point: str) -> None:
+    """The mail lands once, or again as the same one, and its link works."""
+
+    async def command() -> Any:
+        await app.admin.post(f"{app.path}/invites", {"email": "new@example.com", "role": "user"})
+
+        async def done() -> Any:
+            return await app.db["notifications"].find_one({"state": "done"})
+
+        return await until("the mail", done)
+
+    notice = await killed_at(app, point, command)
+    (row,) = await app.db["mails"].find({}).to_list()
+    assert (notice["counts"]["sent"], row["state"], row["attempts"]) == (1, "sent", 2 if point.startswith("mail.") else 1)
+    (path,) = (app.cell.data / "outbox").iterdir()
+    assert path.name == f"{row['_id']}.eml"
+    token = path.read_text(encoding="ascii").partition("?token=")[2][:43]
+    accepted = await app.ann.once("/auth/accept-invite", {"token": token, "name": "New", "password": "a password for tests 1"})
+    assert accepted.status_code == 200, accepted.text
+
+
 POINTS: dict[Callable[..., Awaitable[None]], tuple[str, ...]] = {
     submit: (
         "persist.written.changesets:1",  # in the handler's own write
@@ -159,6 +180,7 @@ POINTS: dict[Callable[..., Awaitable[None]], tuple[str, ...]] = {
         "end.written:1",
         "end.unlocked:1",
     ),
+    invite: ("notice.expanded:1", "mail.begun:1", "mail.handed_over:1", "notice.ended:1"),
 }
 CASES: dict[str, Callable[[App], Awaitable[None]]] = {
     f"{command.__name__}-{point}": partial(command, point=point) for command, points in POINTS.items() for point in points
