@@ -4,7 +4,7 @@
 `emergency` is environment → the revision by which the profile was edited though it had been deployed there.
 `profile_revisions` {_id, profile_id, revision_number, previous_revision_id, content, change}: what it was, never changed again. A
 revision is inserted before the profile's record names it, so one that a crash left beside is in no profile's history: the history
-is what can be reached from `revision_id` by `previous_revision_id`.
+is what can be reached from `revision_id` by `previous_revision_id` (docs/adr/0009-the-history-of-a-profile.md).
 
 A deleted profile keeps its record, revisions and secrets, since deployments went out with them and may be returned to; nobody is
 shown it.
