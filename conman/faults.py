@@ -71,7 +71,7 @@ POINTS: Mapping[str, str] = {
     "rotation.dropped": "the old key is gone, the profile's record says that the rotation goes on",
     "members.recorded": "an app's record names a change of members, no membership shows it",
     "members.shown": "the membership shows a change, the app's record still names it",
-    "votes.taken_back": "one more changeset counts the votes of somebody no more who may not review now",
+    "votes.told": "one more changeset counts the votes of somebody no more who may not review now",
     "disabling.suspended": "one more app counts somebody as an app_admin no more, the account is not disabled yet",
     "invite.accepted": "an invite is used, who used it is no member yet",
     "reset.recorded": "a token is an account's, nobody was told of it",

@@ -297,7 +297,7 @@ CHANGESET: Final[Actions] = {
             {"description": Nullable(TEXT), "hotpatch": FLAG, "base_sha": Nullable(SHA), "head_sha": Nullable(SHA)},
         ),
     ),
-    # The last three by Conman, when somebody who voted may review no more (docs/adr/0031-votes-of-who-may-review-no-more.md).
+    # The last three by Conman, when somebody who voted may review no more (docs/adr/0012-votes-of-who-may-review-no-more.md).
     "updated": changes(
         {"title": TEXT, "description": Nullable(TEXT), "state": CHANGESET_STATE, "approval_count": COUNT, "voter_user_ids": IDS}
     ),

@@ -65,7 +65,7 @@ TRANSITIONS: dict[tuple[ChangesetState, Move], ChangesetState] = {
     (_S.IN_REVIEW, Move.RESUBMIT): _S.SUBMITTED,
     (_S.CHANGES_REQUESTED, Move.RESUBMIT): _S.SUBMITTED,
     # By Conman itself, when somebody whose approval is needed may review no more (`spec.md` 5): without it nobody could approve
-    # it again. docs/adr/0031-votes-of-who-may-review-no-more.md
+    # it again. docs/adr/0012-votes-of-who-may-review-no-more.md
     (_S.APPROVED, Move.TAKE_BACK_APPROVAL): _S.IN_REVIEW,
     (_S.APPROVED, Move.QUEUE): _S.QUEUED,
     (_S.QUEUED, Move.PUBLISH): _S.RELEASED,

@@ -1,7 +1,7 @@
 """Who belongs to an app: changes in one order, and the rule that an app always has an app_admin (`spec.md` 5).
 
 The app's record decides (`durability.md` 3): each change is one guarded write there, which numbers it, keeps who counts as an
-app_admin, and names it until the membership shows it; the next change comes after. docs/adr/0030-members-in-one-order.md
+app_admin, and names it until the membership shows it; the next change comes after. docs/adr/0011-members-in-one-order.md
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ An account and the apps that it administers are several records. So a disabling 
 more, under the guard that holds an app's last app_admin (`store/memberships.py`). Meanwhile the record that decides whose account
 is disabled (`services/platform_admins.py`) names the disabling with a number; the write that carries it out takes the name off,
 and is refused without it. So a disabling that was given up, by its request or by upkeep after a crash, can't be carried out.
-docs/adr/0030-members-in-one-order.md
+docs/adr/0011-members-in-one-order.md
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The write that ends somebody's say records it beside (`lost_votes` of the app, or of the account). The changesets are told by
 their workflows, over and over until none counts such a vote, and until no vote can arrive any more that was sent before: the
-request tells them at once, as far as workers answer, and upkeep goes on. docs/adr/0031-votes-of-who-may-review-no-more.md
+request tells them at once, as far as workers answer, and upkeep goes on. docs/adr/0012-votes-of-who-may-review-no-more.md
 """
 
 from __future__ import annotations
@@ -113,4 +113,4 @@ async def _tell(commands: Commands, row: Document, user_id: str, actor: Actor, u
         id=f"take-back:{new_id(now())}", actor=actor, not_after=commands.not_after(), reviewer_user_id=user_id, until=until
     )
     await commands.send(commands.changeset_start(row["app_id"], row["_id"], row["title"]), "take_back", command)
-    fault_point("votes.taken_back")
+    fault_point("votes.told")
