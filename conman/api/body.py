@@ -6,6 +6,7 @@ Duplicate keys, unknown fields and nesting deeper than 32 are refused.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from conman.api.errors import field_of
 from conman.domain.errors import DomainError, ErrorCode, invalid
 
 DEEPEST = 32
+_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -44,10 +46,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_shape(value: Any, depth: int = 0) -> None:
-    """Refuse what no store can keep: nesting deeper than `DEEPEST`, and halves of surrogate pairs."""
+    """Refuse what no store can keep: nesting deeper than `DEEPEST`, halves of surrogate pairs, numbers beyond 64 bits."""
     if isinstance(value, str):
         if _SURROGATE.search(value):
             raise invalid("body", "has half of a surrogate pair, which is no text")
+        return
+    if isinstance(value, (int, float)):
+        if not _SMALLEST <= value <= _LARGEST and not (isinstance(value, float) and math.isfinite(value)):
+            raise invalid("body", "has a number that does not fit into 64 bits")
         return
     if not isinstance(value, (dict, list)):
         return
