@@ -241,19 +241,6 @@ async def list_reviews(
     return cut(changesets.review_records(await _changeset(caller, cs))[::-1], page, limit)
 
 
-@router.get("/changesets/{cs}/diff")
-async def changeset_diff(
-    cs: str,
-    mode: Literal["raw"] = "raw",
-    revision: Annotated[int | None, Query(ge=1)] = None,
-    page: int = PageNumber,
-    limit: int = PageLimit,
-    caller: Caller = capability(_C.DIFF_READ),
-) -> dict[str, Any]:
-    """The raw diff of a revision against its base."""
-    return await changesets.raw_diff(caller.platform, caller.of_app, await _changeset(caller, cs), revision, page, limit)
-
-
 @router.get("/queue")
 async def show_queue(caller: Caller = capability(_C.QUEUE_READ)) -> dict[str, Any]:
     """The queue in its order, with the progress of the present epoch."""
