@@ -13,8 +13,6 @@ from conman.domain.key_merge_flow import Pen, rewritten
 from conman.domain.key_merge_lines import moved, newline_of
 from conman.domain.key_merge_rules import Added, Put, Sources, Within
 from conman.domain.key_merge_tree import (
-    MAX_DEPTH,
-    MAX_VALUES,
     Entry,
     Literal,
     Node,
@@ -22,6 +20,7 @@ from conman.domain.key_merge_tree import (
     Shape,
     UnreadableError,
     Value,
+    check_size,
     checked,
     integer,
     plain,
@@ -82,8 +81,7 @@ class _Scan:
     def value(self, at: int, depth: int) -> Node:
         """The value that begins at a place."""
         self.count += 1
-        if self.count > MAX_VALUES or depth > MAX_DEPTH:
-            raise UnreadableError("it holds too many values")
+        check_size(self.count, depth)
         opening = self.text[at]
         if opening in "{[":
             return self._collection(at, depth, Shape.MAPPING if opening == "{" else Shape.SEQUENCE)

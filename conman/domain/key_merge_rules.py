@@ -12,7 +12,7 @@ three versions, whichever side is called ours, and after one of them has moved o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -170,12 +170,23 @@ class _Rows:
 
 
 def _item_rows(base: Node | None, ours: Node, theirs: Node) -> _Rows | None:
+    found = natural_items([each for each in (base, ours, theirs) if each is not None])
+    if found is None:
+        return None
+    rows = _Rows(*found) if base is not None else _Rows({}, *found)
+    return rows if rows.in_one_order() else None
+
+
+def natural_items(versions: Sequence[Node]) -> list[dict[str, Entry]] | None:
+    """The items of a sequence's versions under the tokens that name them (`id=7`), by the first natural key that fits in all.
+
+    None where no key does.
+    """
     for natural in NATURAL_KEYS:
-        found = [{} if each is None else _named(each, natural) for each in (base, ours, theirs)]
-        kinds = {} if None in found else _kinds(each for each in found if each is not None)
-        if kinds is not None and found[0] is not None and found[1] is not None and found[2] is not None:
-            rows = _Rows(found[0], found[1], found[2])
-            return rows if rows.in_one_order() else None
+        found = [_named(each, natural) for each in versions]
+        named = [each for each in found if each is not None]
+        if len(named) == len(found) and _kinds(named) is not None:
+            return named
     return None
 
 

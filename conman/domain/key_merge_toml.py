@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 from conman.domain.key_merge_tree import (
     MAX_DEPTH,
-    MAX_VALUES,
     Entry,
     Literal,
     Node,
     Scalar,
     Shape,
     UnreadableError,
+    check_size,
     integer,
     real,
 )
@@ -45,9 +45,13 @@ _WORDS: dict[str, Scalar] = {"true": True, "false": False}
 _LARGEST = 2**63
 
 
-def read(text: str) -> Node:
-    """The tree of a text. Raises `UnreadableError`."""
-    scan = _Scan(text)
+def read(text: str, *, scattered: bool = False) -> Node:
+    """The tree of a text. Raises `UnreadableError`.
+
+    `scattered` is for readers that edit nothing: a table may be written in several places, and is then where its first is (its
+    end is the last one's); so may dotted keys stand in inline tables.
+    """
+    scan = _Scan(text, scattered)
     scan.run()
     try:
         tomllib.loads(text, parse_float=str)
@@ -110,6 +114,8 @@ class _Table:
     """A table that may still grow: its node, its entries under their keys, and the entries that it stands in."""
 
     node: Node
+    entry: Entry
+    """What stands for it in the table around it."""
     entries: dict[str, _Table | None] = field(default_factory=dict["str", "_Table | None"])
     last: _Table | None = None
     """Of an array of tables the last item."""
@@ -118,12 +124,13 @@ class _Table:
 class _Scan:
     """One walk over a text, statement by statement."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, scattered: bool) -> None:
         self.text = text
+        self.scattered = scattered
         self.at = 0
         self.count = 0
         self.root = Node(0, 0, Shape.MAPPING, flow=False)
-        self.top = _Table(self.root)
+        self.top = _Table(self.root, Entry("", 0, 0, self.root, flow=False))
         self.section = self.top
         self.around: list[Entry] = []
         """The entries that the section stands in, outermost first."""
@@ -196,8 +203,8 @@ class _Scan:
             item = Node(start, end, Shape.MAPPING, flow=False)
             self.around.append(Entry("", start, end, item, start, flow=False, item=True))
             table.node.entries.append(self.around[-1])
-            table.last = table = _Table(item)
-        if table.node.head >= 0 or table.node.start != start:
+            table.last = table = _Table(item, self.around[-1])
+        if table.node.head >= 0 or (table.node.start != start and not self.scattered):
             raise UnreadableError("a table is written in several places")
         table.node.head = end
         self.section = table
@@ -205,18 +212,24 @@ class _Scan:
 
     def _below(self, table: _Table, key: str, start: int, shape: Shape) -> _Table:
         """The table of a key in another table, the innermost of an array's; made if it is not there."""
+        below = self._table(table, key, start, shape)
+        if self.text[below.entry.start] != "[" and not self.scattered:
+            raise UnreadableError("a table is written in several places")
+        self.around.append(below.entry)
+        if below.last is not None and shape is Shape.MAPPING:
+            self.around.append(below.node.entries[-1])
+        return below
+
+    def _table(self, table: _Table, key: str, start: int, shape: Shape) -> _Table:
+        """The table of a key in another table; made if it is not there."""
         below = table.entries.get(key)
         if key not in table.entries:
             self._count()
-            below = _Table(Node(start, start, shape, flow=False))
-            table.entries[key] = below
-            table.node.entries.append(Entry(key, start, start, below.node, flow=False))
-        entry = table.node.entries[-1]
-        if below is None or entry.node is not below.node or self.text[entry.start] != "[":
+            node = Node(start, start, shape, flow=False)
+            table.entries[key] = below = _Table(node, Entry(key, start, start, node, flow=False))
+            table.node.entries.append(below.entry)
+        if below is None or (below.entry is not table.node.entries[-1] and not self.scattered):
             raise UnreadableError("a table is written in several places")
-        self.around.append(entry)
-        if below.last is not None and shape is Shape.MAPPING:
-            self.around.append(below.node.entries[-1])
         return below
 
     def _pair(self) -> None:
@@ -228,17 +241,8 @@ class _Scan:
         end = self._line_end()
         table, within = self.section, list(self.around)
         for key in keys[:-1]:
-            below = table.entries.get(key)
-            if key not in table.entries:
-                self._count()
-                below = _Table(Node(start, start, Shape.MAPPING, flow=False))
-                table.entries[key] = below
-                table.node.entries.append(Entry(key, start, start, below.node, flow=False))
-            entry = table.node.entries[-1]
-            if below is None or entry.node is not below.node:
-                raise UnreadableError("a table is written in several places")
-            within.append(entry)
-            table = below
+            table = self._table(table, key, start, Shape.MAPPING)
+            within.append(table.entry)
         if keys[-1] in table.entries:
             raise UnreadableError("a key stands twice")
         table.entries[keys[-1]] = None
@@ -252,8 +256,7 @@ class _Scan:
 
     def _count(self) -> None:
         self.count += 1
-        if self.count > MAX_VALUES:
-            raise UnreadableError("it holds too many values")
+        check_size(self.count, 0)
 
     def _value(self, depth: int) -> Node:
         self._count()
@@ -261,8 +264,7 @@ class _Scan:
         self.at = spaces.end() if spaces else self.at
         start = self.at
         opening = self.text[start : start + 1]
-        if depth > MAX_DEPTH:
-            raise UnreadableError("it is nested too deep")
+        check_size(self.count, depth)
         if opening == "[":
             return self._collection(Node(start, -1, Shape.SEQUENCE), "]", depth)
         if opening == "{":
@@ -284,16 +286,37 @@ class _Scan:
                     break
             start = self.at
             keys = self._keys() if node.shape is Shape.MAPPING else [""]
-            if len(keys) > 1:
+            if len(keys) > 1 and not self.scattered:
                 raise UnreadableError("an inline table has dotted keys")
-            if node.shape is Shape.MAPPING and keys[0] in seen:
+            if node.shape is Shape.MAPPING and len(keys) == 1 and keys[0] in seen:
                 raise UnreadableError("a key stands twice")
             seen.add(keys[0])
+            within = self._dotted(node, keys[:-1], start)
             key_end = self.at
             if node.shape is Shape.MAPPING:
                 self._take("=")
-            value = self._value(depth + 1)
-            node.entries.append(Entry(keys[0], start, self.at, value, key_end, item=node.shape is Shape.SEQUENCE))
+            value = self._value(depth + len(keys))
+            within.entries.append(Entry(keys[-1], start, self.at, value, key_end, item=node.shape is Shape.SEQUENCE))
         self.at += 1
         node.end = self.at
-        return node.seal()
+        return _with_dotted_sealed(node)
+
+    def _dotted(self, node: Node, keys: list[str], start: int) -> Node:
+        """The table that the first parts of a dotted key name in an inline table; made if it is not there."""
+        for key in keys:
+            entry = next((each for each in node.entries if each.key == key), None)
+            if entry is None:
+                self._count()
+                entry = Entry(key, start, start, Node(start, start, Shape.MAPPING))
+                node.entries.append(entry)
+            if entry.node.shape is not Shape.MAPPING:
+                raise UnreadableError("it is no TOML")
+            node = entry.node
+        return node
+
+
+def _with_dotted_sealed(node: Node) -> Node:
+    for entry in node.entries:
+        if not entry.node.digest:  # made by dotted keys: it is whole only now
+            _with_dotted_sealed(entry.node)
+    return node.seal()

@@ -146,6 +146,14 @@ def made(value: Value, depth: int = 0) -> Node:
     return Node(-1, -1, scalar=checked(value) if isinstance(value, str) else value).seal()
 
 
+def check_size(count: int, depth: int) -> None:
+    """Raises `UnreadableError` where a file holds more than `MAX_VALUES` values, or one deeper than `MAX_DEPTH`."""
+    if count > MAX_VALUES:
+        raise UnreadableError(f"it holds more than {MAX_VALUES} values")
+    if depth > MAX_DEPTH:
+        raise UnreadableError(f"it is nested deeper than {MAX_DEPTH} levels")
+
+
 def checked(text: str) -> str:
     """The text itself. Raises `UnreadableError` for halves of surrogate pairs, which UTF-8 can't hold."""
     if not text.isascii() and any("\ud800" <= each <= "\udfff" for each in text):

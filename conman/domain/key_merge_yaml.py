@@ -24,14 +24,13 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from conman.domain.key_merge_tree import (
-    MAX_DEPTH,
-    MAX_VALUES,
     Entry,
     Literal,
     Node,
     Scalar,
     Shape,
     UnreadableError,
+    check_size,
     integer,
     real,
 )
@@ -98,13 +97,14 @@ def literal(text: str) -> Scalar:
     return real(text) if _FLOAT.fullmatch(text) else text
 
 
-def _events(text: str) -> Iterator[Any]:
+def events(text: str) -> Iterator[Any]:
+    """The parser's events. Raises `MarkedYAMLError` or `ReaderError` where the text is no YAML."""
     parser = _PARSER(text)
     while parser.check_event():
         yield parser.get_event()
 
 
-def _is(event: Any, kind: type) -> bool:
+def is_kind(event: Any, kind: type) -> bool:
     """`isinstance`, which would give the untyped attributes of the library's events to the type checker."""
     return isinstance(event, kind)
 
@@ -114,14 +114,14 @@ class _Composer:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.events = _events(text)
+        self.events = events(text)
         self.count = 0
 
     def document(self) -> Node:
         """The root of the only document."""
         root: Node | None = None
         for event in self.events:
-            if _is(event, DocumentStartEvent):
+            if is_kind(event, DocumentStartEvent):
                 if root is not None:
                     raise UnreadableError("it has several documents")
                 if event.version or event.tags:
@@ -133,13 +133,12 @@ class _Composer:
 
     def _value(self, event: Any, depth: int, *, flow: bool) -> Node:
         self.count += 1
-        if self.count > MAX_VALUES or depth > MAX_DEPTH:
-            raise UnreadableError("it holds too many values")
-        if _is(event, AliasEvent) or event.anchor is not None:
+        check_size(self.count, depth)
+        if is_kind(event, AliasEvent) or event.anchor is not None:
             raise UnreadableError("it has anchors")
-        if _is(event, MappingStartEvent):
+        if is_kind(event, MappingStartEvent):
             return self._mapping(event, depth, flow)
-        if _is(event, SequenceStartEvent):
+        if is_kind(event, SequenceStartEvent):
             return self._sequence(event, depth, flow)
         return self._scalar(event)
 
@@ -160,7 +159,7 @@ class _Composer:
         if flow and not self.text.startswith(("{", "!"), node.start):
             raise UnreadableError("it has a pair without braces")
         seen: set[str] = set()
-        while not _is(key := next(self.events), MappingEndEvent):
+        while not is_kind(key := next(self.events), MappingEndEvent):
             entry = self._entry(key, depth, node.flow)
             if entry.key in seen:
                 raise UnreadableError(f"the key {entry.key!r} stands twice")
@@ -172,7 +171,7 @@ class _Composer:
         return node.seal()
 
     def _entry(self, key: Any, depth: int, flow: bool) -> Entry:
-        if not _is(key, ScalarEvent) or key.anchor is not None or key.tag is not None:
+        if not is_kind(key, ScalarEvent) or key.anchor is not None or key.tag is not None:
             raise UnreadableError("it has a key that is no plain scalar")
         start, end = key.start_mark.index, key.end_mark.index
         colon = _COLON.match(self.text, end)
@@ -198,7 +197,7 @@ class _Composer:
         node = Node(event.start_mark.index, -1, Shape.SEQUENCE, flow=bool(event.flow_style), tag=event.tag or "")
         tag = _TAG.match(self.text, node.start)
         at = tag.end() if tag else node.start
-        while not _is(item := next(self.events), SequenceEndEvent):
+        while not is_kind(item := next(self.events), SequenceEndEvent):
             start = -1 if node.flow else self._dash(at)
             value = self._value(item, depth + 1, flow=node.flow)
             start = value.start if node.flow else start
