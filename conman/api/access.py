@@ -19,6 +19,7 @@ from fastapi.security import HTTPBearer
 
 from conman.api import rate_limits
 from conman.api.middleware import file_body_cap, is_file_route
+from conman.api.openapi import request_body
 from conman.api.subjects import SUBJECTS
 from conman.domain.decision import Actor
 from conman.domain.errors import DomainError, ErrorCode, invalid, not_found
@@ -161,10 +162,15 @@ def check_size(request: Request, size: int) -> None:
         raise DomainError(ErrorCode.PAYLOAD_TOO_LARGE, f"The body is over {cap} bytes: send less at once.")
 
 
+def takes_key(method: str, path: str) -> bool:
+    """Whether an `Idempotency-Key` counts on this route."""
+    return method not in ("GET", "HEAD") and _IGNORES_KEYS.match(path) is None
+
+
 def _remembered_as(request: Request, caller: Caller) -> str | None:
     """Where the request's `Idempotency-Key` is remembered; None where it has none that counts."""
     key = request.headers.get("idempotency-key")
-    if key is None or request.method in ("GET", "HEAD") or _IGNORES_KEYS.match(request.url.path):
+    if key is None or not takes_key(request.method, request.url.path):
         return None
     return key_id(caller.call.user_id, request.method, request.url.path, key)
 
@@ -306,5 +312,4 @@ def check_every_route(routers: Iterable[APIRouter]) -> None:
             for call in calls:
                 if hasattr(call, "body_model"):
                     route.endpoint.__dict__["takes_body"] = True  # see `_admitted`
-                    schema = call.body_model.model_json_schema()
-                    route.openapi_extra = {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+                    route.openapi_extra = {"requestBody": request_body(call.body_model)}
