@@ -205,6 +205,8 @@ async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> No
         await ensure_upkeep(platform.commands.client)
         identity = f"{os.getpid()}@{socket.gethostname()}"
         names = sorted(options.queue_name(queue) for queue in chosen)
+        if Queue.MSUITE in chosen:
+            await GateActivities(settings, platform.db, platform.git, platform.vault).clear_left_behind()
         async with AsyncExitStack() as stack:
             workers = make_workers(platform, chosen)
             for worker in workers:
