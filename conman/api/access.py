@@ -6,7 +6,6 @@ none stops the start.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from conman.domain.decision import Actor
 from conman.domain.errors import DomainError, ErrorCode, invalid, not_found
 from conman.domain.roles import Capability, Role, allows, is_owned, may_create_app, owned
 from conman.services import sessions
-from conman.services.call import Call, command_id, has_succeeded, is_repeat, key_id, remember
+from conman.services.call import Call, body_digest, command_id, has_succeeded, is_repeat, key_id, remember
 from conman.services.clock import new_id, now
 from conman.services.platform import Platform
 from conman.store import memberships, records
@@ -187,7 +186,7 @@ async def settle(request: Request) -> None:
         return
     if not _KEY.match(request.headers["idempotency-key"]):
         raise invalid("Idempotency-Key", "needs 1 to 255 printable characters")
-    digest = hashlib.sha256(await request.body() + b"\0" + request.url.query.encode()).hexdigest()
+    digest = body_digest(caller.platform.secret, await request.body() + b"\0" + request.url.query.encode())
     at = await remember(caller.platform.db, remembered_as, digest, caller.call.at)
     command = command_id(remembered_as, at)
     caller.call = replace(caller.call, command_id=command, at=at, keyed=True, key_id=remembered_as)
