@@ -174,6 +174,8 @@ async def released_and_deployed(world: World, environments: list[dict[str, Any]]
         shown = Path(next(row["folder"] for row in await world.environments() if row["id"] == environment["id"]))
         profile = json.loads((shown / "profile" / "profile.json").read_text(encoding="utf-8"))
         assert len(profile["secrets"]) == 4
+        shown_of = await world.eve.get(f"{world.path}/runtime-profiles/{environment['runtime_profile_id']}")
+        assert shown_of["applied"] == {environment["id"]: shown_of["revision_number"]}
     jobs, _ = await world.eve.listed(f"{world.path}/jobs", type="msuite_deploy")
     return jobs[0]["id"]
 
