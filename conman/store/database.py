@@ -6,13 +6,14 @@ to make one stops the start, since the unique ones hold rules that no check can.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from pymongo import ASCENDING, AsyncMongoClient, IndexModel
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import PyMongoError
+
+from conman.store.upgrade import bring_up_to_date
 
 Document = dict[str, Any]
 Database = AsyncDatabase[Document]
@@ -101,9 +102,6 @@ INDEXES: tuple[Index, ...] = (
     ),
 )
 
-RETIRED: tuple[tuple[str, str], ...] = (("memberships", "app_id_user_id"),)
-"""Collection and name of indexes that an earlier version made and whose rule another one holds now; a start drops them."""
-
 WITH_OUTGOING = tuple(index.collection for index in INDEXES if index.keys == ("outgoing.id",))
 """Collections whose documents carry `outgoing` entries."""
 
@@ -118,23 +116,10 @@ async def ensure_indexes(db: Database) -> None:
 
     Raises `StoreError` naming the one that could not be made.
     """
-    await _upgrade(db)
+    await bring_up_to_date(db)
     for index in INDEXES:
         model = IndexModel([(key, ASCENDING) for key in index.keys], name=index.name, unique=index.unique, sparse=index.sparse)
         try:
             await db[index.collection].create_indexes([model])
         except PyMongoError as error:
             raise StoreError(f"index {index.name} of {index.collection} ({index.why}) could not be made: {error}") from error
-
-
-async def _upgrade(db: Database) -> None:
-    """What earlier versions kept otherwise; every step may run again, and beside other processes that start."""
-    for collection, name in RETIRED:
-        if name in await db[collection].index_information():
-            with suppress(OperationFailure):  # another process that starts has dropped it meanwhile
-                await db[collection].drop_index(name)
-    unslotted = {"member_slot": {"$exists": False}, "user_id": {"$exists": True}}
-    async for member in db["memberships"].find(unslotted, {"app_id": 1, "user_id": 1}):
-        await db["memberships"].update_one(
-            {"_id": member["_id"], **unslotted}, {"$set": {"member_slot": f"{member['app_id']}:{member['user_id']}"}}
-        )
