@@ -39,8 +39,8 @@ test: servers ## Run all tests
 unit: setup ## Run the tests that need no server
 	@$(RUN)/python -m pytest tests/unit tests/git
 
-fuzz: setup ## Search random Git histories for a difference; EXAMPLES=N of each kind
-	@FUZZ_EXAMPLES=$(EXAMPLES) $(RUN)/python -m pytest --hypothesis-profile=fuzz --timeout=0 tests/git/test_properties.py
+fuzz: servers ## Search random Git histories for a difference, and random requests for a failure; EXAMPLES=N of each kind
+	@FUZZ_EXAMPLES=$(EXAMPLES) $(RUN)/python -m pytest --hypothesis-profile=fuzz --timeout=0 tests/git/test_properties.py tests/api/test_openapi.py
 
 lint: setup
 	@$(RUN)/ruff check . && $(RUN)/ruff format --check .

@@ -300,6 +300,36 @@ def codec_server(
         raise fail(str(error), USAGE_ERROR) from error
 
 
+@cli.command("codec-keys")
+def codec_keys(data: DataOption = None, as_json: JsonOption = False) -> None:
+    """Read every history that Temporal keeps and say which codec keys they need; a key that none needs may go."""
+    from conman.services.payload_keys import KeyUse, keys_in_use
+    from conman.workflows.client import connect
+    from conman.workflows.codec import KeyringCodec
+
+    settings = joined(data)
+    address = settings.temporal_address
+    if address is None:
+        raise fail("CONMAN_TEMPORAL_ADDRESS: give it, or join a running `conman up` with --data DIR", USAGE_ERROR)
+
+    async def work() -> list[KeyUse]:
+        return await keys_in_use(await connect(address, settings.temporal_namespace, KeyringCodec({})))
+
+    uses = run(work)
+    if as_json:
+        out.print_json(json.dumps([use.as_dict() for use in uses]))
+        return
+    table = Table("Key", "Here", "Open runs", "Closed runs", "For instance", box=None, pad_edge=False)
+    for use in uses:
+        here = "" if use.key_id is None else "yes" if use.key_id in settings.codec_keyring else "missing"
+        shown = "(plain)" if use.key_id is None else use.key_id
+        table.add_row(shown, here, str(use.open_runs), str(use.closed_runs), ", ".join(use.examples))
+    for key_id in settings.codec_keyring:
+        if key_id not in {use.key_id for use in uses}:
+            table.add_row(key_id, "yes", "0", "0", "")
+    out.print(table)
+
+
 @cli.command()
 def msuite(
     path: Annotated[Path, typer.Argument(help="Folder with the configuration files.")] = Path(),

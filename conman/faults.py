@@ -52,7 +52,7 @@ POINTS: Mapping[str, str] = {
     "notice.expanded": "the mails of a notice have rows, it is not settled that these are all",
     "notice.ended": "a notice is done, its workflow does not know",
     "mail.begun": "the row says that a mail is being sent, nothing has left",
-    "mail.handed_over": "a mail has left, its row does not say so",
+    "mail.given": "a mail has left, its row does not say so",
     "deploy.locked": "the API holds an environment's lock, there is no deployment yet",
     "deploy.inserted": "the deployment's record is there, its workflow is not",
     "workspace.inserted": "a workspace's record is there, its refs are not",

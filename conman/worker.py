@@ -183,6 +183,12 @@ async def _signs_of_life(platform: Platform, identity: str, queues: list[str]) -
         await asyncio.sleep(SIGN_OF_LIFE_SECONDS)
 
 
+def say_what_mails_lack(settings: Settings, queues: set[Queue]) -> None:
+    """One line when this worker is to send mails and can't make the links of some."""
+    if settings.secret is None and Queue.MAIL in queues:
+        log.warning("no_secret", problem="CONMAN_SECRET is missing: invites and password resets wait until a worker has it")
+
+
 async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> None:
     """Run until SIGTERM or SIGINT, then let running activities finish for `worker_drain_seconds`."""
     chosen = queues or set(Queue)
@@ -193,13 +199,14 @@ async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> No
     platform = await make_platform(settings)
     try:
         await check_master_keys(platform)
-        if settings.secret is None and Queue.MAIL in chosen:
-            log.warning("no_secret", problem="CONMAN_SECRET is missing: invites and password resets wait until a worker has it")
+        say_what_mails_lack(settings, chosen)
         await ensure_indexes(platform.db)
         await register_search_attributes(platform.commands.client)
         await ensure_upkeep(platform.commands.client)
         identity = f"{os.getpid()}@{socket.gethostname()}"
         names = sorted(options.queue_name(queue) for queue in chosen)
+        if Queue.MSUITE in chosen:
+            await GateActivities(settings, platform.db, platform.git, platform.vault).clear_left_behind()
         async with AsyncExitStack() as stack:
             workers = make_workers(platform, chosen)
             for worker in workers:

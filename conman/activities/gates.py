@@ -35,6 +35,7 @@ from conman.services.vault import Vault, VaultError
 from conman.settings.programs import ProgramKind
 from conman.store import records
 from conman.store.database import Database, Document
+from conman.store.outgoing import TERMINAL_JOB_STATES
 
 FLUSH_SECONDS = 0.3
 FLUSH_LINES = 200
@@ -106,6 +107,13 @@ class GateActivities:
     def all(self) -> list[Any]:
         """The activities to register."""
         return [self.run_gate]
+
+    async def clear_left_behind(self) -> None:
+        """Remove the scratch of gates whose worker died, once their job has ended: a rendered profile may lie there."""
+        for folder in await asyncio.to_thread(lambda: sorted(self.scratch.glob("*"))):
+            job = await self.db["jobs"].find_one({"_id": folder.name.rsplit("-", 2)[0]}, {"state": 1})
+            if job is None or job["state"] in TERMINAL_JOB_STATES:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     @activity.defn
     async def run_gate(self, run: GateRun) -> Verdict:

@@ -6,7 +6,6 @@ none stops the start.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -19,12 +18,13 @@ from fastapi.security import HTTPBearer
 
 from conman.api import rate_limits
 from conman.api.middleware import file_body_cap, is_file_route
+from conman.api.openapi import request_body
 from conman.api.subjects import SUBJECTS
 from conman.domain.decision import Actor
 from conman.domain.errors import DomainError, ErrorCode, invalid, not_found
 from conman.domain.roles import Capability, Role, allows, is_owned, may_create_app, owned
 from conman.services import sessions
-from conman.services.call import Call, command_id, has_succeeded, is_repeat, key_id, remember
+from conman.services.call import Call, body_digest, command_id, has_succeeded, is_repeat, key_id, remember
 from conman.services.clock import new_id, now
 from conman.services.platform import Platform
 from conman.store import memberships, records
@@ -161,10 +161,15 @@ def check_size(request: Request, size: int) -> None:
         raise DomainError(ErrorCode.PAYLOAD_TOO_LARGE, f"The body is over {cap} bytes: send less at once.")
 
 
+def takes_key(method: str, path: str) -> bool:
+    """Whether an `Idempotency-Key` counts on this route."""
+    return method not in ("GET", "HEAD") and _IGNORES_KEYS.match(path) is None
+
+
 def _remembered_as(request: Request, caller: Caller) -> str | None:
     """Where the request's `Idempotency-Key` is remembered; None where it has none that counts."""
     key = request.headers.get("idempotency-key")
-    if key is None or request.method in ("GET", "HEAD") or _IGNORES_KEYS.match(request.url.path):
+    if key is None or not takes_key(request.method, request.url.path):
         return None
     return key_id(caller.call.user_id, request.method, request.url.path, key)
 
@@ -181,7 +186,7 @@ async def settle(request: Request) -> None:
         return
     if not _KEY.match(request.headers["idempotency-key"]):
         raise invalid("Idempotency-Key", "needs 1 to 255 printable characters")
-    digest = hashlib.sha256(await request.body() + b"\0" + request.url.query.encode()).hexdigest()
+    digest = body_digest(caller.platform.secret, await request.body() + b"\0" + request.url.query.encode())
     at = await remember(caller.platform.db, remembered_as, digest, caller.call.at)
     command = command_id(remembered_as, at)
     caller.call = replace(caller.call, command_id=command, at=at, keyed=True, key_id=remembered_as)
@@ -306,5 +311,4 @@ def check_every_route(routers: Iterable[APIRouter]) -> None:
             for call in calls:
                 if hasattr(call, "body_model"):
                     route.endpoint.__dict__["takes_body"] = True  # see `_admitted`
-                    schema = call.body_model.model_json_schema()
-                    route.openapi_extra = {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+                    route.openapi_extra = {"requestBody": request_body(call.body_model)}

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from conman import __version__
-from conman.api import access, errors
+from conman.api import access, errors, openapi
 from conman.api.middleware import RequestMiddleware
 from conman.api.outcomes import OutcomeMiddleware
 from conman.api.rate_limits import RateLimiter
@@ -79,6 +79,7 @@ def create_api(platform: Platform) -> FastAPI:
     access.check_every_route(ROUTERS)
     for router in ROUTERS:
         app.include_router(router, prefix="/api")
+    openapi.install(app, access.takes_key)
     app.add_middleware(OutcomeMiddleware)
     app.add_middleware(RequestMiddleware)
     return app

@@ -1,6 +1,6 @@
 """The cool-down after failed logins (`spec.md` 5): five for an email, known or not, close it for fifteen minutes.
 
-A success forgets the failures before it, and so does a quiet quarter of an hour.
+A success forgets the failures before it, and so does a quiet quarter of an hour. docs/adr/0013-counters-in-the-database.md
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which requests are counted together, and how much of a minute's allowance is taken at once (`api.md` 1).
 
-A window is one minute by the clock.
+A window is one minute by the clock. docs/adr/0013-counters-in-the-database.md
 """
 
 from __future__ import annotations

@@ -33,8 +33,9 @@ class RunningUp:
     codec_encrypt: bool = True
 
     def public(self) -> dict[str, Any]:
-        """What the ready file says: all but the keys."""
-        return {name: value for name, value in asdict(self).items() if name not in ("secret", "master_keys", "codec_keys")}
+        """What the ready file says: all but the keys and how they are used."""
+        kept_back = ("secret", "master_keys", "codec_keys", "codec_encrypt")
+        return {name: value for name, value in asdict(self).items() if name not in kept_back}
 
 
 @dataclass(frozen=True)

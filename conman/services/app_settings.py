@@ -140,6 +140,8 @@ async def _move(platform: Platform, call: Call, app_id: str, fields: Document, e
         await standstill.abandon(platform.db, app_id, call.command_id)
         raise
     fault_point("settings.branch")
+    if (changed.get("closing") or {}).get("moved_to") is None:  # a repeat of this request was faster, and has told the queue
+        await standstill.abandon(platform.db, app_id, call.command_id)
     return await _told(platform.db, platform.commands, changed)
 
 

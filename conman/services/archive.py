@@ -42,8 +42,8 @@ async def archive(platform: Platform, call: Call, app_id: str) -> None:
 
 
 async def _archive(platform: Platform, call: Call, app_id: str) -> Document:
-    await standstill.begin(platform, call, app_id, "archive")
     try:
+        await standstill.begin(platform, call, app_id, "archive")
         holder = await locks.close(platform.db, app_id, None, by=call.command_id, at=now())
         if holder is not None:
             raise DomainError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
@@ -69,6 +70,12 @@ def key_id(user_id: str, method: str, path: str, key: str) -> str:
     """Where an `Idempotency-Key` is remembered: the same key of another person, or for another route, is another one."""
     text = "\0".join((user_id, method, path, key))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def body_digest(secret: str, content: bytes) -> str:
+    """What is kept of a body, to tell another one: keyed, since the plain hash of one with a password lets it be guessed."""
+    key = hmac.digest(secret.encode(), b"conman idempotency v1", hashlib.sha256)
+    return hmac.new(key, content, hashlib.sha256).hexdigest()
 
 
 def command_id(remembered_as: str, at: str) -> str:

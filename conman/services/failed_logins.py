@@ -89,7 +89,7 @@ async def _refuse(db: Database, call: Call, attempt: Attempt, document: Document
     if known.cooling_until is None or not is_cooling(known, at):
         return
     entries = call.audit(attempt.event("login_failed", reason="cooling_down"), app_id=None)
-    await records.write_where(db, COLLECTION, {"_id": attempt.key}, {"$set": {"seen_at": at}}, outgoing=entries)
+    await records.write_where(db, COLLECTION, {"_id": attempt.key}, {}, outgoing=entries)
     seconds = -(-(milliseconds(known.cooling_until) - milliseconds(at)) // 1000)
     raise RateLimited(f"Too many failed logins for this email: try again in {-(-seconds // 60)} minutes.", seconds)
 

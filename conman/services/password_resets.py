@@ -92,8 +92,7 @@ async def issue(db: Database, request: Document) -> str | None:
     )
     audit_id, notice_id = (derived_uuid7(milliseconds(at), request["_id"], part) for part in ("audit", "notice"))
     entries = [audit_entry(audit_id, event, app_id=None, actor=actor, at=at), notice_entry(notice_id, notice)]
-    asked = {"$set": {"password_reset_requested_at": at}}
-    await records.write_where(db, "users", {"_id": user["_id"], "disabled": False}, asked, outgoing=entries)
+    await records.write_where(db, "users", {"_id": user["_id"], "disabled": False}, {}, outgoing=entries)
     fault_point("reset.issued")
     await db[COLLECTION].update_one({"_id": request["_id"]}, {"$unset": {"asked": ""}})
     return notice_id

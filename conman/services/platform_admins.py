@@ -20,6 +20,7 @@ from conman.faults import fault_point
 from conman.services import disabling
 from conman.services.accounts import clean_email, create_user
 from conman.services.call import Call, has_happened, system_call
+from conman.services.clock import now
 from conman.services.platform import Platform
 from conman.store import records
 from conman.store.database import Database, Document
@@ -178,6 +179,7 @@ async def make_platform_admin(db: Database, call: Call, email: str, name: str, p
             if error.code is not ErrorCode.CONFLICT:
                 raise
             return await make_platform_admin(db, call, email, name, password, via=via)  # another process was first
-    second = Call(call.derived_id("platform-admin"), call.at, call.actor, call.user)  # its audit has ids of its own
+    # A step of its own after the account was made, whoever made it: with ids and a time of its own in the audit.
+    second = Call(call.derived_id("platform-admin"), now(), call.actor, call.user)
     await change_flags(db, second, user["_id"], Flags(is_platform_admin=True))
     return said

@@ -102,7 +102,7 @@ class Sending:
             log.warning("mail_refused", mail_id=mail, step=error.refusal.step.value, code=error.refusal.code)
             return await mails.failed(self.db, mail, MailReason.REFUSED)
         # A crash from here to the next write sends it again, under the same Message-ID: at least once, not exactly once.
-        fault_point("mail.handed_over")
+        fault_point("mail.given")
         return await mails.sent(self.db, mail, self.transport.name)
 
     async def _account(self, row: Document) -> Document | None:

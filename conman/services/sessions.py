@@ -97,8 +97,7 @@ async def open_session(platform: Platform, call: Call, user: Document) -> Sessio
     event = Event("user", user["_id"], "logged_in", after={"expires_at": format_time(expires), "session_id": session_id})
     actor = call.actor.model_copy(update={"user_id": user["_id"]})
     entries = Call(call.derived_id("session"), call.at, actor, user).audit(event, app_id=None)
-    logged_in = {"$set": {"last_login_at": call.at}}
-    there = await records.write_where(platform.db, "users", at_epoch(user), logged_in, outgoing=entries)
+    there = await records.write_where(platform.db, "users", at_epoch(user), {}, outgoing=entries)
     if there is None:
         raise wrong_credentials()
     return Session(token, format_time(expires), there)

@@ -13,6 +13,8 @@ from pymongo import ASCENDING, AsyncMongoClient, IndexModel
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
+from conman.store.upgrade import bring_up_to_date
+
 Document = dict[str, Any]
 Database = AsyncDatabase[Document]
 
@@ -110,7 +112,11 @@ def connect(uri: str) -> AsyncMongoClient[Document]:
 
 
 async def ensure_indexes(db: Database) -> None:
-    """Make all indexes. Raises `StoreError` naming the one that could not be made."""
+    """Make all indexes, after what an earlier version left is brought into their form.
+
+    Raises `StoreError` naming the one that could not be made.
+    """
+    await bring_up_to_date(db)
     for index in INDEXES:
         model = IndexModel([(key, ASCENDING) for key in index.keys], name=index.name, unique=index.unique, sparse=index.sparse)
         try:

@@ -111,11 +111,10 @@ async def write_where(
 ) -> Document | None:
     """One write of the record that `query` finds, with what leaves it; None, and nothing written, when it finds none.
 
-    The guard is in `query`, and the version is `change`'s affair: for facts that no reader's PATCH competes with.
+    The guard is in `query`, and the version is `change`'s affair: for facts that no reader's PATCH competes with. An empty
+    `change` only lets something leave.
     """
-    whole = change
-    if outgoing:
-        whole = {**change, "$push": {**change.get("$push", {}), "outgoing": {"$each": outgoing}}}
+    whole = {**change, "$push": {**change.get("$push", {}), "outgoing": {"$each": outgoing}}} if outgoing else change
     document = await db[collection].find_one_and_update(query, whole, return_document=ReturnDocument.AFTER)
     if document is not None:
         await deliver(db, collection, document)

@@ -71,7 +71,7 @@ class KeyringCodec(PayloadCodec):
         return Payload(metadata={"encoding": ENCODING, KEY_ID: key_id.encode()}, data=nonce + sealed)
 
     def _decrypted(self, payload: Payload) -> Payload:
-        key_id = payload.metadata.get(KEY_ID, b"").decode(errors="replace")
+        key_id = key_of(payload) or ""
         key = self._keys.get(key_id)
         if key is None:
             known = ", ".join(self._keys) or "it is empty"
@@ -93,6 +93,11 @@ class KeyringCodec(PayloadCodec):
 def is_encrypted(payload: Payload) -> bool:
     """Whether a codec like this one wrote it."""
     return payload.metadata.get("encoding") == ENCODING
+
+
+def key_of(payload: Payload) -> str | None:
+    """The id of the key that opens a payload; None for a plain one, and empty where none is named."""
+    return payload.metadata.get(KEY_ID, b"").decode(errors="replace") if is_encrypted(payload) else None
 
 
 def _authenticated(key_id: str) -> bytes:

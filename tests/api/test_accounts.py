@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from conman.domain.cooldown import MOST_FAILURES
-from tests.support.conman_stack import PASSWORD, Person, Stack, World, assert_error, last, wait_for
+from tests.support.conman_stack import PASSWORD, Person, Stack, World, assert_error, wait_for
 
 NEW = "a new password for tests"
 
@@ -270,12 +270,14 @@ async def test_a_missing_account_and_a_malformed_change_are_refused(stack: Stack
 
 async def test_the_last_app_admin_is_not_disabled_before_there_is_another(own: World) -> None:
     admin = own.stack.admin
-    await admin.ok("PATCH", f"/users/{own.eve.id}", json={"disabled": True})  # who made the app is its admin too
-    another = await own.join("app_admin")
-    maker = last(f"/{admin.id}")
-    reply = await own.stack.db["apps"].find_one({"_id": own.app["id"]})
-    assert reply is not None
-    assert sorted(reply["admin_ids"]) == sorted([maker, another.id])
+    await own.eve.ok("DELETE", f"{own.path}/members/{admin.id}")  # who made the app is its admin too
+    reply = await admin.send("PATCH", f"/users/{own.eve.id}", json={"disabled": True})
+    assert own.app["name"] in assert_error(reply, 409, "conflict")["message"]
+    assert (await own.eve.get(own.path))["my_role"] == "app_admin"
+    another = await own.stack.person("another")
+    await own.eve.post(f"{own.path}/members", {"user_id": another.id, "role": "app_admin"})
+    await admin.ok("PATCH", f"/users/{own.eve.id}", json={"disabled": True})
+    assert_error(await own.eve.send("GET", own.path), 401, "unauthorized")
 
 
 async def test_two_platform_admins_who_disable_each_other_leave_one(stack: Stack) -> None:

@@ -38,7 +38,7 @@ def fields(route: Route) -> Iterator[tuple[str, str, bool]]:
     assert route.model is not None
     schema = route.model.model_json_schema()
     for name, field in schema.get("properties", {}).items():
-        kinds = [option.get("type") for option in field.get("anyOf", [field])]
+        kinds = [option.get("type", "object") for option in field.get("anyOf", [field])]  # a `$ref` is an object
         yield name, next(kind for kind in kinds if kind != "null"), name in schema.get("required", [])
 
 

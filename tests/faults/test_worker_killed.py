@@ -180,7 +180,7 @@ POINTS: dict[Callable[..., Awaitable[None]], tuple[str, ...]] = {
         "end.written:1",
         "end.unlocked:1",
     ),
-    invite: ("notice.expanded:1", "mail.begun:1", "mail.handed_over:1", "notice.ended:1"),
+    invite: ("notice.expanded:1", "mail.begun:1", "mail.given:1", "notice.ended:1"),
 }
 CASES: dict[str, Callable[[App], Awaitable[None]]] = {
     f"{command.__name__}-{point}": partial(command, point=point) for command, points in POINTS.items() for point in points

@@ -201,7 +201,7 @@ async def test_a_crash_between_handing_over_and_the_note_of_it_sends_the_same_ma
     """At least once: two deliveries at most, one Message-ID, one row."""
     notice_id = await post.invite()
     await post.mails(notice_id)
-    with crash_at("mail.handed_over"):
+    with crash_at("mail.given"):
         await post.send(notice_id)
     assert (await stored(post, notice_id))["state"] == "sending"
     assert await post.send(notice_id) == SENT

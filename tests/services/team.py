@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from conman.domain.errors import DomainError
+from conman.domain.errors import DomainError, ErrorCode, Unavailable
 from conman.domain.roles import Role
 from conman.services.clock import new_id, now
 from conman.services.members import add_member
@@ -22,6 +22,7 @@ class Told:
 
     commands: list[tuple[str, Any]] = field(default_factory=list)
     timeout_seconds: float = 30.0
+    silent: set[str] = field(default_factory=set[str])
 
     def not_after(self) -> str:
         return now()
@@ -30,6 +31,8 @@ class Told:
         return changeset_id
 
     async def send(self, entity: str, _update: str, command: Any) -> dict[str, Any]:
+        if entity in self.silent:
+            raise Unavailable(ErrorCode.OUTCOME_UNKNOWN, "No answer in time.")
         self.commands.append((entity, command))
         return {}
 

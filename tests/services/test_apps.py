@@ -190,6 +190,18 @@ async def test_another_branch_is_told_to_the_queue_and_releases_may_go_on(regist
     assert (entity, update, command.integration_sha) == (f"queue:{registry.app_id}", "published", head)
 
 
+async def test_repeats_of_a_move_at_once_have_one_effect_and_leave_no_standstill(registry: Registry, platform: Platform) -> None:
+    await second_branch(platform)
+    version = (await registry.app(platform))["version"]
+    call = registry.call("the same")
+    work = [app_settings.change(platform, call, registry.app_id, {"integration_branch": "next"}, version) for _ in range(5)]
+    outcomes = await asyncio.gather(*work)
+    assert {outcome["integration_branch"] for outcome in outcomes} == {"next"}
+    assert standstill.closing_conflict(await registry.app(platform)) is None
+    assert len({command.id for _, _, command in registry.workflows.sent}) == 1
+    assert len(await registry.audit(platform, "settings_updated")) == 1
+
+
 async def test_a_branch_that_is_not_there_is_refused(registry: Registry, platform: Platform) -> None:
     for branch in ("nowhere", "conman/x", "../x"):
         with pytest.raises(DomainError) as refused:

@@ -313,6 +313,32 @@ async def test_a_round_long_after_ends_the_matter_and_leaves_what_was_voted_afte
     assert (await team.record(db))["lost_votes"] == []
 
 
+async def test_a_round_that_was_cut_short_is_made_again(office: Office, platform: Platform, dies_at: Any) -> None:
+    team = await make_team(office, platform, bob=Role.REVIEWER)
+    ann, bob, db = team.people["ann"], team.people["bob"], platform.db
+    both = {await changeset(db, team, "approved", bob, now()) for _ in range(2)}
+    dies_at("votes.told")
+    with pytest.raises(Killed):
+        await members.remove_member(platform, call(ann), team.app, bob, version=None)
+    faults.arm({})
+    assert await team.roles(db) == {"ann": "app_admin"}
+    team.told.commands.clear()
+    await votes.take_back_all(db, platform.commands)
+    assert {told for told, _ in team.told.commands} == both
+
+
+async def test_a_changeset_whose_workflow_does_not_answer_keeps_no_other_one_waiting(office: Office, platform: Platform) -> None:
+    team = await make_team(office, platform, bob=Role.REVIEWER)
+    ann, bob, db = team.people["ann"], team.people["bob"], platform.db
+    silent, other = [await changeset(db, team, "approved", bob, now()) for _ in range(2)]
+    team.told.silent.add(silent)
+    await members.remove_member(platform, call(ann), team.app, bob, version=None)
+    assert [told for told, _ in team.told.commands] == [other]
+    team.told.silent.clear()
+    await votes.take_back_all(db, platform.commands)
+    assert silent in {told for told, _ in team.told.commands}
+
+
 async def test_who_is_disabled_loses_votes_in_every_app(office: Office, platform: Platform) -> None:
     first = await make_team(office, platform, bob=Role.REVIEWER)
     second = await make_team(office, platform)

@@ -189,6 +189,17 @@ async def test_a_gate_of_a_revision_that_is_gone_does_not_run_with_another_one(g
     assert "revision of the runtime profile" in log
 
 
+async def test_the_scratch_of_a_dead_worker_goes_once_its_job_has_ended(gates: Gates) -> None:
+    db, scratch = gates.platform.db, gates.folder / "data" / "scratch"
+    ended, running, unknown = new_id(), new_id(), new_id()
+    await db["jobs"].insert_many([{"_id": ended, "state": "failed"}, {"_id": running, "state": "running"}])
+    for job_id in (ended, running, unknown):
+        (scratch / f"{job_id}-1-1").mkdir(parents=True)
+        (scratch / f"{job_id}-1-1" / "profile.env").touch()
+    await GateActivities(gates.settings, db, gates.platform.git, Vault.of(gates.keyring)).clear_left_behind()
+    assert [path.name for path in scratch.iterdir()] == [f"{running}-1-1"]
+
+
 async def test_an_environment_shows_its_profile_with_secrets_to_its_owner_only(gates: Gates) -> None:
     current = await gates.switch(None)
     folder = current.resolve() / "profile"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 import time
 from collections import Counter
 from datetime import timedelta
@@ -14,7 +15,7 @@ import pytest
 from conman.domain.cooldown import MOST_FAILURES
 from conman.domain.errors import DomainError, ErrorCode, RateLimited
 from conman.domain.times import later
-from conman.services import failed_logins, me, passwords, platform_admins, sessions
+from conman.services import failed_logins, me, password_resets, passwords, platform_admins, sessions
 from conman.services.clock import now
 from conman.services.expiry import forget_expired
 from conman.services.me import NewPassword
@@ -191,6 +192,38 @@ async def test_the_time_of_a_refusal_does_not_tell_whether_an_email_has_an_accou
             assert await fail(platform, emails[kind][number % 10], 1) == [ErrorCode.INVALID_CREDENTIALS]
             times[kind].append(time.perf_counter() - started)
     assert 0.2 < share_of_longer(times["known"], times["unknown"]) < 0.8
+
+
+async def test_the_time_of_a_request_for_a_reset_does_not_tell_either(office: Office, platform: Platform) -> None:
+    ann = await office.person(platform)
+    emails = {"known": ann["email"], "unknown": "nobody@example.com"}
+    times: dict[str, list[float]] = {"known": [], "unknown": []}
+    for number in range(40):
+        for kind in ("known", "unknown") if number % 2 else ("unknown", "known"):
+            started = time.perf_counter()
+            await password_resets.ask(platform, call(), emails[kind])
+            times[kind].append(time.perf_counter() - started)
+    assert 0.2 < share_of_longer(times["known"], times["unknown"]) < 0.8
+
+
+async def test_many_logins_at_once_leave_other_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, busy = threading.Event(), set[str]()
+
+    class Holding:
+        def verify(self, stored: str, password: str) -> bool:
+            busy.add(threading.current_thread().name)
+            return held.wait(60)
+
+    monkeypatch.setattr(passwords, "HASHER", Holding())
+    logins = asyncio.gather(*(passwords.password_matches(passwords.NOBODYS, PASSWORD) for _ in range(50)))
+    try:
+        elsewhere = await asyncio.to_thread(threading.current_thread)
+        assert not logins.done()
+    finally:
+        held.set()
+        assert await logins == [True] * 50
+    assert elsewhere.name not in busy
+    assert len(busy) <= 4
 
 
 async def test_a_login_while_the_account_is_being_disabled_gets_no_session(office: Office, platform: Platform) -> None:

@@ -41,6 +41,16 @@ STOP_SECONDS = 60.0
 UNLIMITED = {f"CONMAN_RATE_LIMIT_{bucket}": "1000000" for bucket in ("AUTH", "FILES", "READS", "WRITES")}
 """Tests ask more in a minute than people may; those of the limits themselves set their own."""
 SUITE = Path(__file__).with_name("suite.py")
+COMMANDS = f"""
+[refusing]
+kind = "msuite"
+argv = [{sys.executable!r}, "-c", "print('refused by name'); raise SystemExit(1)"]
+
+[ping]
+kind = "health"
+argv = ["true"]
+"""
+"""What members may choose by name beside the default suite."""
 
 
 def assert_error(reply: httpx.Response, status: int, code: str) -> dict[str, Any]:
@@ -168,9 +178,9 @@ class World:
         return self.numbers[0]
 
     async def set(self, **settings: Any) -> None:
-        """Change settings in the store, since this version serves no route for them."""
-        change = {f"settings.{name}": value for name, value in settings.items()}
-        await self.stack.db["apps"].update_one({"_id": self.app["id"]}, {"$set": change})
+        """Change settings."""
+        version = (await self.stack.admin.get(self.path))["version"]
+        await self.stack.admin.ok("PATCH", f"{self.path}/settings", json={**settings, "version": version})
 
     async def join(self, role: str, person: Person | None = None) -> Person:
         """One more member."""
@@ -277,9 +287,14 @@ async def running_stack(folder: Path, *, msuite: str | None = None, **variables:
     `msuite` is the whole stack's suite in place of `suite.py`; `variables` are more of its `CONMAN_*` settings.
     """
     ready_file = folder / "ready.json"
+    commands = folder / "commands.toml"
+    commands.write_text(COMMANDS, encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CONMAN_") or name == "CONMAN_CACHE"}
     environment |= (
-        {"CONMAN_LOG_FORMAT": "json", "CONMAN_MSUITE_COMMAND": msuite or f"{sys.executable} {SUITE}"} | UNLIMITED | variables
+        {"CONMAN_LOG_FORMAT": "json", "CONMAN_MSUITE_COMMAND": msuite or f"{sys.executable} {SUITE}"}
+        | {"CONMAN_COMMANDS_FILE": str(commands)}
+        | UNLIMITED
+        | variables
     )
     command = ["up", "--data", str(folder / "data"), "--port", "0", "--ready-file", str(ready_file)]
     with (folder / "up.log").open("wb") as log:

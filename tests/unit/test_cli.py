@@ -15,7 +15,16 @@ from conman import __version__
 from conman.cli import cli
 
 COMMANDS = ["up", "api", "worker", "demo", "msuite", "config", "doctor", "reconcile"]
-COMMANDS += ["git-server", "codec-server", "admin", "admin create", "secrets", "secrets verify", "secrets rotate-master"]
+COMMANDS += [
+    "git-server",
+    "codec-server",
+    "codec-keys",
+    "admin",
+    "admin create",
+    "secrets",
+    "secrets verify",
+    "secrets rotate-master",
+]
 runner = CliRunner()
 
 

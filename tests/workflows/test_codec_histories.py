@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+import os
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -11,7 +14,7 @@ from datetime import timedelta
 from itertools import count
 
 import pytest
-from codec_samples import PLANTED, A, B, opened, payloads_in, shown
+from codec_samples import PLANTED, A, B, opened, shown
 from temporalio import activity, workflow
 from temporalio.api.common.v1 import Payloads, WorkflowExecution
 from temporalio.api.history.v1 import History
@@ -29,10 +32,11 @@ from workflow_world import World, refused, running_world
 from conman.domain.changeset import ChangesetState
 from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.messages import GateRun
+from conman.services.payload_keys import keys_in_use, payloads_in
 from conman.worker import WORKFLOWS, ensure_upkeep, sandbox
 from conman.workflows import options
 from conman.workflows.client import check_codec, connect
-from conman.workflows.codec import ENCODING, KEY_ID, CodecError, KeyringCodec, data_converter
+from conman.workflows.codec import KEY_ID, CodecError, KeyringCodec, data_converter, key_of
 from conman.workflows.upkeep import UPKEEP_ID
 
 Keyring = Mapping[str, bytes]
@@ -63,10 +67,9 @@ async def replay(history: WorkflowHistory, keyring: Keyring) -> None:
     await Replayer(workflows=WORKFLOWS, workflow_runner=sandbox(), data_converter=converter).replay_workflow(history)
 
 
-def keys_in(history: WorkflowHistory) -> set[str]:
-    """The ids of the keys that a history needs; `plain` for payloads that need none."""
-    found = payloads_in(History(events=history.events))
-    return {p.metadata[KEY_ID].decode() if p.metadata["encoding"] == ENCODING else "plain" for p in found}
+def keys_in(history: WorkflowHistory) -> set[str | None]:
+    """The ids of the keys that a history needs; None for payloads that need none."""
+    return {key_of(payload) for payload in payloads_in(History(events=history.events))}
 
 
 async def test_a_changesets_life_leaves_no_plaintext_and_reads_with_any_keyring_that_has_the_key(
@@ -131,8 +134,7 @@ async def test_a_history_that_goes_on_after_the_codec_was_switched_on_and_its_ke
         await world.until(lambda: record(world).gate.state is JobState.SUCCEEDED, "the second gate passed")
         assert record(world).state is ChangesetState.SUBMITTED
         history = await history_of(world.client, entity.workflow_id)
-    # Search attributes are always plain; of the rest, each time wrote its own.
-    assert keys_in(history) == {"plain", "a", "b"}
+    assert keys_in(history) == {None, "a", "b"}
     await replay(history, {**B, **A})
     for missing in (OFF, A, B):
         with pytest.raises(RuntimeError, match="CodecError"):
@@ -330,3 +332,44 @@ async def until_schedule_needs(client: Client, key_id: str | None) -> None:
             if metadata.get(KEY_ID, b"").decode() == (key_id or ""):
                 return
             await asyncio.sleep(0.05)
+
+
+async def test_the_keys_that_kept_histories_need_are_found_without_any_key(dev_server: WorkflowEnvironment) -> None:
+    """Which is when one may leave the keyring."""
+    old, new = {"old": b"o" * 32}, {"new": b"n" * 32}
+    writing = await client_with(dev_server, old)
+    first = f"keys-{next(_numbers)}"
+    left = await writing.start_workflow("nobody-runs-it", PLANTED, id=first, task_queue="nobody")
+    rotated = await client_with(dev_server, {**new, **old})
+    await rotated.get_workflow_handle(first).signal("hear", PLANTED)
+    gone = await rotated.start_workflow("nobody-runs-it", PLANTED, id=f"{first}-gone", task_queue="nobody")
+    await gone.terminate()
+
+    async def uses() -> dict[str | None, tuple[int, int, list[str]]]:
+        found = await keys_in_use(await client_with(dev_server, OFF))
+        return {use.key_id: (use.open_runs, use.closed_runs, use.examples) for use in found if use.key_id in ("old", "new")}
+
+    async def until(expected: dict[str | None, tuple[int, int, list[str]]]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while await uses() != expected:  # noqa: ASYNC110  the server's list of runs lags behind
+                await asyncio.sleep(0.2)
+
+    await until({"old": (1, 0, [first]), "new": (1, 1, [first, f"{first}-gone"])})
+    await left.terminate()
+    await until({"old": (0, 1, [first]), "new": (0, 2, [first, f"{first}-gone"])})
+    assert ["old", "yes", "0", "1", first] in [line.split() for line in await told_by_the_command(dev_server, old)]
+
+
+async def told_by_the_command(server: WorkflowEnvironment, keyring: Keyring) -> list[str]:
+    """The lines of `conman codec-keys` on a machine that has these keys."""
+    written = ",".join(f"{key_id}:{base64.b64encode(key).decode()}" for key_id, key in keyring.items())
+    address = server.client.service_client.config.target_host
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "conman", "codec-keys"),
+        env=os.environ | {"CONMAN_CODEC_KEYS": written, "CONMAN_TEMPORAL_ADDRESS": address, "COLUMNS": "200"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PATIENCE):
+        said, _ = await process.communicate()
+    assert process.returncode == 0
+    return said.decode().splitlines()

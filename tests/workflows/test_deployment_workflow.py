@@ -105,6 +105,17 @@ async def test_an_ordinary_deployment_goes_gate_switch_verify_and_its_records_co
     assert [run.gate.commit_sha for run in world.fakes.runs] == [sha("published")]
 
 
+async def test_gate_and_environment_get_the_profile_at_the_revision_that_is_pinned_when_the_gate_starts(world: World) -> None:
+    """`spec.md` 6."""
+    entity = deployment(world)
+    await world.start(entity)
+    assert await handle_of(world, entity).result() == "succeeded"
+    pinned = deployment_shown(world).profile_revision_id
+    assert pinned == uid("profile-1")
+    assert [run.gate.profile_revision_id for run in world.fakes.runs] == [pinned]
+    assert [switch.profile_revision_id for switch in world.fakes.switches] == [pinned]
+
+
 async def test_two_distinct_people_let_an_exceptional_one_start(world: World) -> None:
     entity = await exceptional(world)
     await world.start(entity)

@@ -193,6 +193,7 @@ class Fakes:
     calls: list[QueueCall] = field(default_factory=list)
     told: list[tuple[str, str]] = field(default_factory=list)
     runs: list[GateRun] = field(default_factory=list)
+    switches: list[SwitchRequest] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
     conflicts: dict[str, list[Document]] = field(default_factory=dict)
@@ -329,6 +330,7 @@ class Fakes:
     @activity.defn
     async def switch_environment(self, request: SwitchRequest) -> SwitchReply:
         await self._reach("switch_environment")
+        self.switches.append(request)
         return SwitchReply(folder=f"/environments/{request.environment_id}/current", files=3)
 
     @activity.defn

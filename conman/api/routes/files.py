@@ -82,7 +82,15 @@ async def read_files(
     return {"data": there.entries, "pagination": {"page": page, "limit": limit, "total": there.total}}
 
 
-@router.get("/raw", response_class=StreamingResponse)
+@router.get(
+    "/raw",
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "the whole file", "content": {"*/*": {}}},
+        206: {"description": "one range of it", "content": {"*/*": {}}},
+        304: {"description": "it is what `If-None-Match` names"},
+    },
+)
 async def read_raw(
     request: Request,
     ws: str,

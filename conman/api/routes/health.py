@@ -71,7 +71,7 @@ async def components(platform: Platform) -> dict[str, dict[str, Any]]:
     return dict(zip(checks, states, strict=True))
 
 
-@router.get("/health")
+@router.get("/health", responses={503: {"description": "a component is down"}})
 async def health(response: Response, caller: Caller = public()) -> dict[str, Any]:
     """Ok when every component is; 503 when one is down."""
     found = await components(caller.platform)

@@ -75,7 +75,7 @@ async def show_logs(
     return data(await jobs.log_lines(caller.platform, await _job(caller, j), after=after, attempt=attempt))
 
 
-@router.get("/{j}/logs/stream")
+@router.get("/{j}/logs/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
 async def stream_logs(
     j: str, request: Request, after: int = Query(0, ge=0, le=LARGEST_SEQ), caller: Caller = capability(_C.JOB_READ)
 ) -> StreamingResponse:

@@ -104,7 +104,7 @@ async def assemble_release(r: str, caller: Caller = capability(_C.RELEASE_MANAGE
     return data({"release": releases.release_record(present), "job": job_record(job)})
 
 
-@router.post("/{r}/publish")
+@router.post("/{r}/publish", responses={202: {"description": "not published within 20 s: it goes on"}})
 async def publish_release(
     r: str, response: Response, caller: Caller = capability(_C.RELEASE_MANAGE), _: Empty = body(Empty)
 ) -> dict[str, Any]:

@@ -105,7 +105,7 @@ async def list_workspaces(
     return listed(shown, found)
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses={200: {"description": "the default one, which was there"}})
 async def create_workspace(
     response: Response,
     caller: Caller = capability(_C.WORKSPACE_CREATE_OWN),

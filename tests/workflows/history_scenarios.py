@@ -1,0 +1,238 @@
+"""What is recorded: for every workflow the runs that its events lead through. A scenario names the workflows it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from temporalio.exceptions import ApplicationError
+from workflow_fakes import Held
+from workflow_names import sha, uid
+from workflow_samples import (
+    changeset,
+    deployment,
+    deployment_shown,
+    entry,
+    leave,
+    queue,
+    queue_shown,
+    queue_up,
+    release,
+    release_shown,
+    review,
+    shown,
+    submit,
+)
+from workflow_world import World, refused
+
+from conman.domain.changeset import ChangesetState, Move
+from conman.domain.deployment import Approval
+from conman.domain.jobs import JobState, ReasonCode
+from conman.domain.messages import (
+    EjectCommand,
+    EnqueueCommand,
+    GateRun,
+    PublishedCommand,
+    RemoveCommand,
+    ReorderCommand,
+    ReserveCommand,
+    RevalidateCommand,
+)
+from conman.domain.notification import NotifyStart
+from conman.domain.release import ReleaseState
+from conman.domain.times import parse_time
+from conman.workflows import options
+from conman.workflows.deployment import ApproveCommand, CancelCommand
+from conman.workflows.release import AssembleCommand, DropCommand, PublishCommand, SelectCommand
+
+Recorded = dict[str, str]
+"""Name of a history → id of the workflow whose history it is."""
+Scenario = Callable[[World], Awaitable[Recorded]]
+
+
+async def changeset_life(world: World) -> Recorded:
+    """Submit, changes requested, resubmit while the gate runs, approve, queue, back to draft."""
+    slow = Held()
+
+    async def suite(run: GateRun) -> ReasonCode:
+        if run.gate.commit_sha == sha("head-2"):
+            await slow.wait()
+        return ReasonCode.OK
+
+    world.fakes.suite = suite
+    entity = changeset(world)
+    await world.send(entity, "submit", await submit(world))
+    await world.until(lambda: shown(world).gate.state is JobState.SUCCEEDED, "the first verdict")
+    await world.send(entity, "review", await review(world, "request_changes"))
+    await world.send(entity, "submit", await submit(world, 2, again=True))
+    await world.until(slow.reached.is_set, "the second gate runs")
+    await refused(world.send(entity, "queue", await queue_up(world)))
+    slow.free.set()
+    await world.until(lambda: shown(world).gate.state is JobState.SUCCEEDED, "the second verdict")
+    await world.send(entity, "review", await review(world))
+    await world.send(entity, "queue", await queue_up(world))
+    await world.send(entity, "leave", await leave(world, Move.MOVE_TO_DRAFT))
+    assert shown(world).state is ChangesetState.DRAFT
+    return {"changeset-life": entity.workflow_id, "gate-passes": f"job:{world.id('gate 1')}"}
+
+
+async def changeset_superseded(world: World) -> Recorded:
+    """A resubmit withdraws the gate that runs."""
+    slow = Held()
+
+    async def suite(run: GateRun) -> ReasonCode:
+        if run.gate.commit_sha == sha("head-1"):
+            await slow.wait()
+        return ReasonCode.OK
+
+    world.fakes.suite = suite
+    entity = changeset(world)
+    await world.send(entity, "submit", await submit(world))
+    await world.until(slow.reached.is_set, "the first gate runs")
+    await world.send(entity, "submit", await submit(world, 2, again=True))
+    await world.until(lambda: shown(world).gate.state is JobState.SUCCEEDED, "the second verdict")
+    await world.client.get_workflow_handle(f"job:{world.id('gate 1')}").result()
+    return {"changeset-superseded": entity.workflow_id, "gate-withdrawn": f"job:{world.id('gate 1')}"}
+
+
+async def gate_lost(world: World) -> Recorded:
+    """An attempt at the suite is lost, the next one passes."""
+
+    async def suite(run: GateRun) -> ReasonCode:
+        if run.attempt == 1:
+            raise ApplicationError("the disk is full")
+        return ReasonCode.OK
+
+    world.fakes.suite = suite
+    await world.send(changeset(world), "submit", await submit(world))
+    await world.until(lambda: shown(world).gate.state is JobState.SUCCEEDED, "the verdict")
+    return {"gate-lost-once": f"job:{world.id('gate 1')}"}
+
+
+async def queue_life(world: World) -> Recorded:
+    """Everything that a queue is told, and a sweep of two."""
+    entity = queue(world, entry("a"), entry("b"))
+    await world.do(entity, "reorder", ReorderCommand, ordered_changeset_ids=[uid("b"), uid("a")], expected_version=0)
+    await world.do(entity, "enqueue", EnqueueCommand, entry=entry("c", hotpatch=True).model_dump())
+    await world.do(entity, "remove", RemoveCommand, changeset_id=uid("c"))
+    await world.do(entity, "reserve", ReserveCommand, release_id=uid("release"), changeset_ids=[uid("b")])
+    await world.do(entity, "published", PublishedCommand, release_id=uid("release"), integration_sha=sha("main-2"))
+    await world.until(lambda: queue_shown(world).sweep is None and queue_shown(world).undelivered == [], "the sweep has ended")
+    await world.do(entity, "revalidate", RevalidateCommand, changeset_id=uid("a"))
+    await world.until(lambda: queue_shown(world).sweep is None, "the second sweep has ended")
+    await world.do(entity, "reserve", ReserveCommand, release_id=uid("next"), changeset_ids=[uid("a")])
+    eject = {"release_id": uid("next"), "changeset_id": uid("a"), "conflicted": True, "job_id": uid("job")}
+    await world.do(entity, "eject", EjectCommand, **eject)
+    return {"queue-life": entity.workflow_id, "revalidation-sweep": options.revalidation_workflow(world.app_id, 1)}
+
+
+async def release_life(world: World) -> Recorded:
+    """Select, assemble, publish."""
+    entity = release(world)
+    await world.do(entity, "select", SelectCommand, changeset_ids=[uid("a"), uid("b")])
+    await world.do(entity, "assemble", AssembleCommand, job_id=world.id("job"))
+    await world.until(lambda: release_shown(world).state is ReleaseState.VALIDATED, "the result")
+    await world.do(entity, "publish", PublishCommand)
+    await world.client.get_workflow_handle(entity.workflow_id).result()
+    return {"release-life": entity.workflow_id, "assemble-passes": options.job_workflow(world.id("job"))}
+
+
+async def release_bisected(world: World) -> Recorded:
+    """The suite fails from the second member on, which is put out of queue and release; then the release is dropped."""
+
+    async def suite(run: GateRun) -> ReasonCode:
+        return ReasonCode.TESTS_FAILED if run.gate.commit_sha in (sha("prefix-2"), sha("prefix-3")) else ReasonCode.OK
+
+    world.fakes.suite = suite
+    entity = release(world, ReleaseState.DRAFT_RELEASE, "a", "b", "c")
+    await world.do(entity, "assemble", AssembleCommand, job_id=world.id("job"))
+    await world.until(lambda: release_shown(world).failure is not None, "the result")
+    await world.do(entity, "drop", DropCommand)
+    await world.client.get_workflow_handle(entity.workflow_id).result()
+    return {"release-bisected": entity.workflow_id, "assemble-bisects": options.job_workflow(world.id("job"))}
+
+
+async def deployment_ordinary(world: World) -> Recorded:
+    """Gate, switch, verify."""
+    world.store.jobs[world.id("job")] = {"state": "queued"}
+    entity = deployment(world)
+    handle = await world.start(entity)
+    assert await handle.result() == "succeeded"
+    return {"deployment-ordinary": entity.workflow_id}
+
+
+async def exceptional(world: World) -> tuple[str, asyncio.Event]:
+    """Start a deployment that waits for a second approval, and let it take one."""
+    world.store.jobs[world.id("job")] = {"state": "queued"}
+    now = await world.now()
+    approvals = [Approval(user_id=world.id("manager"), at=now)]
+    entity = deployment(
+        world,
+        skip_stage=True,
+        exceptional_reasons=["skip_stage"],
+        approvals_required=2,
+        requested_at=now,
+        approvals=approvals,
+        approvals_expire_at=(parse_time(now) + timedelta(hours=24)).isoformat(),
+    )
+    reached = world.fakes.hold("deploy_facts").reached
+    await world.start(entity)
+    return entity.workflow_id, reached
+
+
+async def deployment_approved(world: World) -> Recorded:
+    """A second person approves what is exceptional."""
+    workflow_id, _ = await exceptional(world)
+    world.fakes.holds["deploy_facts"].free.set()
+    entity = world.commands.deployment_start(world.app_id, world.id("deployment"))
+    await world.send(entity, "approve", await world.command(ApproveCommand, by="bea"))
+    assert await world.client.get_workflow_handle(workflow_id).result() == "succeeded"
+    return {"deployment-approved": workflow_id}
+
+
+async def deployment_canceled(world: World) -> Recorded:
+    """A deployment is canceled while it waits for approvals."""
+    workflow_id, _ = await exceptional(world)
+    world.fakes.holds["deploy_facts"].free.set()
+    entity = world.commands.deployment_start(world.app_id, world.id("deployment"))
+    await world.send(entity, "cancel", await world.command(CancelCommand))
+    assert await world.client.get_workflow_handle(workflow_id).result() == deployment_shown(world).state == "canceled"
+    return {"deployment-canceled": workflow_id}
+
+
+async def notify_sends(world: World) -> Recorded:
+    """A notice with two mails."""
+    world.fakes.mailroom.expects("one", "two")
+    workflow_id = options.notify_workflow(world.id("notice"))
+    await world.client.execute_workflow(
+        "notify",
+        NotifyStart(notice_id=world.id("notice")),
+        id=workflow_id,
+        task_queue=options.queue_name(options.Queue.MAIN),
+    )
+    return {"notify-sends": workflow_id}
+
+
+async def upkeep_round(world: World) -> Recorded:
+    """One round of upkeep."""
+    workflow_id = world.id("upkeep")
+    await world.client.execute_workflow("upkeep", id=workflow_id, task_queue=options.queue_name(options.Queue.MAIN))
+    return {"upkeep-round": workflow_id}
+
+
+SCENARIOS: list[Scenario] = [
+    changeset_life,
+    changeset_superseded,
+    gate_lost,
+    queue_life,
+    release_life,
+    release_bisected,
+    deployment_ordinary,
+    deployment_approved,
+    deployment_canceled,
+    notify_sends,
+    upkeep_round,
+]
+ENCRYPTED: list[Scenario] = [changeset_life, gate_lost]
+"""Recorded a second time with the codec on: their payloads hold its format to what it was."""
