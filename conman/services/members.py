@@ -149,7 +149,14 @@ async def _change(
     """
     now = await memberships.settle(db, await records.get(db, "apps", app["_id"], what="app"))
     while not await has_been(now):
-        planned = decide(now, await memberships.of_app(db, now, user_id))
+        try:
+            planned = decide(now, await memberships.of_app(db, now, user_id))
+        except DomainError:
+            # A repeat at the same moment may have made the change since the app's record was read.
+            now = await memberships.settle(db, await records.get(db, "apps", app["_id"], what="app"))
+            if await has_been(now):
+                break
+            raise
         if planned is None:
             break
         push: Document = {"outgoing": {"$each": planned.entries}}
