@@ -184,18 +184,17 @@ def token(text: str) -> str:
 
 
 def _digest(node: Node) -> bytes:
-    found = blake2b(digest_size=20)
-    found.update(f"{node.shape.value}\0{node.tag}\0".encode())
+    parts = [f"{node.shape.value}\0{node.tag}\0".encode()]
     match node.shape:
         case Shape.SCALAR:
             scalar = node.scalar
-            kind, text = (scalar.kind, scalar.text) if isinstance(scalar, Literal) else (type(scalar).__name__, repr(scalar))
-            found.update(f"{'literal ' if isinstance(scalar, Literal) else ''}{kind}\0{text}".encode())
+            literal = isinstance(scalar, Literal)
+            kind, text = (f"literal {scalar.kind}", scalar.text) if literal else (type(scalar).__name__, repr(scalar))
+            parts.append(f"{kind}\0{text}".encode())
         case Shape.MAPPING:
             for entry in sorted(node.entries, key=lambda each: each.key):
                 key = entry.key.encode()
-                found.update(f"{len(key)} {entry.form}\0".encode() + key + entry.node.digest)
+                parts += (f"{len(key)} {entry.form}\0".encode(), key, entry.node.digest)
         case Shape.SEQUENCE:
-            for entry in node.entries:
-                found.update(entry.node.digest)
-    return found.digest()
+            parts += [entry.node.digest for entry in node.entries]
+    return blake2b(b"".join(parts), digest_size=20).digest()

@@ -53,6 +53,8 @@ class _Composer:
     def __init__(self, text: str) -> None:
         self.text = text
         self.events: Iterator[Any] = events(text)
+        self.tagged = "!" in text
+        """Whether there can be tags: the library takes its time to tell each event's."""
         self.count = 0
         self.anchors: dict[str, tuple[Node, int] | None] = {}
         """What each anchor names, and how many values that is; None while it is being read."""
@@ -97,14 +99,20 @@ class _Composer:
         return node
 
     def _scalar(self, event: Any) -> Node:
-        start, end, tag = event.start_mark.index, event.end_mark.index, event.tag or ""
+        start, end, tag = event.start_mark.index, event.end_mark.index, self._tag(event)
         if event.style in ("|", ">"):  # its end is behind the line breaks that follow it
             end = start + len(self.text[start:end].rstrip())
         scalar = literal(event.value) if event.implicit[0] and not tag else event.value
         return Node(start, end, scalar=scalar, tag=tag).seal()
 
+    def _opened(self, event: Any, shape: Shape) -> Node:
+        return Node(event.start_mark.index, event.end_mark.index, shape, flow=bool(event.flow_style), tag=self._tag(event))
+
+    def _tag(self, event: Any) -> str:
+        return (event.tag or "") if self.tagged else ""
+
     def _mapping(self, event: Any, depth: int) -> Node:
-        node = _opened(event, Shape.MAPPING)
+        node = self._opened(event, Shape.MAPPING)
         seen: dict[str, int] = {}
         merged: list[Node] = []
         while not is_kind(key := next(self.events), MappingEndEvent):
@@ -161,10 +169,6 @@ class _Composer:
         if node.flow:
             node.end = item.end_mark.index
         return node.seal()
-
-
-def _opened(event: Any, shape: Shape) -> Node:
-    return Node(event.start_mark.index, event.end_mark.index, shape, flow=bool(event.flow_style), tag=event.tag or "")
 
 
 def _is_merge(event: Any) -> bool:
