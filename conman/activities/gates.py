@@ -19,13 +19,14 @@ from temporalio.exceptions import ApplicationError
 from conman.activities.heartbeat import heartbeating
 from conman.activities.rendering import PROFILE_ENV, PROFILE_JSON, RenderedProfile, render
 from conman.activities.runner import CommandSpec, OutputLine, RunResult, run_command
-from conman.activities.runner_output import Redactor, Stream
+from conman.activities.runner_output import Stream
 from conman.config import Settings
 from conman.domain.app import ValidationGate
 from conman.domain.decision import Verdict
 from conman.domain.errors import DomainError
 from conman.domain.jobs import ReasonCode, end_state
 from conman.domain.messages import GateRun
+from conman.domain.redaction import Redactor
 from conman.domain.times import format_time
 from conman.faults import fault_point
 from conman.git.adapter import GitAdapter, GitError

@@ -25,8 +25,9 @@ from typing import Any
 import psutil
 
 from conman.activities import guard
-from conman.activities.runner_output import LineSink, OnLine, OutputLine, Redactor, Stream
+from conman.activities.runner_output import LineSink, OnLine, OutputLine, Stream
 from conman.domain.jobs import ReasonCode
+from conman.domain.redaction import Redactor
 
 __all__ = ["CommandSpec", "OnLine", "OutputLine", "RunResult", "Stream", "run_command"]
 

@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 
 from conman.activities import runner
 from conman.activities.runner import CommandSpec, OutputLine, RunResult, Stream, run_command
-from conman.activities.runner_output import LINE_BYTES, MASK, LineSink, Redactor
+from conman.activities.runner_output import LINE_BYTES, LineSink
 from conman.domain.jobs import ReasonCode
+from conman.domain.redaction import MASK, Redactor
 
 DEADLINE = 30.0
 MIB = 1024 * 1024
