@@ -30,7 +30,7 @@ def place_of(way: Way) -> str:
     told = ""
     for step in way:
         if step.item:
-            told += f"[{step.label}]"
+            told += f"[{step.label if step.label.isprintable() else json.dumps(step.label)}]"
         else:
             key = step.label if _PLAIN_KEY.fullmatch(step.label) else json.dumps(step.label, ensure_ascii=False)
             told += f".{key}" if told else key
@@ -125,7 +125,8 @@ def _reordered(finding: Finding, what: str) -> str:
 
 
 def _typed(value: Shown) -> str:
-    return _told(value) if value.kind in ("object", "list", "null") else f"{_told(value)} ({value.kind})"
+    tells_it = value.kind in ("object", "list", "null") or isinstance(value.value, dict)
+    return _told(value) if tells_it else f"{_told(value)} ({value.kind})"
 
 
 def _told(value: Shown | None) -> str:
@@ -135,5 +136,11 @@ def _told(value: Shown | None) -> str:
     if value.kind in ("object", "list"):
         what = "key" if value.kind == "object" else "item"
         return f"{'an object' if value.kind == 'object' else 'a list'} with {value.size} {what}{'' if value.size == 1 else 's'}"
-    text = value.value if isinstance(value.value, str) and value.kind != "text" else json.dumps(value.value, ensure_ascii=False)
+    if isinstance(value.value, str) and (value.cut or value.kind != "text"):
+        text = " ".join(value.value.split())
+    elif isinstance(value.value, dict):  # only a YAML value with a tag is shown by one
+        [(tag, tagged)] = value.value.items()
+        text = f"{tag} {json.dumps(tagged, ensure_ascii=False)}"
+    else:
+        text = json.dumps(value.value, ensure_ascii=False)
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
