@@ -198,13 +198,13 @@ async def _check_subjects(request: Request, caller: Caller, wanted: Capability) 
     What a repeat with the same key names may be gone, by the first request: its service knows that.
     """
     owner: str | None = None
-    for name, value in request.path_params.items():
+    for name in request.path_params:
         subject = SUBJECTS.get(name)
         owner = None  # the last record that the path names is the one whose owner counts
         if subject is None:
             continue
         try:
-            found = await subject.look(caller.platform, caller.of_app, value)
+            found = await subject.find(caller.platform, caller.of_app, request.path_params, name)
         except DomainError as error:
             remembered_as = _remembered_as(request, caller)
             if error.code is ErrorCode.NOT_FOUND and remembered_as and await is_repeat(caller.platform.db, remembered_as):

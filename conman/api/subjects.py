@@ -20,10 +20,21 @@ Owner = Callable[[Platform, Document], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """How a path's parameter finds its record, which raises `not_found`, and who made it, for what can be one's own."""
+    """How a path's parameter finds its record, which raises `not_found`, and who made it, for what can be one's own.
+
+    `within`: the parameter before it that it belongs to, and the field in which its record says so.
+    """
 
     look: Look
     owner: Owner | None = None
+    within: tuple[str, str] | None = None
+
+    async def find(self, platform: Platform, app: Document, params: Mapping[str, str], name: str) -> Document:
+        """The record that the parameter `name` of a path stands for. Raises `not_found`."""
+        found = await self.look(platform, app, params[name])
+        if self.within is not None and found[self.within[1]] != params[self.within[0]]:
+            raise not_found(name)
+        return found
 
 
 def _record(collection: str, what: str) -> Look:
@@ -58,6 +69,7 @@ async def _job_owner(platform: Platform, job: Document) -> str:
 SUBJECTS: Mapping[str, Subject] = {
     "ws": Subject(workspaces.find, _workspace_owner),
     "cs": Subject(_record("changesets", "changeset"), _author),
+    "comment": Subject(_record("comments", "comment"), within=("cs", "changeset_id")),
     "j": Subject(_record("jobs", "job"), _job_owner),
     "r": Subject(releases.find),
     "env": Subject(_environment),

@@ -64,6 +64,8 @@ INDEXES: tuple[Index, ...] = (
     Index("workspaces", ("default_slot",), "one default workspace per user and app", unique=True, sparse=True),
     Index("changesets", ("open_slot",), "one open changeset per workspace", unique=True, sparse=True),
     Index("changesets", ("app_id",), "listing by app"),
+    Index("comments", ("changeset_id", "_id"), "a changeset's comments, oldest first"),
+    Index("comment_revisions", ("comment_id", "revision_number"), "each body of a comment is kept once", unique=True),
     Index("releases", ("app_id",), "listing by app"),
     Index("release_tags", ("app_id", "tag"), "a tag's number is given once per app and day", unique=True),
     Index("release_tags", ("release_id",), "a release has one tag, also when its request is repeated", unique=True),
@@ -98,6 +100,7 @@ INDEXES: tuple[Index, ...] = (
             "invites",
             "profiles",
             "master_rotations",
+            "comments",
         )
     ),
 )

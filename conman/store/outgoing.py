@@ -82,6 +82,10 @@ async def deliver(db: Database, collection: str, document: Document) -> int:
     if audit:
         await db["audit"].bulk_write(audit, ordered=False)
     fault_point("deliver.audited")
+    for entry in entries:
+        if entry["kind"] == "record":
+            kept = entry["doc"]
+            await db[entry["collection"]].update_one({"_id": kept["_id"]}, {"$setOnInsert": kept}, upsert=True)
     notices = [
         UpdateOne({"_id": entry["id"]}, {"$setOnInsert": entry["doc"]}, upsert=True)
         for entry in entries
@@ -112,6 +116,11 @@ async def deliver(db: Database, collection: str, document: Document) -> int:
         {"_id": document["_id"]}, {"$pull": {"outgoing": {"id": {"$in": [entry["id"] for entry in entries]}}}}
     )
     return len(entries)
+
+
+def record_to_keep(collection: str, document: Document) -> Document:
+    """A record of another collection that is never changed again, as an outgoing entry of the document that it is about."""
+    return {"id": document["_id"], "kind": "record", "collection": collection, "doc": document}
 
 
 def deployment_ended(end: EndDeployment) -> Document:

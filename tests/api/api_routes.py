@@ -140,6 +140,8 @@ _SOUND: dict[str, dict[str, Any]] = {
     "POST /apps/{app}/changesets": {"workspace_id": NOWHERE, "title": "sound"},
     "PATCH /apps/{app}/changesets/{cs}": {"title": "sound"},
     "POST /apps/{app}/changesets/{cs}/review": {"action": "request_changes"},
+    "POST /apps/{app}/changesets/{cs}/comments": {"body": "sound"},
+    "PATCH /apps/{app}/changesets/{cs}/comments/{comment}": {"body": "sound", "resolved": True},
     "POST /apps/{app}/queue/reorder": {"ordered_changeset_ids": []},
     "POST /apps/{app}/releases": {"changeset_ids": []},
     "POST /apps/{app}/releases/{r}/changesets": {"changeset_ids": []},

@@ -74,6 +74,10 @@ POST   A/changesets/{cs}/revalidate             user/config_manager
 GET    A/changesets/{cs}/revisions              user
 GET    A/changesets/{cs}/reviews                user
 GET    A/changesets/{cs}/diff                   user
+GET    A/changesets/{cs}/comments               user
+POST   A/changesets/{cs}/comments               user
+PATCH  A/changesets/{cs}/comments/{comment}     user
+GET    A/changesets/{cs}/comments/{comment}/revisions   user
 GET    A/queue                                  user
 POST   A/queue/reorder                          config_manager
 
@@ -118,10 +122,6 @@ GET    /metrics                                 anyone
 GET    A/environments/{env}/migrations          user
 POST   A/changesets/{cs}/request-review         user/-
 GET    A/changesets/{cs}/timeline               user
-GET    A/changesets/{cs}/comments               user
-POST   A/changesets/{cs}/comments               user
-PATCH  A/changesets/{cs}/comments/{comment}     user
-GET    A/changesets/{cs}/comments/{comment}/revisions   user
 POST   A/changesets/{cs}/analyze                user
 POST   A/changesets/{cs}/chat                   user
 GET    A/changesets/{cs}/profile-overrides      user

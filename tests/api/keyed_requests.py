@@ -205,6 +205,20 @@ async def a_review(world: World) -> Request:
     return Request(world.rob, "POST", path, {"action": "approve"}, {"action": "reject"})
 
 
+@scenario("POST /apps/{app}/changesets/{cs}/comments")
+async def a_comment(world: World) -> Request:
+    path = f"{await world.changeset()}/comments"
+    return Request(world.rob, "POST", path, {"body": "one"}, {"body": "two"}, status=201)
+
+
+@scenario("PATCH /apps/{app}/changesets/{cs}/comments/{comment}")
+async def an_edited_comment(world: World) -> Request:
+    path = f"{await world.changeset()}/comments"
+    made = await world.rob.post(path, {"body": "one"})
+    body = {"body": "two", "resolved": True}
+    return Request(world.rob, "PATCH", f"{path}/{made['id']}", body, {**body, "resolved": False})
+
+
 @scenario("POST /apps/{app}/changesets/{cs}/queue")
 async def an_entry(world: World) -> Request:
     return Request(world.ann, "POST", f"{await world.approved()}/queue", {})

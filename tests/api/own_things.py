@@ -15,6 +15,7 @@ KINDS = (
     "invites",
     "workspaces",
     "changesets",
+    "comments",
     "jobs",
     "releases",
     "environments",
@@ -37,11 +38,13 @@ async def things_of(world: World, person: Person) -> Things:
     """What this person made."""
     changeset = await world.submitted(person=person)
     shown = await person.get(changeset)
+    comment = await person.post(f"{changeset}/comments", {"body": "mine"})
     return {
         "users": person.id,
         "members": person.id,
         "workspaces": shown["workspace_id"],
         "changesets": shown["id"],
+        "comments": comment["id"],
         "jobs": shown["gate"]["job_id"],
         "state": shown["state"],
         "version": str(shown["version"]),

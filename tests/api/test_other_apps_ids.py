@@ -25,6 +25,7 @@ KINDS_OF_NAMES = {
     "ordered_changeset_ids": "changesets",
     "add": "changesets",
     "remove": "changesets",
+    "parent_comment_id": "comments",
     "release_id": "releases",
     "from_release_id": "releases",
     "environment_id": "environments",

@@ -24,6 +24,7 @@ FIELDS = {
         "required_approval_count up_to_date hotpatch gate queue_position queued_at last_revalidation_status "
         "last_revalidation_job_id conflicts release_id waiting_for blockers"
     ),
+    "comment": "app_id created_by body file_path line_number revision_number parent_comment_id outdated resolved edited",
     "release": (
         "app_id tag state ordered_changeset_ids base_sha candidate_sha published_sha published_at published_by failure job_id "
         "supersedes reverts_release_id"
@@ -63,6 +64,7 @@ async def test_every_record_has_its_fields(world: World, release: str) -> None:
         "app": app,
         "workspace": (await world.ann.get(f"{world.path}/workspaces"))[0],
         "changeset": await world.ann.get(changeset),
+        "comment": await world.ann.post(f"{changeset}/comments", {"body": "a comment"}),
         "release": await world.ann.get(release),
         "environment": (await world.environments())[0],
         "deployment": ended,
