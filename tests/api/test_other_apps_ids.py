@@ -90,9 +90,11 @@ async def theirs(other_app: World) -> Things:
     file = await other_app.ann.get(
         f"{other_app.path}/workspaces/{changeset['workspace_id']}/files", params={"path": "secret.json"}
     )
+    comment = await other_app.ann.post(f"{other_app.path}/changesets/{queued}/comments", {"body": "of the other app"})
     events = await other_app.audit()
     return things | {
         "changesets": queued,
+        "comments": comment["id"],
         "workspaces": changeset["workspace_id"],
         "users": other_app.ann.id,
         "blobs": file["blob_id"],
