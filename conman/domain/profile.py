@@ -5,6 +5,7 @@ These models read what is kept, and so ignore unknown fields; what people send g
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -74,6 +75,7 @@ class Source(StrEnum):
 
     APP_DEFAULT = "app_default"
     PROFILE = "profile"
+    OVERRIDE = "override"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +93,16 @@ class Variable:
         return {"key": self.key, "type": value.type, "value": value.value, "source": self.source.value, "secret": self.secret}
 
 
-def effective_variables(defaults: dict[str, Any], profile: Profile) -> list[Variable]:
-    """App defaults < environment profile, in the order of their names, each with where it comes from (`spec.md` 6)."""
+def effective_variables(defaults: dict[str, Any], profile: Profile, overridden: Collection[str] = ()) -> list[Variable]:
+    """App defaults < environment profile < overrides, in the order of their names, each with where it comes from (`spec.md` 6).
+
+    The profile has its overrides already; `overridden` are the names that these set.
+    """
+    source = {key: Source.OVERRIDE for key in overridden}
     of_app = {key: Variable(key, Source.APP_DEFAULT, TypedValue.model_validate(value)) for key, value in defaults.items()}
-    of_profile = {key: Variable(key, Source.PROFILE, value) for key, value in profile.env_vars.items()}
+    of_profile = {key: Variable(key, source.get(key, Source.PROFILE), value) for key, value in profile.env_vars.items()}
     secret = {
-        key: Variable(key, Source.PROFILE, TypedValue(type="string", value=ref.mask), secret=True)
+        key: Variable(key, source.get(key, Source.PROFILE), TypedValue(type="string", value=ref.mask), secret=True)
         for key, ref in profile.secrets.items()
     }
     return [variable for _, variable in sorted({**of_app, **of_profile, **secret}.items())]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -43,7 +43,15 @@ MAX_REPO_PATHS = 100
 LONGEST_HOURS = 8760
 """A year."""
 
-_STRICT = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+STRICT = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+_CLEARED: Mapping[str, Callable[[], BaseModel | None]] = {
+    "database": lambda: None,
+    "migrations": lambda: None,
+    "data_strategy": DataStrategy,
+    "lifecycle": Lifecycle,
+}
+"""The fields that are replaced as a whole, with what null leaves of them."""
+
 _URL: TypeAdapter[HttpUrl] = TypeAdapter(HttpUrl)
 
 
@@ -101,7 +109,7 @@ Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_print
 class GivenValue(TypedValue):
     """A typed value in a request."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -113,7 +121,7 @@ class GivenValue(TypedValue):
 class GivenDatabase(ProfileDatabase):
     """`database` in a request."""
 
-    model_config = _STRICT
+    model_config = STRICT
     connection_ref: str = Field(min_length=1, max_length=200)
     base_profile_id: str | None = Field(default=None, min_length=1, max_length=64)
 
@@ -121,7 +129,7 @@ class GivenDatabase(ProfileDatabase):
 class GivenMigrations(ProfileMigrations):
     """`migrations` in a request."""
 
-    model_config = _STRICT
+    model_config = STRICT
     repo_paths: list[Annotated[str, AfterValidator(_repo_path)]] = Field(max_length=MAX_REPO_PATHS)
     command_ref: str = Field(min_length=1, max_length=63)
     applied_state_ref: Text | None = None
@@ -130,14 +138,14 @@ class GivenMigrations(ProfileMigrations):
 class GivenDataStrategy(DataStrategy):
     """`data_strategy` in a request."""
 
-    model_config = _STRICT
+    model_config = STRICT
     seed_source_ref: Text | None = None
 
 
 class GivenLifecycle(Lifecycle):
     """`lifecycle` in a request."""
 
-    model_config = _STRICT
+    model_config = STRICT
     ttl_idle_hours: int | None = Field(default=None, ge=1, le=LONGEST_HOURS)
     grace_hours: int | None = Field(default=None, ge=0, le=LONGEST_HOURS)
 
@@ -146,23 +154,45 @@ GivenVariables = Annotated[dict[str, GivenValue | None], AfterValidator(_names)]
 GivenSecrets = Annotated[dict[str, Annotated[SecretStr, AfterValidator(_secret)] | None], AfterValidator(_names)]
 
 
-class ProfileFields(BaseModel):
-    """What may be sent of a profile. The defaults stand only for what was not sent."""
+class OverridableFields(BaseModel):
+    """What an edit of a profile and an override of one have in common. The defaults stand only for what was not sent."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
-    kind: ProfileKind = "persistent_env"
     base_url: Annotated[str, Field(max_length=2048), AfterValidator(_web_url)] | None = None
     env_vars: GivenVariables = Field(default_factory=dict[str, "GivenValue | None"])
     secrets: GivenSecrets = Field(default_factory=dict[str, "SecretStr | None"])
     database: GivenDatabase | None = None
     migrations: GivenMigrations | None = None
     data_strategy: GivenDataStrategy | None = None
-    lifecycle: GivenLifecycle | None = None
 
     def new_secrets(self) -> dict[str, str]:
         """The values of the secrets that are set, by key."""
         return {key: value.get_secret_value() for key, value in self.secrets.items() if value is not None}
+
+    def change(self, refs: Mapping[str, SecretRef]) -> dict[str, Any]:
+        """What was sent, as `changed` takes it; `refs` has what becomes of each secret that is set."""
+        sent = self.model_fields_set
+        change: dict[str, Any] = {field: getattr(self, field) for field in ("name", "kind", "base_url") if field in sent}
+        if "env_vars" in sent:
+            change["env_vars"] = {
+                key: None if value is None else TypedValue(type=value.type, value=value.value)
+                for key, value in self.env_vars.items()
+            }
+        if "secrets" in sent:
+            change["secrets"] = {key: refs.get(key) for key in self.secrets}
+        for field in _CLEARED:
+            if field in sent:
+                value: BaseModel | None = getattr(self, field)
+                change[field] = None if value is None else value.model_dump()
+        return change
+
+
+class ProfileFields(OverridableFields):
+    """What may be sent of a profile."""
+
+    kind: ProfileKind = "persistent_env"
+    lifecycle: GivenLifecycle | None = None
 
 
 class NewProfile(ProfileFields):
@@ -177,7 +207,7 @@ class ProfileEdit(ProfileFields):
     name: Name = ""
 
 
-def refuse_masks(profile: Profile, edit: ProfileFields) -> None:
+def refuse_masks(profile: Profile, edit: OverridableFields) -> None:
     """Refuse a secret's value that equals its present mask: somebody wrote back what they read. Raises `validation_error`."""
     for key, value in edit.new_secrets().items():
         present = profile.secrets.get(key)
@@ -185,32 +215,25 @@ def refuse_masks(profile: Profile, edit: ProfileFields) -> None:
             raise invalid(f"secrets.{key}", "is the mask of the present value: leave the secret out to keep it")
 
 
-def merge(profile: Profile, edit: ProfileFields, refs: Mapping[str, SecretRef]) -> Profile:
+def merge(profile: Profile, edit: OverridableFields, refs: Mapping[str, SecretRef]) -> Profile:
     """The profile with the change; `refs` has what becomes of each secret that the edit sets.
 
     Raises `validation_error` when the result is no sound profile.
     """
-    sent = edit.model_fields_set
-    change: dict[str, Any] = {field: getattr(edit, field) for field in ("name", "kind", "base_url") if field in sent}
-    if "env_vars" in sent:
-        given = {
-            key: None if value is None else TypedValue(type=value.type, value=value.value) for key, value in edit.env_vars.items()
-        }
-        change["env_vars"] = _by_key(profile.env_vars, given)
-    if "secrets" in sent:
-        change["secrets"] = _by_key(profile.secrets, {key: refs.get(key) for key in edit.secrets})
-    for field, cleared in (
-        ("database", None),
-        ("migrations", None),
-        ("data_strategy", DataStrategy()),
-        ("lifecycle", Lifecycle()),
-    ):
-        if field in sent:
-            value: BaseModel | None = getattr(edit, field)
-            change[field] = cleared if value is None else value.model_dump()
-    merged = Profile.model_validate({**dict(profile), **change})
+    merged = changed(profile, edit.change(refs))
     check_sound(merged)
     return merged
+
+
+def changed(profile: Profile, change: Mapping[str, Any]) -> Profile:
+    """The profile with these fields changed, whether that is sound or not: `env_vars` and `secrets` by key, where None deletes
+    one, every other field as a whole, where None clears it.
+    """
+    update = {field: _CLEARED[field]() if value is None and field in _CLEARED else value for field, value in change.items()}
+    for field in ("env_vars", "secrets"):
+        if field in change:
+            update[field] = _by_key(getattr(profile, field), change[field])
+    return Profile.model_validate({**dict(profile), **update})
 
 
 def _by_key(present: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
