@@ -1,7 +1,7 @@
 """Where comments stand: finding the place that one is put on, and following it to later revisions (`domain/comment.py`).
 
 A place is computed when it is read, so that a new revision costs nothing. It depends on two commits alone, which never change:
-what was computed once is remembered for as long as there is room.
+what was computed once is remembered for as long as there is room. docs/adr/0017-comments-follow-when-they-are-read.md
 """
 
 from __future__ import annotations
@@ -56,13 +56,15 @@ async def places_in(
     platform: Platform, app: Document, changeset: Changeset, revision_number: int | None, anchors: Iterable[Anchor]
 ) -> dict[Anchor, Place]:
     """Where each anchor stands in a revision of its changeset; one comparison for each revision that any was put on."""
+    if revision_number is None:  # without a revision there are no files to comment on
+        return {anchor: unmoved(anchor) for anchor in anchors}
     heads = {revision.revision_number: revision.head_sha for revision in changeset.revisions}
-    new = heads[revision_number] if revision_number is not None else None
+    new = heads[revision_number]
     found: dict[Anchor, Place] = {}
     missing: dict[str, list[Anchor]] = {}
     for anchor in dict.fromkeys(anchors):
         old = heads[anchor.revision_number] if anchor.revision_number is not None else None
-        if anchor.file_path is None or old is None or new is None or old == new:
+        if anchor.file_path is None or old is None or old == new:
             found[anchor] = unmoved(anchor)
             continue
         place = _REMEMBERED.get((old, new, anchor))
@@ -71,7 +73,6 @@ async def places_in(
         else:
             found[anchor] = place
     for old, of_one in missing.items():
-        assert new is not None  # without a revision to look at, nothing is missing
         followed = await _follow(platform, app["repo_path"], old, new, of_one)
         for anchor, place in followed.items():
             _REMEMBERED.put((old, new, anchor), place)

@@ -130,11 +130,14 @@ async def change(
 ) -> dict[str, Any]:
     """Edit a body, resolve or reopen a thread, or both; what stands already is left alone.
 
-    Two changes at once that name no version are made one after the other. Raises `stale_write` and `validation_error`.
+    Two changes at once that name no version are made one after the other. Raises `forbidden` for a body that another person
+    wrote, `stale_write`, and `validation_error`.
     """
     current = _current(owned(changeset))
     while True:
         document = await find(platform, changeset, comment_id)
+        if body is not None:
+            rules.check_author(document["created_by"], call.user_id)
         thread = await _thread_of(platform, changeset, document)
         present = _Seen(document["version"], document["updated_at"], document["body_number"], thread["resolved"], current)
         answered = await _answered(platform, call, document, present)
