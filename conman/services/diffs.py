@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conman.domain.changeset import Changeset
-from conman.domain.errors import DomainError, ErrorCode, not_found
+from conman.domain.errors import DomainError, ErrorCode
 from conman.git.adapter import ChangeStatus, FileDiff, GitAdapter
 from conman.services.apps import integration_head
 from conman.services.kept import Kept
@@ -54,10 +54,12 @@ def revision_sides(changeset: Changeset, revision: int | None, against: int | No
     if not revisions and revision is None and against is None:
         return None
     by_number = {each.revision_number: each for each in revisions}
-    chosen = by_number.get(revision) if revision is not None else revisions[-1] if revisions else None
-    other = by_number.get(against) if against is not None else None
-    if chosen is None or (against is not None and other is None):
-        raise not_found("revision")
+    for number in (revision, against):
+        if number is not None and number not in by_number:
+            there = f"it has 1 to {len(revisions)}" if revisions else "nothing of it was submitted yet"
+            raise DomainError(ErrorCode.NOT_FOUND, f"This changeset has no revision {number}: {there}.")
+    chosen = revisions[-1] if revision is None else by_number[revision]
+    other = None if against is None else by_number[against]
     return Sides(other.head_sha if other is not None else chosen.base_sha, chosen.head_sha)
 
 
