@@ -6,8 +6,6 @@ what was computed once is remembered for as long as there is room. docs/adr/0017
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -17,39 +15,15 @@ from conman.domain.errors import DomainError, ErrorCode, invalid
 from conman.domain.paths import normalise_path
 from conman.git.adapter import ChangeStatus, EntryType, FileDiff
 from conman.git.checks import MODE_EXECUTABLE, MODE_FILE
+from conman.services.kept import Kept
 from conman.services.platform import Platform
 from conman.store.database import Document
 
 REMEMBERED_PLACES = 10_000
 """How many places a process remembers, some hundred bytes each."""
 
-_Key = tuple[str, str, Anchor]
-
-
-class _Remembered:
-    """The places that were asked for last, by the two heads and the anchor. Safe for several threads."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._places: OrderedDict[_Key, Place] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: _Key) -> Place | None:
-        with self._lock:
-            place = self._places.get(key)
-            if place is not None:
-                self._places.move_to_end(key)
-            return place
-
-    def put(self, key: _Key, place: Place) -> None:
-        with self._lock:
-            self._places[key] = place
-            self._places.move_to_end(key)
-            if len(self._places) > self._size:
-                self._places.popitem(last=False)
-
-
-_REMEMBERED = _Remembered(REMEMBERED_PLACES)
+_REMEMBERED: Kept[tuple[str, str, Anchor], Place] = Kept(REMEMBERED_PLACES)
+"""By the two heads and the anchor, which name content, so that no place is ever out of date."""
 
 
 async def places_in(
@@ -75,7 +49,7 @@ async def places_in(
     for old, of_one in missing.items():
         followed = await _follow(platform, app["repo_path"], old, new, of_one)
         for anchor, place in followed.items():
-            _REMEMBERED.put((old, new, anchor), place)
+            _REMEMBERED.put((old, new, anchor), place, 1)
         found |= followed
     return found
 

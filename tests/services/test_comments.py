@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conman.domain.changeset import Changeset, Revision
-from conman.domain.comment import Anchor, Place
+from conman.domain.comment import Anchor
 from conman.domain.decision import REMEMBERED_COMMANDS
 from conman.domain.errors import DomainError, ErrorCode
 from conman.git.adapter import DeleteFile, FileChange, MoveFile, WriteFile
@@ -178,16 +178,6 @@ async def test_a_new_revision_is_compared_once_and_only_when_it_is_read(shop: Sh
         assert await shown(shop, platform, changeset) == first
         assert [row["line_number"] for row in first] == [2, 6, 6, 10]
         assert compared == [["a.txt"]]
-
-
-def test_the_places_that_are_remembered_are_bounded_and_the_oldest_go() -> None:
-    remembered = anchors._Remembered(2)
-    keys = [("old", "new", Anchor(1, "a", line)) for line in (1, 2, 3)]
-    for key in keys[:2]:
-        remembered.put(key, Place("a", 1))
-    assert remembered.get(keys[0]) is not None
-    remembered.put(keys[2], Place("a", 1))
-    assert [remembered.get(key) is not None for key in keys] == [True, False, True]
 
 
 LINES = st.lists(st.sampled_from(["{", "}", "  x", "  y", "\u00e9\r", "@@ -1 +1 @@", "-- a", ""]), min_size=1, max_size=10)
