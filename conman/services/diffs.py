@@ -120,7 +120,9 @@ async def _patches(git: GitAdapter, repo: str, sides: Sides, paths: tuple[str, .
     if not paths:
         return []
     wanted = frozenset(paths)
-    rows = await git.diff(repo, sides.base, sides.head, paths=paths, renames=renames)
+    # A name that is not UTF-8 is shown with replacement characters: by that it can't be asked for.
+    all_named = not any("\ufffd" in path for path in paths)
+    rows = await git.diff(repo, sides.base, sides.head, paths=paths if all_named else None, renames=renames)
     return [row for row in rows if row.change.path in wanted]
 
 

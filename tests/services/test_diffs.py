@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pygit2
+import pygit2.enums
 import pytest
 
 from conman.domain.changeset import Changeset, Revision
@@ -109,6 +111,19 @@ async def test_renames_binary_files_and_modes_are_told(repository: Repository) -
     assert (rows["d/e.txt"]["old_path"], rows["d/e.txt"]["status"], rows["d/e.txt"]["additions"]) == ("a.txt", "renamed", 1)
     assert (rows["b.bin"]["binary"], rows["b.bin"]["patch"], rows["b.bin"]["truncated"]) == (True, "", False)
     assert "new mode 100755" in rows["c.sh"]["patch"]
+
+
+async def test_a_file_whose_name_is_not_utf8_is_shown(repository: Repository, tmp_path: Path) -> None:
+    sides = await repository.sides({"a.txt": "x\n"}, WriteFile("a.txt", b"y\n"))
+    store = pygit2.Repository(str(tmp_path / REPO))
+    entries = store[sides.head].peel(pygit2.Tree).read_raw()
+    odd_name = b"100644 caf\xe9.txt\0" + bytes.fromhex(str(store.create_blob(b"1\n2\n")))
+    tree = store.write(pygit2.enums.ObjectType.TREE, entries + odd_name)
+    who = pygit2.Signature("Ann", "ann@example.com", 1, 0)
+    odd = store.create_commit(None, who, who, "odd", tree, [pygit2.Oid(hex=sides.head)])
+    shown = (await repository.raw(Sides(sides.base, str(odd))))["data"]
+    assert [(row["path"], row["additions"]) for row in shown["files"]] == [("a.txt", 1), ("caf\ufffd.txt", 2)]
+    assert shown["stats"] == {"files": 2, "additions": 3, "deletions": 1}
 
 
 async def test_a_huge_patch_is_cut_at_a_line_and_its_numbers_are_not(repository: Repository) -> None:
