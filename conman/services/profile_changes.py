@@ -57,7 +57,7 @@ async def create(platform: Platform, call: Call, app: Document, new: NewProfile)
         return await _as_of(platform.db, there, 1)
     values = new.new_secrets()
     profile = merge(Profile(name=new.name), new, _refs(call, values))
-    await _check_references(platform, app, profile_id, None, profile)
+    await check_references(platform, app, profile_id, None, profile)
     revision = await _keep_revision(platform, call, {"_id": profile_id, "app_id": app["_id"]}, _Plan(profile, "created", values))
     document: Document = {
         "_id": profile_id,
@@ -92,7 +92,7 @@ async def edit(platform: Platform, call: Call, app: Document, profile_id: str, c
                 kept[key] = profile.secrets[key]
         values = {key: value for key, value in values.items() if key not in kept}
         merged = merge(profile, change, {**_refs(call, values), **kept})
-        await _check_references(platform, app, profile_id, profile, merged)
+        await check_references(platform, app, profile_id, profile, merged)
         return _Plan(merged, "updated", values) if changes(profile, merged) else None
 
     return await _change(platform, call, app, profile_id, version, plan)
@@ -104,7 +104,7 @@ async def revert(platform: Platform, call: Call, app: Document, profile_id: str,
     async def plan(document: Document) -> _Plan:
         old = Profile.model_validate((await revision_of(platform.db, document, number))["content"])
         check_sound(old)
-        await _check_references(platform, app, profile_id, Profile.model_validate(document["content"]), old)
+        await check_references(platform, app, profile_id, Profile.model_validate(document["content"]), old)
         return _Plan(old, "reverted", reverted_to=number)
 
     return await _change(platform, call, app, profile_id, version, plan)
@@ -313,7 +313,7 @@ async def _refuse_linked(platform: Platform, app: Document, document: Document) 
         )
 
 
-async def _check_references(platform: Platform, app: Document, profile_id: str, before: Profile | None, after: Profile) -> None:
+async def check_references(platform: Platform, app: Document, profile_id: str, before: Profile | None, after: Profile) -> None:
     """What a change newly names must be there: the base profile in this app, the command in the operator's configuration.
 
     Raises `validation_error`.

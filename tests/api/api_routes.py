@@ -142,6 +142,18 @@ _SOUND: dict[str, dict[str, Any]] = {
     "POST /apps/{app}/changesets/{cs}/review": {"action": "request_changes"},
     "POST /apps/{app}/changesets/{cs}/comments": {"body": "sound"},
     "PATCH /apps/{app}/changesets/{cs}/comments/{comment}": {"body": "sound", "resolved": True},
+    "PUT /apps/{app}/changesets/{cs}/profile-overrides": {
+        "overrides": [
+            {
+                "target_environment_id": NOWHERE,
+                "env_vars": {"MODE": {"type": "string", "value": "sound"}, "OLD": None},
+                "secrets": {"TOKEN": "sound"},
+                "base_url": "https://example.com",
+                "data_strategy": {"seed_mode": "none"},
+            }
+        ],
+        "version": 1,
+    },
     "POST /apps/{app}/queue/reorder": {"ordered_changeset_ids": []},
     "POST /apps/{app}/releases": {"changeset_ids": []},
     "POST /apps/{app}/releases/{r}/changesets": {"changeset_ids": []},

@@ -219,6 +219,14 @@ async def an_edited_comment(world: World) -> Request:
     return Request(world.rob, "PATCH", f"{path}/{made['id']}", body, {**body, "resolved": False})
 
 
+@scenario("PUT /apps/{app}/changesets/{cs}/profile-overrides")
+async def overrides(world: World) -> Request:
+    target = {"target_environment_id": (await world.environments())[0]["id"]}
+    body = {"overrides": [{**target, "secrets": {"TOKEN": "a token of the overrides"}}]}
+    other = {"overrides": [{**target, "base_url": None}]}
+    return Request(world.ann, "PUT", f"{await world.changeset()}/profile-overrides", body, other)
+
+
 @scenario("POST /apps/{app}/changesets/{cs}/queue")
 async def an_entry(world: World) -> Request:
     return Request(world.ann, "POST", f"{await world.approved()}/queue", {})
