@@ -54,21 +54,20 @@ def parse(fmt: Format, data: bytes) -> Parsed | Unparsed:
         documents = _documents(fmt, text)
     except UnreadableError as error:
         return _unparsed(fmt, text, error)
-    return parsed(text, documents[0] if len(documents) == 1 else stream(documents), several=len(documents) > 1)
-
-
-def parsed(text: str, root: Node, *, several: bool) -> Parsed:
-    """A tree with the line ends of its text."""
-    return Parsed(root, text, tuple(found.start() for found in re.finditer("\n", text)), several)
+    root = documents[0] if len(documents) == 1 else stream(documents)
+    breaks = tuple(found.start() for found in re.finditer("\n", text))
+    return Parsed(root, text, breaks, several=len(documents) > 1)
 
 
 def alike(one: Parsed, other: Parsed) -> tuple[Parsed, Parsed]:
     """Both as sequences of documents where one of them is: so a file that becomes two documents keeps its first."""
     if one.several == other.several:
         return one, other
-    return tuple(  # pyright: ignore[reportReturnType]
-        each if each.several else Parsed(stream([each.root]), each.text, each.breaks, several=True) for each in (one, other)
-    )
+    return _as_several(one), _as_several(other)
+
+
+def _as_several(read: Parsed) -> Parsed:
+    return read if read.several else Parsed(stream([read.root]), read.text, read.breaks, several=True)
 
 
 def stream(documents: list[Node]) -> Node:
