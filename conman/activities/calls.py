@@ -17,7 +17,7 @@ from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
 from conman.activities.heartbeat import heartbeating
-from conman.domain.changeset import QueueNews
+from conman.domain.changeset_news import QueueNews
 from conman.domain.decision import Actor, Verdict
 from conman.domain.errors import ErrorCode
 from conman.domain.jobs import JobState, ReasonCode

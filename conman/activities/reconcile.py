@@ -12,6 +12,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from conman.activities.heartbeat import heartbeating
 from conman.activities.reconcile_notices import start_missing_notices
+from conman.domain.changeset_reminders import AWAITING_REVIEW, MOST_REMINDERS
 from conman.faults import fault_point
 from conman.services import app_settings, archive, votes
 from conman.services.clock import now
@@ -76,8 +77,10 @@ async def _wanted(db: Database, commands: Commands) -> AsyncIterator[EntityWorkf
     async for row in _rows(db, "releases", {"$or": [*open_release, {"owned.publishing": {"$ne": None}}]}):
         yield commands.release_start(row["app_id"], row["_id"])
     working = [{"owned.gate.state": {"$in": ["queued", "running"]}}, {"owned.intent": {"$ne": None}}]
-    async for row in _rows(db, "changesets", {"$or": working}):
-        yield commands.changeset_start(row["app_id"], row["_id"])
+    reminding = {"owned.state": {"$in": [*AWAITING_REVIEW]}, "owned.reminders": {"$not": {"$gte": MOST_REMINDERS}}}
+    for query in ({"$or": working}, reminding):
+        async for row in _rows(db, "changesets", query):
+            yield commands.changeset_start(row["app_id"], row["_id"])
     telling = [{"owned.sweep_started": False}, {"owned.undelivered.0": {"$exists": True}}]
     async for row in _rows(db, "queues", {"$or": telling}):
         yield commands.queue_start(row["app_id"])

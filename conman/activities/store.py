@@ -20,6 +20,7 @@ from conman.domain.messages import (
     OwnedReply,
     PersistReply,
     PersistRequest,
+    ReminderSetting,
     StartDeployment,
 )
 from conman.domain.outgoing import job_document, job_end
@@ -47,6 +48,7 @@ class StoreActivities:
             self.create_jobs,
             self.end_jobs,
             self.revalidation_concurrency,
+            self.review_reminder_hours,
             self.deploy_facts,
             self.lock_running,
             self.end_deployment,
@@ -111,6 +113,12 @@ class StoreActivities:
         """How many revalidations of the app may run at once."""
         app = await records.get(self.db, "apps", app_id)
         return int(app["settings"]["revalidation_concurrency"])
+
+    @activity.defn
+    async def review_reminder_hours(self, app_id: str) -> ReminderSetting:
+        """After how many hours without a review the app's reviewers are told again now."""
+        app = await records.get(self.db, "apps", app_id)
+        return ReminderSetting(hours=int(app["settings"]["review_reminder_hours"]), archived=bool(app["archived"]))
 
     @activity.defn
     async def deploy_facts(self, question: DeployQuestion) -> DeployFacts:

@@ -1,17 +1,21 @@
 """What a rule answers: the new state of the part that a workflow owns, and what goes out with it.
 
 A `Decision` becomes one guarded document write (`durability.md` 3): the owned fields, the remembered command and the entries
-that leave the document (audit events, new jobs, ended jobs) stand together or not at all. docs/adr/0004-one-document-per-write.md
+that leave the document (audit events, new jobs, ended jobs, notices) stand together or not at all.
+docs/adr/0004-one-document-per-write.md
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from conman.domain.jobs import JobState, JobType, ReasonCode
+
+if TYPE_CHECKING:
+    from conman.domain.notification import NoticeKind
 
 REMEMBERED_COMMANDS = 50
 """How many command ids a record keeps (`durability.md` 4)."""
@@ -82,6 +86,17 @@ class NewJob:
     created_by: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NewNotice:
+    """People to be told of the decision (`spec.md` 14), whom the kind's rule finds, `user_ids` among them."""
+
+    kind: NoticeKind
+    entity_type: str
+    entity_id: str
+    user_ids: tuple[str, ...] = ()
+    data: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
 class JobEnd(Model):
     """The end of a job, written with the records that its verdict changes, never before them (`spec.md` 9)."""
 
@@ -105,6 +120,7 @@ class Decision(Generic[OwnedT]):
     jobs: tuple[NewJob, ...] = ()
     job_starts: tuple[str, ...] = ()
     job_ends: tuple[JobEnd, ...] = ()
+    notices: tuple[NewNotice, ...] = ()
     result: dict[str, Any] = field(default_factory=dict[str, Any])
 
 

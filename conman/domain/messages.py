@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from conman.domain.changeset import QueueNews
+from conman.domain.changeset_news import QueueNews
 from conman.domain.decision import Actor, Command, Model
 from conman.domain.deployment import Ending
 from conman.domain.jobs import JobType
-from conman.domain.queue import Entry
+from conman.domain.queue import Entry, RetriedJob
 from conman.domain.release import Member
 
 
@@ -123,9 +123,10 @@ class PublishedCommand(Command):
 
 
 class RevalidateCommand(Command):
-    """Somebody asks for a fresh verdict on one entry."""
+    """Somebody asks for a fresh verdict on one entry, or retries its job."""
 
     changeset_id: str
+    retried: RetriedJob | None = None
 
 
 class EjectCommand(Command):
@@ -163,6 +164,13 @@ class Telling(Model):
     app_id: str
     by: str
     news: list[tuple[str, QueueNews]]
+
+
+class ReminderSetting(Model):
+    """An app's `review_reminder_hours` (0: never), and whether reminders have ended with the app."""
+
+    hours: int
+    archived: bool = False
 
 
 class SweepStart(Model):

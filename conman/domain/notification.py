@@ -23,6 +23,8 @@ class NoticeKind(StrEnum):
     INVITE = "invite"
     PASSWORD_RESET = "password_reset"
     ACCOUNT_CREATED = "account_created"
+    REVIEW_REQUESTED = "review_requested"
+    REVIEW_REMINDER = "review_reminder"
 
 
 ALWAYS_SENT = frozenset({NoticeKind.INVITE, NoticeKind.PASSWORD_RESET, NoticeKind.ACCOUNT_CREATED})

@@ -1,4 +1,4 @@
-"""What leaves a document with a decision: audit events, new jobs, started and ended jobs (`durability.md` 3).
+"""What leaves a document with a decision: audit events, new jobs, started and ended jobs, notices (`durability.md` 3).
 
 Ids are UUIDv7 whose time is the event's and whose other bits are a hash of entity, part, version and position, so that a second
 run of the same write makes the same entries.
@@ -12,13 +12,14 @@ from conman.domain.audit import make_event
 from conman.domain.decision import Actor, Decision, Event, JobEnd, NewJob
 from conman.domain.ids import derived_uuid7
 from conman.domain.jobs import JobState
+from conman.domain.notification import Notice, notice_entry
 from conman.domain.times import milliseconds
 
 
 def outgoing_entries(
     decision: Decision[Any], *, app_id: str | None, entity: str, version: int, actor: Actor, at: str, workflow_id: str | None
 ) -> list[dict[str, Any]]:
-    """The entries of one decision, in the order in which they are delivered: audit, new jobs, starts, ends."""
+    """The entries of one decision, in the order in which they are delivered: audit, new jobs, starts, ends, notices."""
     entries: list[dict[str, Any]] = []
 
     def next_id() -> str:
@@ -32,6 +33,18 @@ def outgoing_entries(
         entries.append({"id": next_id(), "kind": "job_start", "job_id": job_id, "doc": job_start(at)})
     for end in decision.job_ends:
         entries.append({"id": next_id(), "kind": "job_end", "job_id": end.id, "doc": job_end(end, at=at)})
+    for notice in decision.notices:
+        told = Notice(
+            kind=notice.kind,
+            at=at,
+            app_id=app_id,
+            entity_type=notice.entity_type,
+            entity_id=notice.entity_id,
+            actor_user_id=actor.user_id,
+            user_ids=list(notice.user_ids),
+            data=notice.data,
+        )
+        entries.append(notice_entry(next_id(), told))
     return entries
 
 

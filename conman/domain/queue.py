@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import Field
 
-from conman.domain.changeset import QueueNews
+from conman.domain.changeset_gate import retried_event
+from conman.domain.changeset_news import QueueNews
 from conman.domain.decision import Decision, Event, JobEnd, Model, NewJob, Owned
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, JobType, ReasonCode, max_attempts
@@ -45,6 +46,8 @@ class Entry(Model):
     state: EntryState = EntryState.QUEUED
     status: EntryStatus = EntryStatus.VALID
     judged_sha: str
+    revalidate: bool = False
+    """It entered by a clean merge alone (`queue_gate: clean_merge`), and no suite has seen the merge."""
     job_id: str | None = None
     reserved_by: str | None = None
 
@@ -141,14 +144,15 @@ def _with_sweep(
 def decide_enqueue(queue: Queue, entry: Entry, job_ids: JobIds) -> Decision[Queue]:
     """An approved changeset is appended (a hotpatch goes to the head).
 
-    A hotpatch, what is behind the integration head, and what was judged on an older one are revalidated at once.
+    A hotpatch, what entered by a clean merge, what is behind the integration head, and what was judged on an older one are
+    revalidated at once.
     A repeat for what is already in the queue changes nothing.
     """
     if queue.entry(entry.changeset_id) is not None:
         return Decision(queue)
     entries = [entry, *queue.entries] if entry.hotpatch else [*queue.entries, entry]
     after = queue.model_copy(update={"entries": entries})
-    if entry.judged_sha == entry.base_sha == queue.integration_sha and not entry.hotpatch:
+    if entry.judged_sha == entry.base_sha == queue.integration_sha and not entry.hotpatch and not entry.revalidate:
         return Decision(after)
     after, jobs, ends = _with_sweep(after, queue.integration_sha, [entry.changeset_id], job_ids)
     return Decision(after, jobs=tuple(jobs), job_ends=tuple(ends))
@@ -354,8 +358,19 @@ def _counted(queue: Queue) -> Queue:
     return queue.model_copy(update={"progress_done": done, "sweep": queue.sweep if running else None})
 
 
-def decide_revalidate(queue: Queue, changeset_id: str, job_ids: JobIds) -> Decision[Queue]:
-    """One entry is judged again on the present head (`spec.md` 10). Raises `invalid_transition` when it is not in the queue."""
+class RetriedJob(Model):
+    """An ended job that somebody retries."""
+
+    job_id: str
+    state: JobState
+    reason_code: ReasonCode | None = None
+
+
+def decide_revalidate(queue: Queue, changeset_id: str, job_ids: JobIds, retried: RetriedJob | None = None) -> Decision[Queue]:
+    """One entry is judged again on the present head (`spec.md` 10), `retried` where somebody retries its ended job.
+
+    Raises `invalid_transition` when it is not in the queue, `conflict` for a job that is no longer its latest.
+    """
     entry = queue.entry(changeset_id)
     if entry is None:
         raise DomainError(
@@ -363,12 +378,23 @@ def decide_revalidate(queue: Queue, changeset_id: str, job_ids: JobIds) -> Decis
             "Only a changeset that is queued or needs_revalidation can be revalidated.",
             None,
         )
+    if retried is not None and retried.job_id != entry.job_id:
+        raise DomainError(
+            ErrorCode.CONFLICT,
+            "This job is not the latest revalidation of the changeset: retry that one, or revalidate the changeset.",
+            {"job_id": entry.job_id},
+        )
     if entry.status is EntryStatus.RUNNING:
         return Decision(queue, result={"job_id": entry.job_id})
     after, jobs, ends = _with_sweep(queue, queue.integration_sha, [changeset_id], job_ids)
     renewed = after.entry(changeset_id)
+    again: tuple[Event, ...] = ()
+    if retried is not None:
+        kind, old, new = JobType.REVALIDATE_QUEUED_CHANGESET, retried.job_id, job_ids(changeset_id)
+        again = (retried_event(old, retried.state, retried.reason_code, new, kind, changeset_id, entry.head_sha),)
     return Decision(
         after,
+        events=again,
         jobs=tuple(jobs),
         job_ends=tuple(ends),
         result={"job_id": renewed.job_id if renewed is not None else None},

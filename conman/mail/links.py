@@ -6,9 +6,12 @@ from urllib.parse import quote, urlsplit
 
 from conman.config import Settings
 from conman.domain.addresses import is_loopback
-from conman.domain.notification import TOKEN_PATHS, Notice
+from conman.domain.notification import TOKEN_PATHS, Notice, NoticeKind
 
 PREFERENCES_PATH = "/me/notification-preferences"
+_CHANGESET = "/apps/{app_id}/changesets/{entity_id}"
+NOTICE_PATHS = {NoticeKind.REVIEW_REQUESTED: _CHANGESET, NoticeKind.REVIEW_REMINDER: _CHANGESET}
+"""The page of what a notice tells of, below `CONMAN_PUBLIC_URL`, for those kinds that have one."""
 _EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
@@ -36,10 +39,14 @@ def sender(settings: Settings) -> str:
 
 
 def notice_link(base: str, notice: Notice, token: str | None) -> str:
-    """Where a notice's mail leads: the page that takes its token, else Conman itself. Only a token's mail holds a token."""
+    """Where a notice's mail leads: the page that takes its token, that of what it tells of, else Conman itself.
+
+    Only a token's mail holds a token.
+    """
     if notice.token is not None and token is not None:
         return f"{base}{TOKEN_PATHS[notice.token.purpose]}?token={quote(token, safe='')}"
-    return f"{base}/"
+    path = NOTICE_PATHS.get(notice.kind, "/")
+    return base + path.format(app_id=quote(notice.app_id or "", safe=""), entity_id=quote(notice.entity_id, safe=""))
 
 
 def preferences_link(base: str) -> str:

@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 import structlog
 
-from conman.domain.changeset import VOTES_COUNT_IN, Changeset
+from conman.domain.changeset import Changeset
+from conman.domain.changeset_commands import TakeBackCommand
+from conman.domain.changeset_review import VOTES_COUNT_IN
 from conman.domain.decision import Actor
 from conman.domain.errors import ConmanError
 from conman.domain.membership import LostVotes, may_review
@@ -23,7 +25,6 @@ from conman.services.clock import new_id, now
 from conman.services.platform import Platform
 from conman.store import memberships
 from conman.store.database import Database, Document
-from conman.workflows.changeset import TakeBackCommand
 from conman.workflows.client import Commands
 
 log = structlog.get_logger(__name__)
@@ -86,7 +87,7 @@ async def take_back(db: Database, commands: Commands, owner: Owner, document: Do
 async def _take_back_one(db: Database, commands: Commands, lost: LostVotes, row: Document, slots: asyncio.Semaphore) -> None:
     async with slots:
         until = lost.at if may_review(await memberships.role_now(db, row["app_id"], lost.user_id)) else None
-        votes = [vote for vote in Changeset.model_validate(row["owned"]).counted() if vote.reviewer_user_id == lost.user_id]
+        votes = [vote for vote in Changeset.model_validate(row["owned"]).standing() if vote.reviewer_user_id == lost.user_id]
         if any(until is None or vote.at <= until for vote in votes):
             await _tell(commands, row, lost.user_id, lost.actor, until)
 

@@ -10,47 +10,37 @@ from temporalio import workflow
 from conman.workflows import options
 from conman.workflows.entity import Decide, Entity, refusal, refusals, whole
 from conman.workflows.gate import run_gate
+from conman.workflows.reminders import Reminders
 
 with workflow.unsafe.imports_passed_through():
-    from conman.domain import changeset as rules
-    from conman.domain.changeset import TERMINAL, Changeset, Intent, Move, QueueFacts, ReviewFacts, SubmitFacts
+    from conman.domain.changeset import TERMINAL, Changeset, Intent, Move, target
+    from conman.domain.changeset_commands import (
+        LeaveCommand,
+        QueueCommand,
+        RequestReviewCommand,
+        RetryCommand,
+        ReviewCommand,
+        SubmitCommand,
+        TakeBackCommand,
+    )
+    from conman.domain.changeset_gate import RUNNING, decide_gate_verdict, decide_retry
+    from conman.domain.changeset_news import decide_news
+    from conman.domain.changeset_queue import (
+        QueueFacts,
+        decide_move_to_draft,
+        decide_queue,
+        decide_queued,
+        decide_withdraw,
+        needs_the_queue,
+    )
+    from conman.domain.changeset_review import decide_request_review, decide_review, decide_take_back
+    from conman.domain.changeset_submit import decide_submit
+    from conman.domain.changeset_waits import waiting_for
     from conman.domain.decision import Actor, Command, Decision
     from conman.domain.errors import DomainError, ErrorCode
-    from conman.domain.jobs import JobState, JobType
+    from conman.domain.jobs import JobType
     from conman.domain.messages import Answer, EntityStart, GateStart, NewsCommand, QueueCall
     from conman.domain.queue import Entry
-
-
-class SubmitCommand(Command):
-    """Submit, or resubmit when `again`; the service has done the Git work."""
-
-    facts: SubmitFacts
-    again: bool = False
-
-
-class ReviewCommand(Command):
-    """One reviewer's word."""
-
-    facts: ReviewFacts
-
-
-class QueueCommand(Command):
-    """Put it into the queue."""
-
-    facts: QueueFacts
-
-
-class LeaveCommand(Command):
-    """Return it to draft, or withdraw it."""
-
-    move: Move
-
-
-class TakeBackCommand(Command):
-    """Somebody may review no more: their votes, or those that they cast by `until`, count no more."""
-
-    reviewer_user_id: str
-    until: str | None = None
 
 
 class _Interleaved(Exception):
@@ -63,9 +53,10 @@ class _InTheQueue(Exception):
 
 @workflow.defn(name="changeset")
 class ChangesetWorkflow:
-    """Arrives: submit, review, queue, leave (to draft, withdrawn), take_back (of votes), news from the queue and from releases.
+    """Arrives: submit, review, request_review, retry (of the gate), queue, leave (to draft, withdrawn), take_back (votes),
+    and news of the queue and of releases.
 
-    Waits for: the submit gate (a child), the queue's answer to a recorded intent, the next command.
+    Waits for: the submit gate (a child), the queue's answer to a recorded intent, the next reminder, the next command.
     """
 
     @workflow.init
@@ -82,6 +73,7 @@ class ChangesetWorkflow:
             describe=_describe,
         )
         self.gates: dict[str, asyncio.Task[None]] = {}
+        self.reminders = Reminders(self.entity)
         self.outcomes: dict[str, DomainError | None] = {}
 
     @workflow.run
@@ -109,6 +101,7 @@ class ChangesetWorkflow:
         for gate in self.gates.values():
             gate.cancel()
         await asyncio.gather(*self.gates.values(), return_exceptions=True)
+        await self.reminders.stop()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return "gone" if self.entity.gone else self.entity.state.state.value
 
@@ -124,6 +117,7 @@ class ChangesetWorkflow:
         # A handler whose intent is recorded waits for the loop, so the loop must not wait for it.
         await workflow.wait_condition(lambda: workflow.all_handlers_finished() or not self._may_continue())
         if self._may_continue():
+            await self.reminders.stop()
             workflow.continue_as_new(start.model_copy(update={"carried": self.entity.carry()}))
         self.entity.draining = False
 
@@ -133,10 +127,10 @@ class ChangesetWorkflow:
             if self._over():
                 return
             command_id = f"cancel:{workflow.info().run_id}:{workflow.uuid4()}"
-            if not rules.needs_the_queue(self.entity.state):
-                await self.entity.apply(command_id, Actor(), lambda cs: rules.decide_withdraw(self.id, cs))
+            if not needs_the_queue(self.entity.state):
+                await self.entity.apply(command_id, Actor(), lambda cs: decide_withdraw(self.id, cs))
                 return
-            rules.target(self.entity.state.state, Move.WITHDRAW)
+            target(self.entity.state.state, Move.WITHDRAW)
             intent = Intent(command_id=command_id, move=Move.WITHDRAW, actor=Actor().model_dump(mode="json"))
             await self.entity.apply(f"{command_id}:intent", Actor(), lambda cs: _with(cs, intent))
             await self._finish_intent()
@@ -148,8 +142,7 @@ class ChangesetWorkflow:
         if self._over():
             return
         state = self.entity.state
-        waits = state.gate is not None and state.gate.state in (JobState.QUEUED, JobState.RUNNING)
-        wanted = state.gate.job_id if state.gate is not None and waits else None
+        wanted = state.gate.job_id if state.gate is not None and state.gate.state in RUNNING else None
         for job_id in list(self.gates):
             if self.gates[job_id].done():
                 ended = self.gates.pop(job_id)
@@ -162,6 +155,8 @@ class ChangesetWorkflow:
             task.add_done_callback(lambda _: self.entity.touch())
             self.gates[wanted] = task
         await self._finish_intent()
+        if not self._over():
+            self.reminders.follow()
 
     async def _finish_intent(self) -> None:
         if not self._over() and self.entity.state.intent is not None:
@@ -182,7 +177,7 @@ class ChangesetWorkflow:
                 what=f"revision {revision.revision_number} of {self.entity.state.title}",
             )
         )
-        await self.entity.apply(f"verdict:{job_id}", Actor(), lambda cs: rules.decide_gate_verdict(cs, verdict))
+        await self.entity.apply(f"verdict:{job_id}", Actor(), lambda cs: decide_gate_verdict(self.id, cs, verdict))
 
     async def _resolve(self, intent: Intent) -> None:
         """Ask the queue for what the intent needs, then finish the command; refused, the intent is cleared first."""
@@ -219,6 +214,7 @@ class ChangesetWorkflow:
             hotpatch=state.hotpatch,
             queued_at=facts.at,
             judged_sha=facts.integration_sha,
+            revalidate=facts.gate == "clean_merge",
         )
         return QueueCall(
             app_id=self.app_id,
@@ -232,11 +228,11 @@ class ChangesetWorkflow:
         # News may have moved it while the queue was asked: decide again.
         match intent.move:
             case Move.QUEUE:
-                return rules.decide_queued(self.id, cs, intent.facts["at"])
+                return decide_queued(self.id, cs, intent.facts["at"])
             case Move.MOVE_TO_DRAFT:
-                return rules.decide_move_to_draft(self.id, cs)
+                return decide_move_to_draft(self.id, cs)
             case _:
-                return rules.decide_withdraw(self.id, cs)
+                return decide_withdraw(self.id, cs)
 
     async def _by_intent(self, command: Command, move: Move, facts: dict[str, Any], check: Any) -> dict[str, Any]:
         """Record the intent, let go of the lock, and answer when the loop has finished it (`durability.md` 14)."""
@@ -258,7 +254,7 @@ class ChangesetWorkflow:
             raise refusal(refused)
         with refusals():
             if self.entity.state.remembered(command.id) is None:
-                rules.target(self.entity.state.state, move)
+                target(self.entity.state.state, move)
         return {}
 
     def _answered(self, command_id: str) -> bool:
@@ -294,7 +290,7 @@ class ChangesetWorkflow:
     async def submit(self, command: SubmitCommand) -> dict[str, Any]:
         """Freeze the next revision; the gate starts by itself. A review may interleave before the lock: decided again inside."""
         return await self._alone(
-            command, lambda cs: rules.decide_submit(self.id, cs, command.facts, command.actor.user_id, again=command.again)
+            command, lambda cs: decide_submit(self.id, cs, command.facts, command.actor.user_id, again=command.again)
         )
 
     @submit.validator
@@ -305,16 +301,36 @@ class ChangesetWorkflow:
     @workflow.update
     async def review(self, command: ReviewCommand) -> dict[str, Any]:
         """Take one vote. Two reviewers at once take the lock one after the other: both count."""
-        return await self._alone(command, lambda cs: rules.decide_review(self.id, cs, command.facts, command.actor.user_id or ""))
+        return await self._alone(command, lambda cs: decide_review(self.id, cs, command.facts, command.actor.user_id or ""))
 
     @review.validator
     def _validate_review(self, command: ReviewCommand) -> None:
         self.entity.validate(command)
 
     @workflow.update
+    async def request_review(self, command: RequestReviewCommand) -> dict[str, Any]:
+        """Ask somebody to review; a resubmit that interleaves makes it a request for the new revision."""
+        by = command.actor.user_id
+        return await self._alone(command, lambda cs: decide_request_review(self.id, cs, command.reviewer_user_id, by, command.at))
+
+    @request_review.validator
+    def _validate_request_review(self, command: RequestReviewCommand) -> None:
+        self.entity.validate(command)
+
+    @workflow.update
+    async def retry(self, command: RetryCommand) -> dict[str, Any]:
+        """Run the gate again; the loop starts it. A resubmit or another retry may interleave: then the job is not current."""
+        by = command.actor.user_id
+        return await self._alone(command, lambda cs: decide_retry(self.id, cs, command.job_id, command.new_job_id, by))
+
+    @retry.validator
+    def _validate_retry(self, command: RetryCommand) -> None:
+        self.entity.validate(command)
+
+    @workflow.update
     async def take_back(self, command: TakeBackCommand) -> dict[str, Any]:
         """Votes of somebody who may review no more count no more. It waits for an intent: what the queue has taken keeps them."""
-        return await self._alone(command, lambda cs: rules.decide_take_back(self.id, cs, command.reviewer_user_id, command.until))
+        return await self._alone(command, lambda cs: decide_take_back(self.id, cs, command.reviewer_user_id, command.until))
 
     @take_back.validator
     def _validate_take_back(self, command: TakeBackCommand) -> None:
@@ -324,7 +340,7 @@ class ChangesetWorkflow:
     async def queue(self, command: QueueCommand) -> dict[str, Any]:
         """Enter the queue; answered when the queue shows it. A review may interleave while the queue is asked."""
         return await self._by_intent(
-            command, Move.QUEUE, command.facts.model_dump(mode="json"), lambda cs: rules.decide_queue(cs, command.facts)
+            command, Move.QUEUE, command.facts.model_dump(mode="json"), lambda cs: decide_queue(cs, command.facts)
         )
 
     @queue.validator
@@ -334,17 +350,17 @@ class ChangesetWorkflow:
     @workflow.update
     async def leave(self, command: LeaveCommand) -> dict[str, Any]:
         """To draft or withdrawn; what is queued must win `queue.remove` first. A publish may interleave: then it is refused."""
-        decide = rules.decide_move_to_draft if command.move is Move.MOVE_TO_DRAFT else rules.decide_withdraw
+        decide = decide_move_to_draft if command.move is Move.MOVE_TO_DRAFT else decide_withdraw
 
         def direct(cs: Changeset) -> Decision[Changeset]:
-            if rules.needs_the_queue(cs):
+            if needs_the_queue(cs):
                 raise _InTheQueue
             return decide(self.id, cs)
 
         try:
             return await self._alone(command, direct)
         except _InTheQueue:
-            return await self._by_intent(command, command.move, {}, lambda cs: rules.target(cs.state, command.move))
+            return await self._by_intent(command, command.move, {}, lambda cs: target(cs.state, command.move))
 
     @leave.validator
     def _validate_leave(self, command: LeaveCommand) -> None:
@@ -356,7 +372,7 @@ class ChangesetWorkflow:
 
         It waits for an intent: news may come while the queue has taken the changeset and this record does not show it yet.
         """
-        return await self._alone(command, lambda cs: rules.decide_news(self.id, cs, command.news))
+        return await self._alone(command, lambda cs: decide_news(self.id, cs, command.news))
 
     @take_news.validator
     def _validate_take_news(self, command: NewsCommand) -> None:
@@ -367,7 +383,7 @@ class ChangesetWorkflow:
         known = self.entity.loaded and self.entity.state.remembered(command.id) is not None
         if self.entity.loaded and not known and self.entity.state.intent is None:
             try:
-                rules.target(self.entity.state.state, move)
+                target(self.entity.state.state, move)
             except DomainError as error:
                 raise refusal(error) from error
 
@@ -394,5 +410,4 @@ def _mirror(cs: Changeset) -> tuple[dict[str, Any], list[str]]:
 
 
 def _describe(cs: Changeset) -> tuple[str, str]:
-    waits = rules.waiting_for(cs)
-    return cs.state.value, f"{cs.title or 'Changeset'}: {cs.state.value}. " + (f"Waits for {waits}." if waits else "At its end.")
+    return cs.state.value, f"{cs.title or 'Changeset'}: {cs.state.value}. {waiting_for(cs) or 'At its end.'}"

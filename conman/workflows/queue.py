@@ -189,7 +189,8 @@ class QueueWorkflow:
     async def revalidate(self, command: RevalidateCommand) -> dict[str, Any]:
         """One entry is judged again."""
         return await self.entity.command(
-            command, lambda queue: rules.decide_revalidate(queue, command.changeset_id, self._job_ids(command.id))
+            command,
+            lambda queue: rules.decide_revalidate(queue, command.changeset_id, self._job_ids(command.id), command.retried),
         )
 
     @enqueue.validator

@@ -14,7 +14,7 @@ from conman.workflows.entity import Decide, Entity, now, refusal, refusals, whol
 
 with workflow.unsafe.imports_passed_through():
     from conman.domain import release as rules
-    from conman.domain.changeset import QueueNews
+    from conman.domain.changeset_news import QueueNews
     from conman.domain.decision import Actor, Command, Decision
     from conman.domain.errors import DomainError, ErrorCode
     from conman.domain.messages import (

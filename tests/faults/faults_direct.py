@@ -18,9 +18,9 @@ from conman.activities.git import GitActivities
 from conman.activities.reconcile import ReconcileActivities
 from conman.activities.store import StoreActivities
 from conman.activities.targets import TargetActivities
-from conman.domain import changeset as changeset_rules
 from conman.domain import deployment as deployment_rules
-from conman.domain.changeset import Changeset, SubmitFacts
+from conman.domain.changeset import Changeset
+from conman.domain.changeset_submit import SubmitFacts, decide_submit
 from conman.domain.decision import Actor, Decision, Owned, Remembered
 from conman.domain.deployment import Deployment, DeploymentState, Ending, Kind, Move, Phase
 from conman.domain.ids import random_uuid7
@@ -152,7 +152,7 @@ class Direct:
             required_approvals=1,
         )
         return self.persist(
-            "changesets", changeset, before, changeset_rules.decide_submit(changeset, before, facts, None, again=False)
+            "changesets", changeset, before, decide_submit(changeset, before, facts, None, again=False)
         )
 
     async def deployment(self, state: DeploymentState = DeploymentState.PENDING) -> tuple[str, Deployment]:

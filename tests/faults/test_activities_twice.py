@@ -12,7 +12,7 @@ from faults_app import App, running_app
 from faults_direct import Direct, crash_at, direct_on, fresh_id
 from faults_processes import World
 
-from conman.domain.changeset import QueueNews
+from conman.domain.changeset_news import QueueNews
 from conman.domain.jobs import JobType, ReasonCode
 from conman.domain.messages import (
     AssembleStart,

@@ -31,7 +31,7 @@ WORDS = Words(
     app_name="Shop",
     role="config_manager",
     expires_at="2026-02-07T09:30:00.000Z",
-    data={},
+    data={"title": "Higher limits", "revision_number": 2},
 )
 ENVELOPE = Envelope(
     mail_id="0199-mail",
@@ -145,9 +145,11 @@ def test_who_reads_the_raw_mail_finds_the_token_whole(kind: NoticeKind, name: st
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_name_changes_neither_the_headers_nor_the_page(kind: NoticeKind, name: str) -> None:
     plain = compose(ENVELOPE, render(kind, WORDS))
+    data = {"title": name, "revision_number": 2}
     # As they come to the templates from `services/sending.py`: the app's name is in a subject, too.
     hostile = compose(
-        replace(ENVELOPE, recipient_name=name), render(kind, replace(WORDS, recipient_name=name, actor_name=name, app_name=name))
+        replace(ENVELOPE, recipient_name=name),
+        render(kind, replace(WORDS, recipient_name=name, actor_name=name, app_name=name, data=data)),
     )
     assert [header for header, _ in parsed(hostile).items()] == [header for header, _ in parsed(plain).items()]
     assert parsed(hostile)["To"].addresses[0].addr_spec == "bob@example.com"
@@ -249,6 +251,12 @@ def test_a_token_leads_to_the_page_that_takes_it(purpose: TokenPurpose, link: st
 
 def test_only_a_notice_with_a_token_has_one_in_its_link() -> None:
     assert links.notice_link("https://conman.test", NOTICE.model_copy(update={"token": None}), TOKEN) == "https://conman.test/"
+
+
+@pytest.mark.parametrize("kind", [NoticeKind.REVIEW_REQUESTED, NoticeKind.REVIEW_REMINDER], ids=str)
+def test_who_is_to_review_is_led_to_the_changeset(kind: NoticeKind) -> None:
+    notice = Notice(kind=kind, at=AT, app_id="shop", entity_type="changeset", entity_id="c")
+    assert links.notice_link("https://conman.test", notice, None) == "https://conman.test/apps/shop/changesets/c"
 
 
 @pytest.mark.parametrize(

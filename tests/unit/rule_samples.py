@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from conman.domain.changeset import Changeset, ChangesetState, Gate, ReviewFacts, Revision, SubmitFacts, Vote
+from conman.domain.changeset import Changeset, ChangesetState, Gate, Revision, Vote
+from conman.domain.changeset_review import ReviewFacts
+from conman.domain.changeset_submit import SubmitFacts
 from conman.domain.deployment import Deployment
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.ids import derived_uuid7

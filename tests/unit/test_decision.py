@@ -9,7 +9,19 @@ import pytest
 from pydantic import BaseModel
 from rule_samples import uid
 
-from conman.domain import changeset, decision, deployment, messages, queue, release
+from conman.domain import (
+    changeset,
+    changeset_commands,
+    changeset_news,
+    changeset_queue,
+    changeset_review,
+    changeset_submit,
+    decision,
+    deployment,
+    messages,
+    queue,
+    release,
+)
 from conman.domain.decision import (
     REMEMBERED_COMMANDS,
     Actor,
@@ -87,10 +99,13 @@ def test_a_verdict_ends_its_job_with_all_that_it_says() -> None:
     assert verdict.end().result is None
 
 
+OF_CHANGESETS = (changeset, changeset_commands, changeset_news, changeset_queue, changeset_review, changeset_submit)
+
+
 def kept_models() -> list[type[Model]]:
     found = [
         item
-        for module in (decision, changeset, queue, release, deployment, messages)
+        for module in (*OF_CHANGESETS, decision, queue, release, deployment, messages)
         for item in vars(module).values()
         if isinstance(item, type) and issubclass(item, BaseModel) and item.__module__ == module.__name__
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from types import ModuleType
 from typing import Any
 
@@ -26,23 +27,34 @@ from rule_samples import (
     sha,
     submit_facts,
     uid,
+    vote,
 )
 
-from conman.domain import changeset as changesets
+from conman.domain import (
+    changeset_gate,
+    changeset_news,
+    changeset_queue,
+    changeset_reminders,
+    changeset_review,
+    changeset_submit,
+)
 from conman.domain import deployment as deployments
 from conman.domain import queue as queues
 from conman.domain import release as releases
 from conman.domain.audit import entry_of
-from conman.domain.changeset import ChangesetState, QueueNews
-from conman.domain.decision import Actor, Decision, Event, JobEnd, NewJob, Owned, Verdict
+from conman.domain.changeset import TRANSITIONS, ChangesetState
+from conman.domain.changeset import Move as ChangesetMove
+from conman.domain.changeset_news import QueueNews
+from conman.domain.decision import Actor, Decision, Event, JobEnd, NewJob, NewNotice, Owned, Verdict
 from conman.domain.deployment import Approval, Ending, Kind, Phase
 from conman.domain.deployment import Move as DeploymentMove
 from conman.domain.ids import is_uuid, time_of
 from conman.domain.jobs import JobState, JobType, ReasonCode
+from conman.domain.notification import NoticeKind
 from conman.domain.outgoing import audit_entry, job_document, job_end, job_start, outgoing_entries
 from conman.domain.queue import EntryStatus, EntryVerdict, Queue, Sweep
 from conman.domain.release import AssemblyResult, Failure, PublishIntent
-from conman.domain.times import milliseconds
+from conman.domain.times import later, milliseconds
 
 ACTOR = Actor(user_id=uid("somebody"), ip="192.0.2.7", user_agent="curl", request_id="request-1234")
 RELEASE, DEPLOYMENT = uid("release"), uid("deployment")
@@ -107,39 +119,48 @@ def of_changesets() -> dict[str, Any]:
         ("queued", "needs_revalidation", []),
         ("needs_revalidation", "revalidated", []),
     ]
-    states = [state for state, move in changesets.TRANSITIONS if move is changesets.Move.WITHDRAW]
-    back = [state for state, move in changesets.TRANSITIONS if move is changesets.Move.MOVE_TO_DRAFT]
+    states = [state for state, move in TRANSITIONS if move is ChangesetMove.WITHDRAW]
+    back = [state for state, move in TRANSITIONS if move is ChangesetMove.MOVE_TO_DRAFT]
     reviewable = [C.SUBMITTED, C.IN_REVIEW, C.CHANGES_REQUESTED]
     votes = [(state, action) for state in reviewable for action in ("approve", "request_changes", "reject")]
     verdict = Verdict(job_id=uid("gate 1"), state=JobState.SUCCEEDED, reason_code=ReasonCode.OK)
     return {
-        "decide_submit first": changesets.decide_submit(CHANGESET, changeset(C.DRAFT), submit_facts(), AUTHOR, again=False),
+        "decide_submit first": changeset_submit.decide_submit(CHANGESET, changeset(C.DRAFT), submit_facts(), AUTHOR, again=False),
         **{
-            f"decide_submit again, {state.value}": changesets.decide_submit(
+            f"decide_submit again, {state.value}": changeset_submit.decide_submit(
                 CHANGESET, changeset(state, gate="running"), submit_facts(), AUTHOR, again=True
             )
             for state in reviewable
         },
         **{
-            f"decide_review {action}, {state.value}": changesets.decide_review(
+            f"decide_review {action}, {state.value}": changeset_review.decide_review(
                 CHANGESET, changeset(state), review_facts(action), uid("ann")
             )
             for state, action in [*votes, (C.APPROVED, "request_changes"), (C.APPROVED, "reject")]
         },
-        "decide_review not enough": changesets.decide_review(CHANGESET, changeset(), review_facts(required=2), uid("ann")),
-        "decide_gate_verdict": changesets.decide_gate_verdict(changeset(gate="queued"), verdict),
-        "decide_queued": changesets.decide_queued(CHANGESET, changeset(C.APPROVED), AT),
-        **{f"decide_move_to_draft {s.value}": changesets.decide_move_to_draft(CHANGESET, changeset(s)) for s in back},
-        **{f"decide_withdraw {s.value}": changesets.decide_withdraw(CHANGESET, changeset(s)) for s in states},
+        "decide_review not enough": changeset_review.decide_review(CHANGESET, changeset(), review_facts(required=2), uid("ann")),
+        "decide_gate_verdict": changeset_gate.decide_gate_verdict(CHANGESET, changeset(gate="queued"), verdict),
+        "decide_gate_verdict after votes that were carried": changeset_gate.decide_gate_verdict(
+            CHANGESET, changeset(gate="queued", votes=[vote("ann")]), verdict
+        ),
+        "decide_retry": changeset_gate.decide_retry(
+            CHANGESET, changeset(gate="canceled"), uid("gate 1"), uid("gate 1 again"), AUTHOR
+        ),
+        "decide_request_review": changeset_review.decide_request_review(CHANGESET, changeset(), uid("ann"), AUTHOR, AT),
+        "decide_take_back": changeset_review.decide_take_back(CHANGESET, changeset(votes=[vote("ann")]), uid("ann"), None),
+        "decide_reminder": changeset_reminders.decide_reminder(CHANGESET, changeset(), 1, later(AT, timedelta(hours=1))),
+        "decide_queued": changeset_queue.decide_queued(CHANGESET, changeset(C.APPROVED), AT),
+        **{f"decide_move_to_draft {s.value}": changeset_queue.decide_move_to_draft(CHANGESET, changeset(s)) for s in back},
+        **{f"decide_withdraw {s.value}": changeset_queue.decide_withdraw(CHANGESET, changeset(s)) for s in states},
         **{
-            f"decide_news {kind}, {state}": changesets.decide_news(
+            f"decide_news {kind}, {state}": changeset_news.decide_news(
                 CHANGESET,
                 changeset(C(state)),
                 QueueNews(kind=kind, head_sha=HEAD, job_id=uid("job"), release_id=RELEASE, conflicts=conflicts),
             )
             for state, kind, conflicts in news
         },
-        "decide_news without a job": changesets.decide_news(
+        "decide_news without a job": changeset_news.decide_news(
             CHANGESET, changeset(C.QUEUED), QueueNews(kind="conflicted", head_sha=HEAD, conflicts=CONFLICTS)
         ),
     }
@@ -235,19 +256,28 @@ def of_deployments() -> dict[str, Any]:
     }
 
 
+CHANGESETS = (changeset_submit, changeset_gate, changeset_review, changeset_reminders, changeset_queue, changeset_news)
+
+
+def short_name(modules: tuple[ModuleType, ...]) -> str:
+    """What modules of one entity are called here."""
+    return modules[0].__name__.rpartition(".")[2].partition("_")[0]
+
+
 DECISIONS = {
-    f"{module.__name__.rpartition('.')[2]}.{name}": decision
-    for module, decisions in (
-        (changesets, of_changesets()),
-        (queues, of_queues()),
-        (releases, of_releases()),
-        (deployments, of_deployments()),
+    f"{short_name(modules)}.{name}": decision
+    for modules, decisions in (
+        (CHANGESETS, of_changesets()),
+        ((queues,), of_queues()),
+        ((releases,), of_releases()),
+        ((deployments,), of_deployments()),
     )
     for name, decision in decisions.items()
 }
 EMITTED = """
-changeset: submitted, resubmitted, approved, changes_requested, rejected, queued, moved_to_draft, withdrawn, conflicted,
- needs_revalidation, revalidated, released
+changeset: submitted, resubmitted, review_requested, updated, approved, changes_requested, rejected, queued, moved_to_draft,
+ withdrawn, conflicted, needs_revalidation, revalidated, released
+job: retried
 queue: reordered, superseded
 release: created, changesets_modified, reordered, assembled, assembly_failed, validated, returned_to_draft, published, dropped
 deployment: approved, approval_expired, started, succeeded, failed, canceled, promoted
@@ -262,15 +292,16 @@ def test_every_event_of_every_decision_is_one_that_the_audit_table_knows(name: s
     entries = made(decision)
     audit = [item["doc"] for item in entries if item["kind"] == "audit"]
     assert [(doc["entity_type"], doc["action"]) for doc in audit] == [(e.entity_type, e.action) for e in decision.events]
-    assert len(entries) == len(decision.events) + len(decision.jobs) + len(decision.job_starts) + len(decision.job_ends)
+    left = (decision.events, decision.jobs, decision.job_starts, decision.job_ends, decision.notices)
+    assert len(entries) == sum(len(part) for part in left)
     assert json.loads(json.dumps(entries)) == entries
 
 
-@pytest.mark.parametrize("module", [changesets, queues, releases, deployments], ids=lambda module: module.__name__)
-def test_every_rule_that_decides_is_tried_here(module: ModuleType) -> None:
+@pytest.mark.parametrize("modules", [CHANGESETS, (queues,), (releases,), (deployments,)], ids=short_name)
+def test_every_rule_that_decides_is_tried_here(modules: tuple[ModuleType, ...]) -> None:
     """Whoever adds a rule adds its decision above. `decide_queue` only refuses: what it lets through is `decide_queued`."""
-    short = module.__name__.rpartition(".")[2]
-    rules = {name for name in vars(module) if name.startswith("decide_")} - {"decide_queue"}
+    short = short_name(modules)
+    rules = {name for module in modules for name in vars(module) if name.startswith("decide_")} - {"decide_queue"}
     assert rules == {name.removeprefix(f"{short}.").split()[0] for name in DECISIONS if name.startswith(f"{short}.")}
 
 
@@ -295,12 +326,13 @@ FULL = Decision(
     jobs=(NewJob(uid("new"), JobType.MSUITE_SUBMIT, "changeset", CHANGESET, 4, created_by=AUTHOR),),
     job_starts=(uid("started"),),
     job_ends=(END, END.model_copy(update={"id": uid("other")})),
+    notices=(NewNotice(NoticeKind.REVIEW_REQUESTED, "changeset", CHANGESET, user_ids=(uid("ann"),), data={"title": "t"}),),
 )
 
 
-def test_entries_leave_in_the_order_audit_new_jobs_starts_ends() -> None:
+def test_entries_leave_in_the_order_audit_new_jobs_starts_ends_notices() -> None:
     """`durability.md` 3: a job is made before it starts, and starts before it ends."""
-    assert [item["kind"] for item in made(FULL)] == ["audit", "audit", "job", "job_start", "job_end", "job_end"]
+    assert [item["kind"] for item in made(FULL)] == ["audit", "audit", "job", "job_start", "job_end", "job_end", "notice"]
     assert made(Decision(Owned())) == []
 
 
@@ -324,7 +356,7 @@ def test_ids_are_distinct_within_a_write_and_between_versions_entities_and_times
         )
         for item in entries
     ]
-    assert len(set(ids)) == len(ids) == 24
+    assert len(set(ids)) == len(ids) == 28
     assert all(is_uuid(item) for item in ids)
 
 

@@ -10,7 +10,7 @@ from workflow_names import sha, uid
 from workflow_samples import entry, queue, queue_shown
 from workflow_world import World, refused
 
-from conman.domain.changeset import QueueNews
+from conman.domain.changeset_news import QueueNews
 from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.messages import (
     EjectCommand,

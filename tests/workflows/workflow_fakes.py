@@ -36,6 +36,7 @@ from conman.domain.messages import (
     PublishFacts,
     PublishQuestion,
     QueueCall,
+    ReminderSetting,
     StartDeployment,
     SwitchReply,
     SwitchRequest,
@@ -69,6 +70,7 @@ class Store:
     records: dict[tuple[str, str], Document] = field(default_factory=dict)
     jobs: dict[str, Document] = field(default_factory=dict)
     audit: list[Document] = field(default_factory=list)
+    notices: list[Document] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     faults: list[tuple[str, Callable[[], Awaitable[None]], bool]] = field(default_factory=list)
@@ -145,6 +147,8 @@ class Store:
             case "audit":
                 self.audit.append(entry["doc"])
                 self.log.append(f"audit {entry['doc']['action']}")
+            case "notice":
+                self.notices.append(entry["doc"]["notice"])
             case "job":
                 self.jobs.setdefault(entry["doc"]["_id"], entry["doc"])
             case "job_start":
@@ -198,6 +202,7 @@ class Fakes:
     most_running: int = 0
     conflicts: dict[str, list[Document]] = field(default_factory=dict)
     concurrency: int = 4
+    reminders: ReminderSetting = field(default_factory=lambda: ReminderSetting(hours=0))
     head: str = sha("main-1")
     head_after_assembly: str | None = None
     unexplained: list[str] = field(default_factory=list)
@@ -249,6 +254,11 @@ class Fakes:
     @activity.defn
     async def revalidation_concurrency(self, _app_id: str) -> int:
         return self.concurrency
+
+    @activity.defn
+    async def review_reminder_hours(self, _app_id: str) -> ReminderSetting:
+        self.store.log.append("reminder setting")
+        return self.reminders
 
     @activity.defn
     async def deploy_facts(self, question: DeployQuestion) -> DeployFacts:
@@ -381,6 +391,7 @@ class Fakes:
                 self.create_jobs,
                 self.end_jobs,
                 self.revalidation_concurrency,
+                self.review_reminder_hours,
                 self.deploy_facts,
                 self.lock_running,
                 self.end_deployment,

@@ -7,14 +7,23 @@ from typing import Any
 from workflow_names import sha, uid
 from workflow_world import World
 
-from conman.domain.changeset import Changeset, ChangesetState, Gate, Move, Revision, SubmitFacts
+from conman.domain.changeset import Changeset, ChangesetState, Gate, Move, Revision
+from conman.domain.changeset_commands import (
+    LeaveCommand,
+    QueueCommand,
+    RequestReviewCommand,
+    RetryCommand,
+    ReviewCommand,
+    SubmitCommand,
+    TakeBackCommand,
+)
+from conman.domain.changeset_submit import SubmitFacts
 from conman.domain.decision import Command
 from conman.domain.deployment import Deployment
 from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.messages import NewsCommand
 from conman.domain.queue import Entry, Queue
 from conman.domain.release import Member, Release, ReleaseState
-from conman.workflows.changeset import LeaveCommand, QueueCommand, ReviewCommand, SubmitCommand, TakeBackCommand
 from conman.workflows.client import EntityWorkflow
 
 AT = "2026-03-01T09:30:00.000Z"

@@ -15,7 +15,7 @@ from conman.domain.changeset import Move
 from conman.domain.errors import invalid
 from conman.domain.messages import ReorderCommand, RevalidateCommand
 from conman.domain.roles import Capability
-from conman.services import apps, changesets
+from conman.services import apps, changeset_moves, changeset_records, changesets, timeline
 from conman.services.jobs import job_record
 from conman.store import records
 from conman.store.database import Document
@@ -46,6 +46,12 @@ class Review(Body):
     comment: str | None = Field(default=None, max_length=20_000)
 
 
+class ReviewRequest(Body):
+    """Who is asked to review."""
+
+    user_id: str = Field(max_length=64)
+
+
 class Order(Body):
     """Another order of the queue."""
 
@@ -63,7 +69,7 @@ async def _own_changeset(caller: Caller, changeset_id: str, own: Capability) -> 
 
 
 async def _shown(caller: Caller, changeset_id: str) -> dict[str, Any]:
-    return await changesets.shown(caller.platform, caller.of_app, changeset_id)
+    return await changeset_records.shown(caller.platform, caller.of_app, changeset_id)
 
 
 @router.get("/changesets")
@@ -83,8 +89,8 @@ async def list_changesets(
         query["owned.author_user_id"] = author
     found = await records.page(caller.platform.db, "changesets", query, number=page, limit=limit)
     head = await apps.integration_head(caller.platform, caller.of_app)
-    queue = await changesets.queue_of(caller.platform, caller.of_app["_id"])
-    rows = [changesets.changeset_record(caller.of_app, row, integration_sha=head, queue=queue) for row in found.items]
+    queue = await changeset_records.queue_of(caller.platform, caller.of_app["_id"])
+    rows = [changeset_records.changeset_record(caller.of_app, row, integration_sha=head, queue=queue) for row in found.items]
     return listed(rows, found)
 
 
@@ -131,14 +137,14 @@ async def edit_changeset(
 async def withdraw_changeset(cs: str, caller: Caller = capability(_C.CHANGESET_WITHDRAW_OWN, _C.CHANGESET_WITHDRAW_ANY)) -> None:
     """Withdraw it."""
     found = await _own_changeset(caller, cs, _C.CHANGESET_WITHDRAW_OWN)
-    await changesets.leave(caller.platform, caller.call, found, Move.WITHDRAW)
+    await changeset_moves.leave(caller.platform, caller.call, found, Move.WITHDRAW)
 
 
 async def _submit(caller: Caller, found: Document, *, again: bool) -> dict[str, Any]:
-    result = await changesets.submit(caller.platform, caller.call, caller.of_app, found, again=again)
+    result = await changeset_moves.submit(caller.platform, caller.call, caller.of_app, found, again=again)
     job = await records.get(caller.platform.db, "jobs", result["job_id"], what="job")
     present = await _changeset(caller, found["_id"])
-    revision = changesets.revision_records(present)[result["revision_number"] - 1]
+    revision = changeset_records.revision_records(present)[result["revision_number"] - 1]
     return data(
         {
             "changeset": await _shown(caller, found["_id"]),
@@ -177,12 +183,22 @@ async def review_changeset(
 ) -> dict[str, Any]:
     """Approve, request changes, or reject; never one's own."""
     found = await _changeset(caller, cs)
-    review_id = await changesets.review(
+    review_id = await changeset_moves.review(
         caller.platform, caller.call, caller.of_app, found, action=review.action, comment=review.comment
     )
     present = await _changeset(caller, cs)
-    vote = next(row for row in changesets.review_records(present) if row["id"] == review_id)
+    vote = next(row for row in changeset_records.review_records(present) if row["id"] == review_id)
     return data({"review": vote, "changeset": await _shown(caller, cs)})
+
+
+@router.post("/changesets/{cs}/request-review")
+async def request_review(
+    cs: str, caller: Caller = capability(_C.CHANGESET_REQUEST_REVIEW_OWN), request: ReviewRequest = body(ReviewRequest)
+) -> dict[str, Any]:
+    """Ask a reviewer or higher to review it; they are told."""
+    found = await _own_changeset(caller, cs, _C.CHANGESET_REQUEST_REVIEW_OWN)
+    await changeset_moves.request_review(caller.platform, caller.call, found, request.user_id)
+    return data(await _shown(caller, cs))
 
 
 @router.post("/changesets/{cs}/queue")
@@ -193,7 +209,7 @@ async def queue_changeset(
 ) -> dict[str, Any]:
     """Put it into the queue."""
     found = await _own_changeset(caller, cs, _C.CHANGESET_QUEUE_OWN)
-    await changesets.enqueue(caller.platform, caller.call, caller.of_app, found)
+    await changeset_moves.enqueue(caller.platform, caller.call, caller.of_app, found)
     return data(await _shown(caller, cs))
 
 
@@ -205,7 +221,7 @@ async def move_to_draft(
 ) -> dict[str, Any]:
     """Return it to draft."""
     found = await _own_changeset(caller, cs, _C.CHANGESET_TO_DRAFT_OWN)
-    await changesets.leave(caller.platform, caller.call, found, Move.MOVE_TO_DRAFT)
+    await changeset_moves.leave(caller.platform, caller.call, found, Move.MOVE_TO_DRAFT)
     return data(await _shown(caller, cs))
 
 
@@ -230,7 +246,7 @@ async def list_revisions(
     cs: str, page: int = PageNumber, limit: int = PageLimit, caller: Caller = capability(_C.CHANGESET_READ)
 ) -> dict[str, Any]:
     """What was submitted, newest first."""
-    return cut(changesets.revision_records(await _changeset(caller, cs))[::-1], page, limit)
+    return cut(changeset_records.revision_records(await _changeset(caller, cs))[::-1], page, limit)
 
 
 @router.get("/changesets/{cs}/reviews")
@@ -238,13 +254,24 @@ async def list_reviews(
     cs: str, page: int = PageNumber, limit: int = PageLimit, caller: Caller = capability(_C.CHANGESET_READ)
 ) -> dict[str, Any]:
     """What reviewers said, newest first."""
-    return cut(changesets.review_records(await _changeset(caller, cs))[::-1], page, limit)
+    return cut(changeset_records.review_records(await _changeset(caller, cs))[::-1], page, limit)
+
+
+@router.get("/changesets/{cs}/timeline")
+async def show_timeline(
+    cs: str, page: int = PageNumber, limit: int = PageLimit, caller: Caller = capability(_C.CHANGESET_READ)
+) -> dict[str, Any]:
+    """What happened, oldest first, and what it waits for now."""
+    found = await timeline.timeline(caller.platform, caller.of_app, await _changeset(caller, cs), number=page, limit=limit)
+    shown = await _shown(caller, cs)
+    waits = {"waiting_for": shown["waiting_for"], "blockers": shown["blockers"]}
+    return {**listed([], found), "data": {"events": found.items, **waits}}
 
 
 @router.get("/queue")
 async def show_queue(caller: Caller = capability(_C.QUEUE_READ)) -> dict[str, Any]:
     """The queue in its order, with the progress of the present epoch."""
-    queue = await changesets.queue_of(caller.platform, caller.of_app["_id"])
+    queue = await changeset_records.queue_of(caller.platform, caller.of_app["_id"])
     items = [
         {
             "changeset_id": entry.changeset_id,
