@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from pymongo import ASCENDING, ReturnDocument
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
+from conman.domain.changeset_commands import RetryCommand
 from conman.domain.decision import Event
 from conman.domain.errors import DomainError, ErrorCode
+from conman.domain.jobs import JobState, JobType, ReasonCode
+from conman.domain.messages import RevalidateCommand
+from conman.domain.queue import RetriedJob
 from conman.services.call import Call, has_happened, record
 from conman.services.platform import Platform
 from conman.store import records
@@ -35,6 +40,8 @@ FIELDS = (
 )
 ENDED = ("succeeded", "failed", "canceled")
 LINES_PER_REPLY = 2000
+START_SECONDS = 3.0
+"""How long a cancel waits for the process of a job that was queued just now."""
 
 
 def job_record(job: Document) -> dict[str, Any]:
@@ -62,15 +69,7 @@ async def cancel(platform: Platform, call: Call, job: Document) -> None:
         return
     if job["state"] in ENDED:
         raise _ended(job)
-    handle = platform.commands.client.get_workflow_handle(options.job_workflow(job["_id"]))
-    try:
-        found = await handle.describe()
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
-        raise _no_process() from error
-    if found.status is not WorkflowExecutionStatus.RUNNING:
-        raise _no_process()
+    handle = await _process(platform, job)
     event = Event(
         "job",
         job["_id"],
@@ -87,6 +86,65 @@ async def cancel(platform: Platform, call: Call, job: Document) -> None:
         raise _ended(await records.get(platform.db, "jobs", job["_id"], what="job"))
     await handle.cancel()
     await deliver(platform.db, "jobs", asked)
+
+
+async def _process(platform: Platform, job: Document) -> WorkflowHandle[Any, Any]:
+    """The job's process; that of a queued job may be about to start. Raises `conflict` when there is none."""
+    handle = platform.commands.client.get_workflow_handle(options.job_workflow(job["_id"]))
+    patience = START_SECONDS if job["state"] == JobState.QUEUED.value else 0.0
+    until = asyncio.get_running_loop().time() + patience
+    while True:
+        try:
+            found = await handle.describe()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            if asyncio.get_running_loop().time() >= until:
+                raise _no_process() from error
+        else:
+            if found.status is WorkflowExecutionStatus.RUNNING:
+                return handle
+            raise _no_process()
+        await asyncio.sleep(0.1)
+
+
+_RETRY_INSTEAD = {
+    JobType.MSUITE_MERGE: "assemble the release again",
+    JobType.RELEASE_ASSEMBLE: "assemble the release again",
+    JobType.MSUITE_DEPLOY: "deploy again",
+    JobType.DEPLOY_RELEASE: "deploy again",
+    JobType.RUNTIME_PROFILE_DRIFT_CHECK: "check for drift again",
+    JobType.TEMP_ENV_PROVISION: "recreate the temporary environment",
+    JobType.TEMP_ENV_EXPIRE: "delete the temporary environment",
+}
+
+
+async def retry(platform: Platform, call: Call, job: Document) -> Document:
+    """Run a changeset's gate again that ended without a verdict, or its latest revalidation: the new job (`spec.md` 3 and 10).
+
+    Raises `invalid_transition` for one that runs or has a verdict, `conflict` for what is no longer current, or is no such gate.
+    """
+    kind = JobType(job["job_type"])
+    if kind in _RETRY_INSTEAD:
+        raise DomainError(ErrorCode.CONFLICT, f"A job of type {kind.value} is not retried: {_RETRY_INSTEAD[kind]}.")
+    commands, changeset_id = platform.commands, job["entity_id"]
+    changeset = await records.get(platform.db, "changesets", changeset_id, what="changeset")
+    said = {"id": call.command_id, "actor": call.actor, "not_after": commands.not_after()}
+    if kind is JobType.MSUITE_SUBMIT:
+        again = RetryCommand(**said, job_id=job["_id"], new_job_id=call.derived_id("job"))
+        start = commands.changeset_start(job["app_id"], changeset_id, changeset["title"])
+        result = await commands.send(start, "retry", again)
+    else:
+        if job["state"] not in ENDED:
+            raise DomainError(
+                ErrorCode.INVALID_TRANSITION,
+                f"A revalidation that is {job['state']} can't become queued again: wait for its end, or cancel it first.",
+                {"from": job["state"], "to": JobState.QUEUED.value},
+            )
+        retried = RetriedJob(job_id=job["_id"], state=JobState(job["state"]), reason_code=ReasonCode(job["reason_code"]))
+        revalidate = RevalidateCommand(**said, changeset_id=changeset_id, retried=retried)
+        result = await commands.send(commands.queue_start(job["app_id"]), "revalidate", revalidate)
+    return await records.get(platform.db, "jobs", result["job_id"], what="job")
 
 
 def _ended(job: Document) -> DomainError:

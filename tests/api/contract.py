@@ -68,7 +68,9 @@ DELETE A/changesets/{cs}                        user/config_manager
 POST   A/changesets/{cs}/submit                 user/app_admin
 POST   A/changesets/{cs}/resubmit               user/app_admin
 POST   A/changesets/{cs}/review                 -/reviewer
+POST   A/changesets/{cs}/request-review         user/-
 POST   A/changesets/{cs}/queue                  user/config_manager
+GET    A/changesets/{cs}/timeline               user
 POST   A/changesets/{cs}/move-to-draft          user/config_manager
 POST   A/changesets/{cs}/revalidate             user/config_manager
 GET    A/changesets/{cs}/revisions              user
@@ -114,14 +116,13 @@ GET    A/jobs/{j}                               user
 GET    A/jobs/{j}/logs                          user
 GET    A/jobs/{j}/logs/stream                   user
 POST   A/jobs/{j}/cancel                        user/config_manager
+POST   A/jobs/{j}/retry                         user/config_manager
 GET    A/audit                                  app_admin
 """
 
 _NOT_SERVED_YET = """
 GET    /metrics                                 anyone
 GET    A/environments/{env}/migrations          user
-POST   A/changesets/{cs}/request-review         user/-
-GET    A/changesets/{cs}/timeline               user
 POST   A/changesets/{cs}/analyze                user
 POST   A/changesets/{cs}/chat                   user
 GET    A/changesets/{cs}/profile-overrides      user
@@ -146,7 +147,6 @@ POST   A/temp-envs/{t}/extend                   user/config_manager
 POST   A/temp-envs/{t}/undo-expire              user/config_manager
 POST   A/temp-envs/{t}/recreate                 user/config_manager
 POST   A/temp-envs/{t}/open                     user
-POST   A/jobs/{j}/retry                         user/config_manager
 GET    A/events                                 user
 GET    A/audit/verify                           app_admin
 """

@@ -199,6 +199,12 @@ async def a_resubmit(world: World) -> Request:
     return Request(world.ann, "POST", f"{changeset}/resubmit", {}, in_steps=True)
 
 
+@scenario("POST /apps/{app}/changesets/{cs}/request-review")
+async def a_request_for_a_review(world: World) -> Request:
+    path = f"{await world.submitted()}/request-review"
+    return Request(world.ann, "POST", path, {"user_id": world.rob.id}, {"user_id": world.max.id})
+
+
 @scenario("POST /apps/{app}/changesets/{cs}/review")
 async def a_review(world: World) -> Request:
     path = f"{await world.submitted()}/review"
@@ -345,6 +351,15 @@ async def a_canceled_gate(world: World) -> Request:
 
     await wait_for(runs, "the gate to run")
     return Request(world.ann, "POST", f"{path}/cancel", {}, status=202)
+
+
+@scenario("POST /apps/{app}/jobs/{j}/retry")
+async def a_retried_gate(world: World) -> Request:
+    canceled = await a_canceled_gate(world)
+    await world.ann.post(canceled.path)
+    path = canceled.path.removesuffix("/cancel")
+    await world.job(last(path))
+    return Request(world.ann, "POST", f"{path}/retry", {}, status=202)
 
 
 @scenario("PATCH /apps/{app}/members/{user}")

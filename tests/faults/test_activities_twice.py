@@ -25,6 +25,7 @@ from conman.domain.messages import (
     NewJobs,
     PublishQuestion,
     QueueCall,
+    ReminderSetting,
     StartDeployment,
     SwitchRequest,
     TagRequest,
@@ -43,6 +44,7 @@ COVERED = {
     "create_jobs": "test_jobs_of_a_workflow_are_made_and_ended_once",
     "end_jobs": "test_jobs_of_a_workflow_are_made_and_ended_once",
     "revalidation_concurrency": "test_what_only_reads_changes_nothing",
+    "review_reminder_hours": "test_what_only_reads_changes_nothing",
     "deploy_facts": "test_what_only_reads_changes_nothing",
     "lock_running": "test_a_lock_starts_running_once",
     "end_deployment": "test_a_deployment_ends_once",
@@ -369,6 +371,8 @@ async def test_a_missing_workflow_is_started_once(direct: Direct) -> None:
 
 async def test_what_only_reads_changes_nothing(direct: Direct) -> None:
     assert await direct.twice(direct.store.revalidation_concurrency, direct.app.id) == (4, 4)
+    setting = ReminderSetting(hours=48)
+    assert await direct.twice(direct.store.review_reminder_hours, direct.app.id) == (setting, setting)
     head = direct.released.published_sha
     assert await direct.twice(direct.on_git.integration_head, direct.app.id) == (head, head)
     question = DeployQuestion(

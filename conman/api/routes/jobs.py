@@ -31,6 +31,14 @@ async def _job(caller: Caller, job_id: str) -> Document:
     return await records.get(caller.platform.db, "jobs", job_id, app_id=caller.of_app["_id"], what="job")
 
 
+async def _author(caller: Caller, job: Document) -> str:
+    """Whose changeset a gate judges; no other job is anybody's own."""
+    if job["entity_type"] != "changeset":
+        return ""
+    changeset = await records.get(caller.platform.db, "changesets", job["entity_id"], what="changeset")
+    return changeset["owned"]["author_user_id"]
+
+
 @router.get("")
 async def list_jobs(
     page: int = PageNumber,
@@ -99,16 +107,22 @@ async def stream_logs(
     return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
+@router.post("/{j}/retry", status_code=202)
+async def retry_job(
+    j: str, caller: Caller = capability(_C.GATE_RETRY_OWN, _C.GATE_RETRY_ANY), _: Empty = body(Empty)
+) -> dict[str, Any]:
+    """Run a gate again that ended without a verdict, as a new job."""
+    found = await _job(caller, j)
+    caller.require_own(await _author(caller, found), _C.GATE_RETRY_OWN)
+    return data({"job": jobs.job_record(await jobs.retry(caller.platform, caller.call, found))})
+
+
 @router.post("/{j}/cancel", status_code=202)
 async def cancel_job(
     j: str, caller: Caller = capability(_C.GATE_CANCEL_OWN, _C.JOB_CANCEL_ANY), _: Empty = body(Empty)
 ) -> dict[str, Any]:
     """Cancel a gate of one's own changeset, or any job."""
     found = await _job(caller, j)
-    owner = ""
-    if found["entity_type"] == "changeset":
-        changeset = await records.get(caller.platform.db, "changesets", found["entity_id"], what="changeset")
-        owner = changeset["owned"]["author_user_id"]
-    caller.require_own(owner, _C.GATE_CANCEL_OWN)
+    caller.require_own(await _author(caller, found), _C.GATE_CANCEL_OWN)
     await jobs.cancel(caller.platform, caller.call, found)
     return data({"job": jobs.job_record(await _job(caller, j))})
