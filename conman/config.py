@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from conman.settings.accounts import AccountSettings
+from conman.settings.assistant import AssistantSettings
 from conman.settings.codec import CodecSettings
 from conman.settings.git import GitSettings
 from conman.settings.limits import LimitSettings
@@ -35,7 +36,9 @@ class SettingsError(Exception):
     """A configuration value that Conman can't start with; its text is one line naming each variable."""
 
 
-class Settings(GitSettings, AccountSettings, LimitSettings, MailSettings, VaultSettings, CodecSettings, ProgramSettings):
+class Settings(
+    GitSettings, AccountSettings, LimitSettings, MailSettings, VaultSettings, CodecSettings, ProgramSettings, AssistantSettings
+):
     """The effective configuration of one process."""
 
     model_config = SettingsConfigDict(env_prefix="CONMAN_", env_file=".env", env_file_encoding="utf-8", extra="ignore")
