@@ -383,6 +383,17 @@ def test_votes_add_up_as_a_plain_tally_says(steps: list[tuple[str, str]], requir
         assert AUTHOR not in [item.reviewer_user_id for item in given_.votes]
 
 
+@pytest.mark.parametrize("action", ["approve", "request_changes", "reject"])
+def test_a_word_on_an_earlier_revision_is_not_one_on_this_one(action: str) -> None:
+    """`spec.md` 3: a vote is on what its reviewer saw."""
+    given_ = changeset(S.IN_REVIEW, revisions=[revision(1), revision(2)])
+    facts = review_facts(action).model_copy(update={"revision_number": 1})
+    error = refused(ErrorCode.CONFLICT, lambda: decide_review(CHANGESET, given_, facts, uid("ann")))
+    assert "Revision 2 came after revision 1" in error.message
+    current = facts.model_copy(update={"revision_number": 2})
+    assert decide_review(CHANGESET, given_, current, uid("ann")).owned.votes[0].revision_number == 2
+
+
 # -- gate --------------------------------------------------------------------------------------------------------------------
 
 
@@ -420,6 +431,26 @@ def test_only_what_is_approved_and_up_to_date_enters_the_queue(state: ChangesetS
     else:
         refused(ErrorCode.INVALID_TRANSITION, lambda: decide_queue(given_, current))
         refused(ErrorCode.INVALID_TRANSITION, lambda: decide_queue(given_, behind))
+
+
+CONFLICT = [{"path": "a.json"}, {"path": "b.json"}]
+
+
+def test_what_enters_by_a_clean_merge_need_not_be_up_to_date_and_must_merge() -> None:
+    """`spec.md` 3, `queue_gate: clean_merge`; a hotpatch enters so in every app."""
+    clean = QueueFacts(integration_sha=MAIN, up_to_date=False, at=AT, gate="clean_merge", head_sha=HEAD)
+    decide_queue(changeset(S.APPROVED), clean)
+    error = refused(
+        ErrorCode.CONFLICT, lambda: decide_queue(changeset(S.APPROVED), clean.model_copy(update={"conflicts": CONFLICT}))
+    )
+    assert "a.json, b.json" in error.message and error.details["conflicts"] == CONFLICT
+    refused(ErrorCode.INVALID_TRANSITION, lambda: decide_queue(changeset(S.IN_REVIEW), clean))
+
+
+def test_facts_about_another_head_let_nothing_into_the_queue() -> None:
+    """`durability.md` 1: the handler compares what the service has looked at."""
+    other = QueueFacts(integration_sha=MAIN, up_to_date=True, at=AT, head_sha=sha("another head"))
+    refused(ErrorCode.CONFLICT, lambda: decide_queue(changeset(S.APPROVED), other))
 
 
 def test_what_is_queued_says_since_when_and_forgets_its_intent() -> None:
