@@ -13,6 +13,7 @@ from conman.api.rate_limits import RateLimiter
 from conman.api.routes import (
     app_settings,
     apps,
+    assistant,
     auth,
     changesets,
     comments,
@@ -51,6 +52,7 @@ ROUTERS = (
     diffs.router,
     comments.router,
     overrides.router,
+    assistant.router,
     releases.router,
     deployments.router,
     jobs.router,

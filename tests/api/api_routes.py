@@ -155,6 +155,8 @@ _SOUND: dict[str, dict[str, Any]] = {
         "version": 1,
     },
     "POST /apps/{app}/changesets/{cs}/request-review": {"user_id": NOWHERE},
+    "POST /apps/{app}/changesets/{cs}/analyze": {"focus": "sound"},
+    "POST /apps/{app}/changesets/{cs}/chat": {"message": "sound", "file_paths": ["a.json"]},
     "POST /apps/{app}/queue/reorder": {"ordered_changeset_ids": []},
     "POST /apps/{app}/releases": {"changeset_ids": []},
     "POST /apps/{app}/releases/{r}/changesets": {"changeset_ids": []},

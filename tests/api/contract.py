@@ -80,6 +80,8 @@ GET    A/changesets/{cs}/comments               user
 POST   A/changesets/{cs}/comments               user
 PATCH  A/changesets/{cs}/comments/{comment}     user
 GET    A/changesets/{cs}/comments/{comment}/revisions   user
+POST   A/changesets/{cs}/analyze                user
+POST   A/changesets/{cs}/chat                   user
 GET    A/queue                                  user
 POST   A/queue/reorder                          config_manager
 
@@ -123,8 +125,6 @@ GET    A/audit                                  app_admin
 _NOT_SERVED_YET = """
 GET    /metrics                                 anyone
 GET    A/environments/{env}/migrations          user
-POST   A/changesets/{cs}/analyze                user
-POST   A/changesets/{cs}/chat                   user
 GET    A/changesets/{cs}/profile-overrides      user
 PUT    A/changesets/{cs}/profile-overrides      user/-
 GET    A/releases/{r}/diff                      user

@@ -34,14 +34,15 @@ async def changeset_diff(
     """
     found = await records.get(caller.platform.db, "changesets", cs, app_id=caller.of_app["_id"], what="changeset")
     changeset = Changeset.model_validate(found["owned"])
-    sides = diffs.revision_sides(changeset, revision, against) or await _draft(caller, changeset)
+    sides = diffs.revision_sides(changeset, revision, against) or await draft_shown(caller, changeset)
     git, repo = caller.platform.git, caller.of_app["repo_path"]
     if mode == "semantic":
         return await semantic_diffs.semantic_page(git, repo, sides, page, limit)
     return await diffs.raw_diff(git, repo, sides, page, limit)
 
 
-async def _draft(caller: Caller, changeset: Changeset) -> diffs.Sides:
+async def draft_shown(caller: Caller, changeset: Changeset) -> diffs.Sides:
+    """What a draft that was never submitted changes now, for those who may read its workspace. Raises `not_found`."""
     workspace = await caller.platform.db["workspaces"].find_one({"_id": changeset.workspace_id})
     if changeset.state is not ChangesetState.DRAFT or workspace is None:
         raise diffs.nothing_submitted()
