@@ -26,6 +26,7 @@ from conman.domain.decision import Verdict
 from conman.domain.errors import DomainError
 from conman.domain.jobs import ReasonCode, end_state
 from conman.domain.messages import GateRun
+from conman.domain.overrides import frozen_of
 from conman.domain.redaction import Redactor
 from conman.domain.times import format_time
 from conman.faults import fault_point
@@ -161,13 +162,15 @@ class GateActivities:
             )
             return await _not_run(run, log, ReasonCode.RUNNER_ERROR, message)
         try:
-            rendered = await render(
-                self.secrets, app, gate.profile_id or app["settings"]["default_base_profile_id"], gate.profile_revision_id
-            )
+            base_id = app["settings"]["default_base_profile_id"]
+            overrides = frozen_of(gate.overrides)
+            rendered = await render(self.secrets, app, gate.profile_id or base_id, gate.profile_revision_id, overrides)
         except VaultError as error:
             return await _not_run(run, log, ReasonCode.INFRASTRUCTURE, f"The profile can't be rendered: {error.message}.")
         except DomainError as error:
             return await _not_run(run, log, ReasonCode.RUNNER_ERROR, f"The profile can't be rendered: {error.message}")
+        except LookupError as error:
+            return await _not_run(run, log, ReasonCode.INFRASTRUCTURE, f"The profile can't be rendered: {error.args[0]}.")
         await asyncio.to_thread(rendered.write, folder)
         try:
             await self.git.export(app["repo_path"], gate.commit_sha, tree)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from conman.domain.overrides import FrozenOverride, overlaid
 from conman.domain.profile import Profile, effective, env_file, environment_variables
-from conman.services.secrets import SecretStore, unseal
+from conman.services.override_contents import contents_of, owners_of, unseal_each
+from conman.services.secrets import SecretStore
 from conman.store import records
 from conman.store.database import Document
 
@@ -41,10 +44,18 @@ class RenderedProfile:
         _write_private(folder / PROFILE_JSON, json.dumps(content, indent=2, sort_keys=True))
 
 
-async def render(store: SecretStore, app: Document, profile_id: str | None, revision_id: str | None) -> RenderedProfile:
-    """The profile as it was at the revision that is pinned, else as it is now; without a profile, the app's defaults alone.
+async def render(
+    store: SecretStore,
+    app: Document,
+    profile_id: str | None,
+    revision_id: str | None,
+    overrides: Sequence[FrozenOverride] = (),
+) -> RenderedProfile:
+    """The profile as it was at the revision that is pinned, else as it is now, with the overrides laid over it in their order;
+    without a profile, the app's defaults alone.
 
-    Raises `VaultError` when a secret can't be read, and `not_found` when the profile or its pinned revision is gone.
+    Raises `VaultError` when a secret can't be read, `not_found` when the profile or its pinned revision is gone,
+    and `LookupError` when the content of an override is.
     """
     document: Document | None = None
     if revision_id is not None:
@@ -54,8 +65,10 @@ async def render(store: SecretStore, app: Document, profile_id: str | None, revi
         document = await records.get(store.db, "profiles", profile_id, what="runtime profile")
         revision_id = document["revision_id"]
     profile = Profile(name="none") if document is None else Profile.model_validate(document["content"])
+    contents = await contents_of(store.db, overrides)
+    profile = overlaid(profile, contents)
     variables = environment_variables(effective(app["settings"]["env_defaults"], profile))
-    secrets = await unseal(store, profile_id or "", profile.secrets)
+    secrets = await unseal_each(store, profile.secrets, owners_of(overrides, contents), profile_id or "")
     return RenderedProfile(profile, revision_id, variables, secrets)
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from conman.domain.changeset import TRANSITIONS, Changeset, ChangesetState, Move, state_event
 from conman.domain.decision import Decision, Model
+from conman.domain.override_collisions import KIND as OVERRIDE_COLLISION
 
 
 class QueueNews(Model):
@@ -48,6 +49,17 @@ def decide_news(changeset_id: str, cs: Changeset, news: QueueNews) -> Decision[C
         }
     after = cs.model_copy(update=update)
     more: dict[str, Any] = {"release_id": news.release_id} if news.kind == "released" else {"job_id": news.job_id}
-    if news.conflicts:
-        more["paths"] = [str(conflict["path"]) for conflict in news.conflicts]
+    more |= _causes(news)
     return Decision(after, events=(state_event(changeset_id, news.kind, cs, after, **more),))
+
+
+def _causes(news: QueueNews) -> dict[str, Any]:
+    """What the audit says of conflicts: the paths of files, and the overrides that collide."""
+    paths = [str(conflict["path"]) for conflict in news.conflicts if "path" in conflict]
+    collisions = [
+        {name: conflict[name] for name in ("profile_id", "key", "changeset_id")}
+        for conflict in news.conflicts
+        if conflict.get("kind") == OVERRIDE_COLLISION
+    ]
+    found: dict[str, Any] = {"paths": paths} if paths else {}
+    return {**found, "cause": OVERRIDE_COLLISION, "collisions": collisions} if collisions else found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
 
 from conman.domain.changeset import Changeset, ChangesetState, Move, state_event, target
 from conman.domain.changeset_gate import gate_at_the_end, superseded_gate
+from conman.domain.changeset_news import QueueNews, decide_news
 from conman.domain.decision import Decision, Model
 from conman.domain.errors import DomainError, ErrorCode
 
@@ -53,10 +56,16 @@ def decide_queue(cs: Changeset, facts: QueueFacts) -> None:
         )
 
 
-def decide_queued(changeset_id: str, cs: Changeset, at: str) -> Decision[Changeset]:
-    """The queue has taken it."""
+def decide_queued(changeset_id: str, cs: Changeset, at: str, collisions: Sequence[dict[str, Any]] = ()) -> Decision[Changeset]:
+    """The queue has taken it; with `collisions` it left again at once, since its overrides collide with those of an earlier
+    entry (`spec.md` 6 and 10).
+    """
     after = cs.model_copy(update={"state": target(cs.state, Move.QUEUE), "queued_at": at, "intent": None, "release_id": None})
-    return Decision(after, events=(state_event(changeset_id, "queued", cs, after),))
+    queued = Decision(after, events=(state_event(changeset_id, "queued", cs, after),))
+    if not collisions or after.head_sha is None:
+        return queued
+    left = decide_news(changeset_id, after, QueueNews(kind="conflicted", head_sha=after.head_sha, conflicts=[*collisions]))
+    return queued if left is None else replace(left, events=(*queued.events, *left.events))
 
 
 def decide_move_to_draft(changeset_id: str, cs: Changeset) -> Decision[Changeset]:

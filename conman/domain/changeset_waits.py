@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from conman.domain.changeset import TERMINAL, Changeset, ChangesetState
 from conman.domain.changeset_gate import JUDGED, RUNNING
 from conman.domain.jobs import JobState
+from conman.domain.override_collisions import KIND as OVERRIDE_COLLISION
 
 
 class BlockerCode(StrEnum):
@@ -82,10 +84,7 @@ def blockers(cs: Changeset, around: Surroundings | None = None) -> list[Blocker]
         case ChangesetState.QUEUED:
             return [Blocker(code.NOT_IN_A_RELEASE, "Waits for a config manager to take it into a release.", who.CONFIG_MANAGER)]
         case ChangesetState.CONFLICTED:
-            paths = ", ".join(str(conflict["path"]) for conflict in cs.conflicts[:3])
-            by = f", by {paths}" if paths else ""
-            message = f"Waits for its author: it no longer merges{by}; return it to draft, sync, and submit again."
-            return [Blocker(code.CONFLICTED, message, who.AUTHOR)]
+            return [Blocker(code.CONFLICTED, f"Waits for its author: {_conflicts(cs.conflicts)}", who.AUTHOR)]
         case _:
             message = "Waits for a revalidation that passes: revalidate it, or return it to draft, mend it and submit again."
             return [Blocker(code.NEEDS_REVALIDATION, message, who.AUTHOR)]
@@ -95,6 +94,20 @@ def waiting_for(cs: Changeset, around: Surroundings | None = None) -> str | None
     """One sentence on what this changeset waits for first; None when it is at an end."""
     found = blockers(cs, around)
     return found[0].message if found else None
+
+
+def _conflicts(conflicts: Sequence[dict[str, Any]]) -> str:
+    """Why it left the queue, and what its author does: overrides collide, or files do not merge."""
+    collisions = [conflict for conflict in conflicts if conflict.get("kind") == OVERRIDE_COLLISION]
+    if collisions:
+        keys = ", ".join(dict.fromkeys(str(one["key"]) for one in collisions[:3]))
+        first = collisions[0]["changeset_id"]
+        return (
+            f"its overrides of {keys} collide with those of changeset {first}; return it to draft, set others, and submit again."
+        )
+    paths = ", ".join(str(conflict["path"]) for conflict in conflicts[:3])
+    by = f", by {paths}" if paths else ""
+    return f"it no longer merges{by}; return it to draft, sync, and submit again."
 
 
 def _queue_asked(move: str) -> Blocker:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -13,6 +14,8 @@ from conman.domain.changeset_news import QueueNews
 from conman.domain.decision import Decision, Event, JobEnd, Model, NewJob, Owned
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, JobType, ReasonCode, max_attempts
+from conman.domain.override_collisions import Collision, collided
+from conman.domain.overrides import FrozenOverride
 
 
 class EntryState(StrEnum):
@@ -50,6 +53,7 @@ class Entry(Model):
     """It entered by a clean merge alone (`queue_gate: clean_merge`), and no suite has seen the merge."""
     job_id: str | None = None
     reserved_by: str | None = None
+    overrides: list[FrozenOverride] = Field(default_factory=list[FrozenOverride])
 
 
 class Sweep(Model):
@@ -145,17 +149,54 @@ def decide_enqueue(queue: Queue, entry: Entry, job_ids: JobIds) -> Decision[Queu
     """An approved changeset is appended (a hotpatch goes to the head).
 
     A hotpatch, what entered by a clean merge, what is behind the integration head, and what was judged on an older one are
-    revalidated at once.
+    revalidated at once. One whose overrides collide with those of an earlier entry does not enter: the result has its
+    `collisions`. Those that come after a hotpatch and collide with it leave.
     A repeat for what is already in the queue changes nothing.
     """
     if queue.entry(entry.changeset_id) is not None:
         return Decision(queue)
     entries = [entry, *queue.entries] if entry.hotpatch else [*queue.entries, entry]
+    leaving = _collided(entries)
+    if entry.changeset_id in leaving:
+        return Decision(queue, result={"collisions": [one.record() for one in leaving[entry.changeset_id]]})
     after = queue.model_copy(update={"entries": entries})
     if entry.judged_sha == entry.base_sha == queue.integration_sha and not entry.hotpatch and not entry.revalidate:
         return Decision(after)
-    after, jobs, ends = _with_sweep(after, queue.integration_sha, [entry.changeset_id], job_ids)
-    return Decision(after, jobs=tuple(jobs), job_ends=tuple(ends))
+    after, jobs, ends = _with_sweep(after, queue.integration_sha, [entry.changeset_id, *leaving], job_ids)
+    return _with_collisions(Decision(after, jobs=tuple(jobs), job_ends=tuple(ends)), leaving)
+
+
+def _collided(entries: Sequence[Entry]) -> dict[str, list[Collision]]:
+    return collided([(entry.changeset_id, entry.overrides) for entry in entries])
+
+
+def _with_collisions(decision: Decision[Queue], leaving: Mapping[str, Sequence[Collision]]) -> Decision[Queue]:
+    """A new sweep in which those whose overrides collide have their verdict already (`spec.md` 10)."""
+    queue = decision.owned
+    verdicts = [
+        EntryVerdict(
+            epoch=queue.epoch,
+            integration_sha=queue.integration_sha,
+            changeset_id=entry.changeset_id,
+            head_sha=entry.head_sha,
+            job_id=entry.job_id or "",
+            status=EntryStatus.CONFLICTED,
+            job_state=JobState.FAILED,
+            reason_code=ReasonCode.TESTS_FAILED,
+            conflicts=[one.record() for one in leaving[entry.changeset_id]],
+        )
+        for entry in queue.entries
+        if entry.changeset_id in leaving
+    ]
+    judged = decide_verdicts(queue, verdicts)
+    if judged is None:
+        return decision
+    return replace(
+        decision,
+        owned=judged.owned,
+        events=(*decision.events, *judged.events),
+        job_ends=(*decision.job_ends, *judged.job_ends),
+    )
 
 
 def decide_remove(queue: Queue, changeset_id: str) -> Decision[Queue]:
@@ -261,7 +302,7 @@ def decide_published(queue: Queue, release_id: str, integration_sha: str, job_id
         else ()
     )
     left = _superseded_jobs([entry for entry in queue.entries if entry.reserved_by == release_id])
-    return Decision(after, events=events, jobs=tuple(jobs), job_ends=(*left, *ends))
+    return _with_collisions(Decision(after, events=events, jobs=tuple(jobs), job_ends=(*left, *ends)), _collided(rest))
 
 
 class EntryVerdict(Model):

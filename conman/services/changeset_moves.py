@@ -20,6 +20,7 @@ from conman.services.call import Call
 from conman.services.changesets import owned, required_approvals
 from conman.services.conflicts import conflicts_between
 from conman.services.notices import start_notices
+from conman.services.overrides import to_freeze
 from conman.services.patches import is_rebase, patch_id
 from conman.services.platform import Platform
 from conman.services.sync import conflict_paths, head_for_submit
@@ -72,14 +73,17 @@ async def submit(platform: Platform, call: Call, app: Document, document: Docume
     with suppress(StaleRef):  # the ref's name holds the sha: when it is there already, it has this very value
         await platform.git.update_refs(repo, [RefUpdate(revision_ref(document["_id"], head), None, head)])
     fault_point("submit.frozen")
+    present = await records.get(platform.db, "changesets", document["_id"], what="changeset")
+    frozen_overrides = await to_freeze(platform, app, present)
     facts = SubmitFacts(
         head_sha=head,
         base_sha=base,
         integration_sha=integration,
         changed_files=len(changed),
+        overrides=frozen_overrides,
         job_id=call.derived_id("job"),
         at=call.at,
-        required_approvals=required_approvals(app, state),
+        required_approvals=required_approvals(app, state, frozen_overrides),
         patch_id=patch,
         same_patch_as=same_as,
         ineligible_user_ids=[] if same_as is None else await _ineligible(platform, state),

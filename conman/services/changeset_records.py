@@ -10,6 +10,8 @@ from conman.domain.queue import Entry, Queue
 from conman.services.apps import integration_head
 from conman.services.call import record
 from conman.services.changesets import owned, required_approvals
+from conman.services.override_contents import shown_overrides
+from conman.services.overrides import overrides_in_force
 from conman.services.platform import Platform
 from conman.store import records
 from conman.store.database import Document
@@ -39,7 +41,7 @@ def changeset_record(app: Document, document: Document, *, integration_sha: str,
         head_sha=state.head_sha,
         current_revision=state.current_revision,
         approval_count=state.approval_count,
-        required_approval_count=required_approvals(app, state),
+        required_approval_count=required_approvals(app, state, overrides_in_force(document)),
         up_to_date=state.base_sha == integration_sha,
         hotpatch=state.hotpatch,
         gate=state.gate.model_dump(mode="json") if state.gate else None,
@@ -71,8 +73,10 @@ async def shown(platform: Platform, app: Document, changeset_id: str) -> dict[st
     return changeset_record(app, document, integration_sha=head, queue=await queue_of(platform, app["_id"]))
 
 
-def revision_records(document: Document) -> list[dict[str, Any]]:
-    """The revisions, oldest first."""
+async def revision_records(platform: Platform, document: Document) -> list[dict[str, Any]]:
+    """The revisions, oldest first, with their overrides as they were given, secrets masked."""
+    revisions = owned(document).revisions
+    overrides = await shown_overrides(platform.db, *(revision.overrides for revision in revisions))
     return [
         {
             "id": f"{document['_id']}:{revision.revision_number}",
@@ -81,8 +85,9 @@ def revision_records(document: Document) -> list[dict[str, Any]]:
             "version": 1,
             "changeset_id": document["_id"],
             **revision.model_dump(mode="json"),
+            "overrides": given,
         }
-        for revision in owned(document).revisions
+        for revision, given in zip(revisions, overrides, strict=True)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pymongo.errors import DuplicateKeyError
@@ -10,6 +11,7 @@ from conman.domain.changeset import TERMINAL, Changeset, ChangesetState
 from conman.domain.decision import Event
 from conman.domain.errors import DomainError, ErrorCode, invalid, not_found
 from conman.services.call import Call, has_happened
+from conman.services.overrides import overrides_canonical
 from conman.services.platform import Platform
 from conman.store import records
 from conman.store.database import Document
@@ -66,10 +68,15 @@ async def create(
     return made
 
 
-def required_approvals(app: Document, state: Changeset) -> int:
-    """How many approvals this changeset needs; a hotpatch needs two at least (`spec.md` 3)."""
+def required_approvals(app: Document, state: Changeset, overrides: Sequence[Any] | None = None) -> int:
+    """How many approvals this changeset needs with `overrides`, without which those of its current revision count.
+
+    A hotpatch needs two at least, and so may overrides of the canonical environment's profile (`spec.md` 3 and 6).
+    """
+    if overrides is None:
+        overrides = state.revisions[-1].overrides if state.revisions else []
     count = int(app["settings"]["required_approval_count"])
-    return max(count, 2) if state.hotpatch else count
+    return max(count, 2) if state.hotpatch or overrides_canonical(app, overrides) else count
 
 
 async def revise(

@@ -243,10 +243,12 @@ def overrides_canonical(app: Document, overrides: Sequence[Any]) -> bool:
     """Whether overrides change the profile of the canonical environment: under `stricter_two_approvals` they need two approvals
     at least (`spec.md` 6).
     """
+    frozen = frozen_of(overrides)
+    if not frozen or app["settings"]["runtime_profile_approval_policy"] != "stricter_two_approvals":
+        return False
     canonical = app["settings"]["canonical_env_id"]
     linked = [one["runtime_profile_id"] for one in app["environments"] if one["id"] == canonical]
-    strict = app["settings"]["runtime_profile_approval_policy"] == "stricter_two_approvals"
-    return strict and any(one.profile_id in linked for one in frozen_of(overrides))
+    return any(one.profile_id in linked for one in frozen)
 
 
 def overrides_in_force(document: Document) -> list[dict[str, Any]]:

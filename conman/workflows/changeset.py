@@ -40,6 +40,7 @@ with workflow.unsafe.imports_passed_through():
     from conman.domain.errors import DomainError, ErrorCode
     from conman.domain.jobs import JobType
     from conman.domain.messages import Answer, EntityStart, GateStart, NewsCommand, QueueCall
+    from conman.domain.overrides import frozen_of
     from conman.domain.queue import Entry
 
 
@@ -189,7 +190,7 @@ class ChangesetWorkflow:
         try:
             if refused is not None:
                 raise refused
-            await self.entity.apply(intent.command_id, actor, lambda cs: self._finish(cs, intent))
+            await self.entity.apply(intent.command_id, actor, lambda cs: self._finish(cs, intent, answer))
         except DomainError as error:
             refused = error
             await self.entity.apply(f"{intent.command_id}:refused:{workflow.uuid4()}", Actor(), lambda cs: _cleared(cs, intent))
@@ -215,6 +216,7 @@ class ChangesetWorkflow:
             queued_at=facts.at,
             judged_sha=facts.integration_sha,
             revalidate=facts.gate == "clean_merge",
+            overrides=frozen_of(revision.overrides),
         )
         return QueueCall(
             app_id=self.app_id,
@@ -224,11 +226,11 @@ class ChangesetWorkflow:
             payload={"entry": entry.model_dump(mode="json")},
         )
 
-    def _finish(self, cs: Changeset, intent: Intent) -> Decision[Changeset] | None:
+    def _finish(self, cs: Changeset, intent: Intent, answer: Answer) -> Decision[Changeset] | None:
         # News may have moved it while the queue was asked: decide again.
         match intent.move:
             case Move.QUEUE:
-                return decide_queued(self.id, cs, intent.facts["at"])
+                return decide_queued(self.id, cs, intent.facts["at"], answer.result.get("collisions", []))
             case Move.MOVE_TO_DRAFT:
                 return decide_move_to_draft(self.id, cs)
             case _:

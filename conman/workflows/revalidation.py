@@ -82,6 +82,7 @@ class RevalidationWorkflow:
                     entity_id=entry.changeset_id,
                     commit_sha=commit_sha,
                     scope="submit",
+                    overrides=[one.model_dump(mode="json") for one in entry.overrides],
                     what=f"{entry.title} on the new integration head",
                 )
             )

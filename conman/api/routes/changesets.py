@@ -144,7 +144,7 @@ async def _submit(caller: Caller, found: Document, *, again: bool) -> dict[str, 
     result = await changeset_moves.submit(caller.platform, caller.call, caller.of_app, found, again=again)
     job = await records.get(caller.platform.db, "jobs", result["job_id"], what="job")
     present = await _changeset(caller, found["_id"])
-    revision = changeset_records.revision_records(present)[result["revision_number"] - 1]
+    revision = (await changeset_records.revision_records(caller.platform, present))[result["revision_number"] - 1]
     return data(
         {
             "changeset": await _shown(caller, found["_id"]),
@@ -246,7 +246,8 @@ async def list_revisions(
     cs: str, page: int = PageNumber, limit: int = PageLimit, caller: Caller = capability(_C.CHANGESET_READ)
 ) -> dict[str, Any]:
     """What was submitted, newest first."""
-    return cut(changeset_records.revision_records(await _changeset(caller, cs))[::-1], page, limit)
+    revisions = await changeset_records.revision_records(caller.platform, await _changeset(caller, cs))
+    return cut(revisions[::-1], page, limit)
 
 
 @router.get("/changesets/{cs}/reviews")
