@@ -80,7 +80,8 @@ class Target:
             await reply.aread()
         finally:
             await reply.aclose()
-        assert reply.status_code < 500, f"{method} {path[:300]}: {reply.text}"
+        no_model = path.endswith("/chat") and reply.status_code == 503  # the stack has none to chat with
+        assert reply.status_code < 500 or no_model, f"{method} {path[:300]}: {reply.text}"
         assert_error(reply, reply.status_code, reply.json()["error"]["code"])
         assert len(reply.content) < 20_000, "a refusal repeats what was sent"
         self.refused.append(reply.headers["x-request-id"])
