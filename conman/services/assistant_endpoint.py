@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from conman.config import Settings
 from conman.domain.errors import ErrorCode, Unavailable
@@ -72,7 +72,7 @@ class Endpoint:
 
     base_url: str
     model: str
-    api_key: str | None
+    api_key: SecretStr | None
     timeout_seconds: float
     max_output_tokens: int
     limit_field: OutputLimitField
@@ -91,7 +91,11 @@ class Endpoint:
         patience = Timeout(self.timeout_seconds, connect=min(CONNECT_SECONDS, self.timeout_seconds))
         http = DefaultAsyncHttpxClient(follow_redirects=False, timeout=patience)
         client = AsyncOpenAI(
-            api_key=self.api_key or "", base_url=self.base_url, max_retries=0, timeout=patience, http_client=http
+            api_key="" if self.api_key is None else self.api_key.get_secret_value(),
+            base_url=self.base_url,
+            max_retries=0,
+            timeout=patience,
+            http_client=http,
         )
         async with client:
             try:
@@ -206,7 +210,7 @@ def endpoint_of(settings: Settings) -> Endpoint | None:
     return Endpoint(
         base_url=settings.ai_base_url,
         model=settings.ai_model,
-        api_key=None if settings.ai_api_key is None else settings.ai_api_key.get_secret_value(),
+        api_key=settings.ai_api_key,
         timeout_seconds=settings.ai_timeout_seconds,
         max_output_tokens=settings.ai_max_output_tokens,
         limit_field=settings.ai_output_limit_field,
