@@ -9,6 +9,7 @@ from temporalio import activity
 from conman.activities.heartbeat import heartbeating
 from conman.domain.decision import JobEnd, NewJob
 from conman.domain.deployment import Move
+from conman.domain.errors import DomainError
 from conman.domain.jobs import max_attempts
 from conman.domain.messages import (
     DeployFacts,
@@ -20,6 +21,8 @@ from conman.domain.messages import (
     OwnedReply,
     PersistReply,
     PersistRequest,
+    ProfileQuestion,
+    ProfileReply,
     ReminderSetting,
     StartDeployment,
 )
@@ -27,6 +30,7 @@ from conman.domain.outgoing import job_document, job_end
 from conman.domain.release import Release
 from conman.domain.roles import Capability, allows
 from conman.faults import fault_point
+from conman.services import arrivals
 from conman.services.clock import now
 from conman.services.upkeep import finish_and_forget
 from conman.store import locks, memberships, records
@@ -51,6 +55,7 @@ class StoreActivities:
             self.review_reminder_hours,
             self.deploy_facts,
             self.lock_running,
+            self.prepare_profile,
             self.end_deployment,
             self.sweep_outgoing,
         ]
@@ -148,8 +153,8 @@ class StoreActivities:
     async def lock_running(self, start: StartDeployment) -> bool:
         """The lock's holder becomes `running`; False when this deployment does not hold it.
 
-        It is then counted at the profile: a change of that looks at the locks first, and is written only if no deployment has begun
-        to run since.
+        It is then counted at the profile: a change of that looks at the locks first, and is written only if no deployment has
+        begun to run since.
         """
         held = await locks.mark_running(self.db, start.app_id, start.environment_id, start.deployment_id)
         environment = await records.get(self.db, "environments", start.environment_id)
@@ -159,6 +164,24 @@ class StoreActivities:
         return held
 
     @activity.defn
+    async def prepare_profile(self, question: ProfileQuestion) -> ProfileReply:
+        """The revision with which a deployment goes out: with the overrides that the release brings (`spec.md` 6)."""
+        environment = await records.get(self.db, "environments", question.environment_id)
+        profile_id = await self._profile_id(question.app_id, environment)
+        try:
+            revision_id = await arrivals.prepare(
+                self.db,
+                profile_id,
+                release_id=question.release_id,
+                deployment_id=question.deployment_id,
+                by=question.requested_by,
+                at=question.at,
+            )
+        except DomainError as error:
+            return ProfileReply(profile_id=profile_id, profile_revision_id="", problem=arrivals.problem_of(error))
+        return ProfileReply(profile_id=profile_id, profile_revision_id=revision_id)
+
+    @activity.defn
     async def end_deployment(self, end: EndDeployment) -> PersistReply:
         """Environment, deployment, release, lock, job: each step repeatable, in the order that a reader relies on.
 
@@ -166,6 +189,8 @@ class StoreActivities:
         """
         async with heartbeating():
             if end.ending.move is Move.SUCCEED:
+                await self._profile_receives(end)
+                fault_point("end.profile")
                 await self._environment_shows(end)
             fault_point("end.environment")
             written = await self._write(
@@ -175,6 +200,12 @@ class StoreActivities:
             if written.document is not None:
                 await deliver(self.db, "deployments", written.document)
         return _reply(written)
+
+    async def _profile_receives(self, end: EndDeployment) -> None:
+        """What the release brought is the profile's own, before anybody is told that it was deployed."""
+        revision_id = end.persist.owned.get("profile_revision_id")
+        if revision_id is not None:
+            await arrivals.receive(self.db, revision_id, deployment_id=end.deployment_id, by=end.requested_by, at=end.persist.at)
 
     async def _environment_shows(self, end: EndDeployment) -> None:
         """What is deployed there now; a higher fence has the last word."""

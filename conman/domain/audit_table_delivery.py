@@ -213,7 +213,8 @@ _WHOLE_PROFILE: Final = Record({"name": TEXT, "kind": _PROFILE_FIELDS["kind"], "
 
 RUNTIME_PROFILE: Final[Actions] = {
     "created": Entry(ABSENT, _WHOLE_PROFILE),
-    "updated": changes(_PROFILE_FIELDS, both=_REVISION),
+    # The last by a deployment that succeeded, whose release brought overrides.
+    "updated": changes({**_PROFILE_FIELDS, "received_release_ids": IDS}, both=_REVISION),
     "emergency_edited": changes({**_PROFILE_FIELDS, "runtime_profile_id": ID}, both=_REVISION, after={"environment_ids": IDS}),
     "reverted": changes(_PROFILE_FIELDS, both=_REVISION, after={"reverted_to": COUNT}),
     "key_rotated": Entry(Record({"key_version": COUNT}, _REVISION), Record({"key_version": COUNT, "keys": TEXTS}, _REVISION)),

@@ -300,6 +300,25 @@ class DeployFacts(Model):
     eligible_approvers: list[str] = Field(default_factory=list[str])
 
 
+class ProfileQuestion(Model):
+    """With which revision of its environment's profile a deployment goes out, asked when its lock's holder is `running`."""
+
+    app_id: str
+    environment_id: str
+    release_id: str
+    deployment_id: str
+    requested_by: str | None = None
+    at: str
+
+
+class ProfileReply(Model):
+    """The revision, which has what the release brings; or why the profile can't take that."""
+
+    profile_id: str
+    profile_revision_id: str
+    problem: str | None = None
+
+
 class StartDeployment(Model):
     """The lock's holder becomes `running`."""
 

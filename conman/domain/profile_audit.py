@@ -56,6 +56,16 @@ def edited(
     return events
 
 
+def received(
+    profile_id: str, before: Revision, after: Revision, releases_before: Sequence[str], releases_after: Sequence[str]
+) -> Event:
+    """A deployment that succeeded has brought overrides; the releases are those whose overrides the profile has (`spec.md` 6)."""
+    was, now = halves(before.profile, after.profile, changes(before.profile, after.profile))
+    was |= {"revision_number": before.number, "received_release_ids": list(releases_before)}
+    now |= {"revision_number": after.number, "received_release_ids": list(releases_after)}
+    return Event(_ENTITY, profile_id, "updated", before=was, after=now)
+
+
 def relinked(environment_id: str, before_id: str, before: Revision, after_id: str, after: Revision) -> Event:
     """An environment that was deployed gets another profile: an emergency edit of what it runs with."""
     was, now = halves(before.profile, after.profile, changes(before.profile, after.profile))

@@ -11,6 +11,7 @@ from pydantic import Field
 from conman.domain.decision import Decision, Event, JobEnd, Model, NewJob, Owned
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, JobType, ReasonCode, end_state, max_attempts
+from conman.domain.overrides import FrozenOverride
 from conman.domain.transitions import follow
 
 
@@ -77,6 +78,7 @@ class Member(Model):
     revision_number: int
     title: str = ""
     author_user_id: str = ""
+    overrides: list[FrozenOverride] = Field(default_factory=list[FrozenOverride])
 
 
 class Failure(Model):

@@ -123,6 +123,7 @@ def _revision_record(document: Document, revision: Document) -> dict[str, Any]:
         "revision_number": revision["revision_number"],
         "change": revision.get("change", "created"),
         "reverted_to": revision.get("reverted_to"),
+        "release_ids": [arrival["release_id"] for arrival in revision.get("arrivals", [])],
         "created_at": revision["created_at"],
         "updated_at": revision["created_at"],
         "created_by": revision["created_by"],

@@ -26,6 +26,8 @@ with workflow.unsafe.imports_passed_through():
         EndDeployment,
         EntityStart,
         GateStart,
+        ProfileQuestion,
+        ProfileReply,
         StartDeployment,
         SwitchReply,
         SwitchRequest,
@@ -35,6 +37,8 @@ with workflow.unsafe.imports_passed_through():
 CANCELABLE = frozenset({Phase.LOCK, Phase.SCHEDULE, Phase.APPROVALS, Phase.DRIFT, Phase.GATE})
 """Phases in which a cancel leaves the environment as it was; later ones finish."""
 
+BRINGS_OVERRIDES = "brings-overrides"
+"""Patch id: a deployment goes out with a revision that has the overrides which its release brings."""
 
 _LOST = Ending(
     move=Move.FAIL, reason_code=ReasonCode.INFRASTRUCTURE, message="Its process was lost while it ran: look at the environment."
@@ -108,8 +112,7 @@ class DeploymentWorkflow:
 
     async def _deploy(self) -> Ending:
         await self._approvals()
-        facts = await self._facts()
-        await self._start(facts)
+        facts = await self._start(await self._facts())
         await self._gate(facts)
         state = self.entity.state
         request = SwitchRequest(
@@ -187,8 +190,11 @@ class DeploymentWorkflow:
             **options.persist(),
         )
 
-    async def _start(self, facts: DeployFacts) -> None:
-        """`running` starts with the gate; the lock's holder says so first (`durability.md` 15)."""
+    async def _start(self, facts: DeployFacts) -> DeployFacts:
+        """`running` starts with the gate; the lock's holder says so first (`durability.md` 15).
+
+        From then on nobody changes the profile: the facts come back with the revision that goes out.
+        """
         state = self.entity.state
         held = await workflow.execute_activity(
             "lock_running",
@@ -198,6 +204,8 @@ class DeploymentWorkflow:
         )
         if not held:
             raise _Stop(Ending(move=Move.FAIL, reason_code=ReasonCode.INFRASTRUCTURE, message="The environment's lock was lost."))
+        if workflow.patched(BRINGS_OVERRIDES):
+            facts = await self._with_overrides(facts)
         gate_job_id = derived_uuid7(milliseconds(now()), "deploy-gate", self.id)
 
         def decide(deployment: Deployment) -> Decision[Deployment]:
@@ -209,6 +217,23 @@ class DeploymentWorkflow:
             return Decision(started.owned, events=started.events, jobs=(job,), job_starts=started.job_starts)
 
         await self.entity.apply(f"start:{self.id}", Actor(), decide)
+        return facts
+
+    async def _with_overrides(self, facts: DeployFacts) -> DeployFacts:
+        """The facts with the revision that has what the release brings; a profile that can't take it fails the deployment."""
+        state = self.entity.state
+        question = ProfileQuestion(
+            app_id=self.app_id,
+            environment_id=state.environment_id,
+            release_id=state.release_id,
+            deployment_id=self.id,
+            requested_by=state.requested_by,
+            at=now(),
+        )
+        found = await workflow.execute_activity("prepare_profile", question, result_type=ProfileReply, **options.persist())
+        if found.problem is not None:
+            raise _Stop(Ending(move=Move.FAIL, reason_code=ReasonCode.RUNNER_ERROR, message=found.problem))
+        return facts.model_copy(update={"profile_id": found.profile_id, "profile_revision_id": found.profile_revision_id})
 
     async def _gate(self, facts: DeployFacts) -> None:
         gate_job_id = self.entity.state.gate_job_id or ""

@@ -23,6 +23,7 @@ from conman.domain.messages import (
     LoadRequest,
     MoveRefs,
     NewJobs,
+    ProfileQuestion,
     PublishQuestion,
     QueueCall,
     ReminderSetting,
@@ -32,10 +33,12 @@ from conman.domain.messages import (
     Telling,
     TrialRequest,
 )
+from conman.domain.overrides import FrozenOverride, Override
 from conman.domain.queue import Entry
 from conman.domain.release import Member
 from conman.git.adapter import RefUpdate
 from conman.services.clock import now
+from conman.services.override_contents import keep_content
 from conman.store import locks
 
 COVERED = {
@@ -47,6 +50,7 @@ COVERED = {
     "review_reminder_hours": "test_what_only_reads_changes_nothing",
     "deploy_facts": "test_what_only_reads_changes_nothing",
     "lock_running": "test_a_lock_starts_running_once",
+    "prepare_profile": "test_what_a_release_brings_to_a_profile_is_prepared_once",
     "end_deployment": "test_a_deployment_ends_once",
     "sweep_outgoing": "test_a_sweep_delivers_once_what_a_crash_left",
     "trial_merges": "test_trial_merges_make_the_same_commits_again",
@@ -148,7 +152,31 @@ async def test_a_lock_starts_running_once(direct: Direct) -> None:
     await direct.db["deployments"].delete_one({"_id": deployment})
 
 
-@pytest.mark.parametrize("crash", ["end.environment", "end.written", *DELIVERS, "end.release", "end.unlocked"])
+async def test_what_a_release_brings_to_a_profile_is_prepared_once(direct: Direct) -> None:
+    deployment, owned = await direct.deployment()
+    question = ProfileQuestion(
+        app_id=direct.app.id,
+        environment_id=owned.environment_id,
+        release_id=owned.release_id,
+        deployment_id=deployment,
+        at=now(),
+    )
+    profile_id = (await direct.run(direct.store.prepare_profile, question)).profile_id
+    override = Override.model_validate({"base_url": "https://prepared.example.com"})
+    frozen = FrozenOverride(profile_id=profile_id, content_id=fresh_id(), target_profile_id=profile_id, keys=override.digests())
+    await keep_content(direct.db, direct.app.id, frozen, override, now())
+    kept = {"owned.members.0.overrides": [frozen.model_dump(mode="json")]}
+    await direct.db["releases"].update_one({"_id": owned.release_id}, {"$set": kept})
+    first, second = await direct.twice(direct.store.prepare_profile, question, crash="arrival.kept")
+    assert first == second
+    assert (await direct.row("profile_revisions", first.profile_revision_id))["content"]["base_url"] == override.base_url
+    assert (await direct.row("profiles", profile_id))["revision_id"] != first.profile_revision_id
+    await direct.db["releases"].update_one({"_id": owned.release_id}, {"$set": {"owned.members.0.overrides": []}})
+    await locks.release(direct.db, direct.app.id, owned.environment_id, deployment)
+    await direct.db["deployments"].delete_one({"_id": deployment})
+
+
+@pytest.mark.parametrize("crash", ["end.profile", "end.environment", "end.written", *DELIVERS, "end.release", "end.unlocked"])
 @pytest.mark.parametrize("finisher", ["the activity again", "the sweep"])
 async def test_a_deployment_ends_once(direct: Direct, crash: str, finisher: str) -> None:
     """Whoever finishes it: the release shows it and the lock is free before the job ends."""

@@ -14,8 +14,11 @@ from conman.services.clock import new_id
 from conman.services.platform import Platform
 from conman.services.workspaces import extra_workspace
 from conman.store.database import Document, ensure_indexes
+from tests.services.desk import desk
 from tests.services.people import Office
 from tests.services.shop import REPO, Shop
+
+__all__ = ["desk"]
 
 
 @pytest.fixture(scope="package")

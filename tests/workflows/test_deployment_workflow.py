@@ -116,6 +116,32 @@ async def test_gate_and_environment_get_the_profile_at_the_revision_that_is_pinn
     assert [switch.profile_revision_id for switch in world.fakes.switches] == [pinned]
 
 
+async def test_gate_and_environment_get_what_the_release_brings_once_the_lock_is_running(world: World) -> None:
+    """`spec.md` 6: the whole set of overrides that arrives is in the revision that goes out."""
+    world.fakes.goes_out_with = uid("with overrides")
+    entity = deployment(world)
+    await world.start(entity)
+    assert await handle_of(world, entity).result() == "succeeded"
+    order = [line for line in world.store.log if line in ("lock_running", "prepare_profile", "audit started")]
+    assert order == ["lock_running", "prepare_profile", "audit started"]
+    (question,) = world.fakes.prepared
+    assert (question.deployment_id, question.release_id) == (world.id("deployment"), world.id("release"))
+    assert deployment_shown(world).profile_revision_id == uid("with overrides")
+    assert [run.gate.profile_revision_id for run in world.fakes.runs] == [uid("with overrides")]
+    assert [switch.profile_revision_id for switch in world.fakes.switches] == [uid("with overrides")]
+
+
+async def test_what_the_profile_can_not_take_fails_the_deployment_before_its_gate(world: World) -> None:
+    world.fakes.does_not_fit = "The overrides do not fit."
+    entity = deployment(world)
+    await world.start(entity)
+    assert await handle_of(world, entity).result() == "failed"
+    shown = deployment_shown(world)
+    assert (shown.reason_code, shown.message) == (ReasonCode.RUNNER_ERROR, "The overrides do not fit.")
+    assert (world.fakes.runs, world.fakes.switches, world.fakes.lock) == ([], [], None)
+    assert job(world) == ("failed", "runner_error")
+
+
 async def test_two_distinct_people_let_an_exceptional_one_start(world: World) -> None:
     entity = await exceptional(world)
     await world.start(entity)

@@ -33,6 +33,8 @@ from conman.domain.messages import (
     OwnedReply,
     PersistReply,
     PersistRequest,
+    ProfileQuestion,
+    ProfileReply,
     PublishFacts,
     PublishQuestion,
     QueueCall,
@@ -210,6 +212,9 @@ class Fakes:
     refs_move: bool = True
     eligible: Callable[[str], bool] = lambda user_id: True
     holds_lock: bool = True
+    prepared: list[ProfileQuestion] = field(default_factory=list)
+    goes_out_with: str = uid("profile-1")
+    does_not_fit: str | None = None
     lock: str | None = "pending"
     holds: dict[str, Held] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
@@ -270,6 +275,12 @@ class Fakes:
             profile_revision_id=uid("profile-1"),
             eligible_approvers=[user_id for user_id in question.approver_ids if self.eligible(user_id)],
         )
+
+    @activity.defn
+    async def prepare_profile(self, question: ProfileQuestion) -> ProfileReply:
+        await self._reach("prepare_profile")
+        self.prepared.append(question)
+        return ProfileReply(profile_id=uid("profile"), profile_revision_id=self.goes_out_with, problem=self.does_not_fit)
 
     @activity.defn
     async def lock_running(self, _start: StartDeployment) -> bool:
@@ -394,6 +405,7 @@ class Fakes:
                 self.review_reminder_hours,
                 self.deploy_facts,
                 self.lock_running,
+                self.prepare_profile,
                 self.end_deployment,
                 self.sweep_outgoing,
                 *self.mailroom.store(),
