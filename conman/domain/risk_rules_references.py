@@ -41,6 +41,7 @@ _ENDINGS = words(
     """
 )
 _INSERTED = re.compile(r"\$\{\s{0,8}([\w./-]{1,200})|\{\{-?\s{0,8}\.?([\w./-]{1,200})|%\(([\w.-]{1,200})\)s")
+_BYTE_WORD = re.compile(rb"[A-Za-z0-9_\x80-\xff]+")
 _PATH = re.compile(r"[\w-]+(?:[./][\w-]+)+")
 _PECULIAR = re.compile(r"(?=.{5,})(?:.*[a-z][A-Z].*|.*[A-Za-z].*[-_:.0-9].*|.*[0-9].*[A-Za-z].*)")
 
@@ -68,7 +69,8 @@ def reference_risks(facts: Facts) -> Iterator[Risk]:
         if each.name not in gone or gone[each.name].setting:
             gone[each.name] = each
     paths = {file.old_path or file.path: file for file in facts.files if file.gone or file.old_path is not None}
-    head = _head(facts, list(gone), list(paths))
+    paths_by_stem = {posixpath.splitext(path)[0]: path for path in reversed(paths)}
+    head = _head(facts)
     things = frozenset(name for file in head.values() for name in defined_things(file.root))
     settings = frozenset(name for file in head.values() for name in defined_settings(file.root))
     still_gone = {name: each for name, each in gone.items() if name not in (settings if each.setting else things)}
@@ -79,30 +81,42 @@ def reference_risks(facts: Facts) -> Iterator[Risk]:
             if not isinstance(text, str) or len(text) > 2_000:
                 continue
             line = file.lines(leaf.node.start, leaf.node.end)[0]
-            for subject, risk in _of_leaf(path, line, leaf, text, still_gone, paths):
+            for subject, risk in _of_leaf(path, line, leaf, text, still_gone, paths, paths_by_stem):
                 told[subject] = told.get(subject, 0) + 1
                 if told[subject] <= MOST_PLACES:
                     yield risk
 
 
-def removed_names(facts: Facts) -> tuple[str, ...]:
-    """The texts of which one stands in each file that `others` needs to hold; none where nothing was taken away."""
+def telling_words(facts: Facts) -> frozenset[bytes]:
+    """Words of which one stands in each file that names what is gone; none where nothing is gone. See `may_name`."""
     named = [each.name for file in facts.files for each in _gone(file)]
     stems = [_stem(file.old_path or file.path) for file in facts.files if file.gone or file.old_path is not None]
-    return tuple(sorted(name for name in dict.fromkeys((*named, *stems)) if name))
+    return frozenset(word for name in (*named, *stems) if (word := _telling(name)))
 
 
-def _head(facts: Facts, names: list[str], paths: list[str]) -> Mapping[str, Parsed]:
-    """The files of the head that hold one of the names, read."""
-    wanted = [name for name in (*names, *map(_stem, paths)) if name]
-    if not wanted:
+def may_name(data: bytes, telling: frozenset[bytes]) -> bool:
+    """Whether a file has one of the words: all that are looked for in one pass over it, however many there are."""
+    return not telling.isdisjoint(_BYTE_WORD.findall(data))
+
+
+def _telling(name: str) -> bytes:
+    """The longest word of a name, b"" of one without letters and digits: a file that has the name has that word by itself."""
+    return max(_BYTE_WORD.findall(name.encode(errors="replace")), key=len, default=b"")
+
+
+def _head(facts: Facts) -> Mapping[str, Parsed]:
+    """The files of the head that may name what is gone, read."""
+    telling = telling_words(facts)
+    if not telling:
         return {}
-    pattern = re.compile(b"|".join(re.escape(name.encode(errors="replace")) for name in wanted))
     found: dict[str, Parsed] = {}
-    changed = {file.path: file.after for file in facts.files if file.new is not None and pattern.search(file.new)}
+    changed = {file.path: file for file in facts.files if file.new is not None}
     for path in sorted((*changed, *facts.others)):
-        data = facts.others.get(path)
-        tree = changed[path] if path in changed else read(path, data) if data is not None and pattern.search(data) else None
+        file = changed.get(path)
+        data = file.new if file is not None else facts.others[path]
+        if data is None or not may_name(data, telling):
+            continue
+        tree = file.after if file is not None else read(path, data)
         if isinstance(tree, Parsed):
             found[path] = tree
     return found
@@ -149,10 +163,16 @@ def _gone_value(file: ChangedFile, change: Difference, old: Parsed, kinds: froze
 
 
 def _of_leaf(
-    path: str, line: int, leaf: Leaf, text: str, gone: Mapping[str, Gone], paths: Mapping[str, ChangedFile]
+    path: str,
+    line: int,
+    leaf: Leaf,
+    text: str,
+    gone: Mapping[str, Gone],
+    paths: Mapping[str, ChangedFile],
+    stems: Mapping[str, str],
 ) -> Iterator[tuple[str, Risk]]:
     """What one value refers to that is gone."""
-    target = _path_of(text, path, paths)
+    target = _path_of(text, path, paths, stems)
     if target is not None:
         file = paths[target]
         how = "was removed" if file.gone else f"is now {file.path}"
@@ -200,8 +220,8 @@ def _speaks_of(leaf: Leaf, gone: Gone) -> bool:
     return bool(parts) and not gone.setting and singular(parts[-1]) in gone.kinds
 
 
-def _path_of(text: str, within: str, paths: Mapping[str, ChangedFile]) -> str | None:
-    """The path of a file that is gone which a value names."""
+def _path_of(text: str, within: str, paths: Mapping[str, ChangedFile], stems: Mapping[str, str]) -> str | None:
+    """The path of a file that is gone which a value names, with or without its ending."""
     clean = text.partition("#")[0].strip()
     if not paths or not clean or "\n" in clean or "://" in clean:
         return None
@@ -209,10 +229,8 @@ def _path_of(text: str, within: str, paths: Mapping[str, ChangedFile]) -> str | 
         normal = posixpath.normpath(candidate)
         if normal in paths:
             return normal
-        if "/" in clean:
-            for path in paths:
-                if posixpath.splitext(path)[0] == normal:
-                    return path
+        if "/" in clean and normal in stems:
+            return stems[normal]
     return None
 
 

@@ -13,9 +13,11 @@ from conman.domain.errors import ErrorCode, Unavailable, invalid
 from conman.domain.risk_rules import advice, assess, summary
 from conman.domain.risk_rules_facts import Risk
 from conman.domain.risk_rules_secrets import scrub
+from conman.git.adapter import ChangedPath
 from conman.services.assistant_data import Proposal, Shown, facts_of, known_secrets, paths_of, proposal_of, shown_to_model
 from conman.services.assistant_endpoint import Answer, Conversation, Endpoint, Message, ai_error, endpoint_of
 from conman.services.assistant_prompt import (
+    MOST_FINDINGS,
     Analysis,
     MalformedError,
     analyze_messages,
@@ -41,7 +43,7 @@ async def analyze(platform: Platform, app: Document, document: Document, sides: 
     endpoint = endpoint_of(platform.settings)
     if endpoint is None:
         return await _by_rules(platform, app, proposal, focus)
-    shown, asked_focus = await _for_model(platform, app, proposal, None, focus)
+    shown, asked_focus = await _for_model(platform, app, proposal, await paths_of(platform.git, proposal), focus)
     mark = _mark(shown.text, asked_focus or "")
     async with endpoint.conversation() as conversation:
         found = await _reviewed(conversation, analyze_messages(shown.text, mark, asked_focus), shown)
@@ -65,11 +67,13 @@ async def chat(
     """
     endpoint = required_endpoint(platform)
     proposal = await proposal_of(platform, app, document, sides)
-    paths = [each.path for each in await paths_of(platform.git, proposal)]
+    changed = await paths_of(platform.git, proposal)
+    paths = [each.path for each in changed]
     for path in file_paths or ():
         if path not in paths:
             raise invalid("file_paths", f"{path!r} is no file of this changeset's diff")
-    shown, question = await _for_model(platform, app, proposal, file_paths, message)
+    chosen = changed if file_paths is None else [each for each in changed if each.path in file_paths]
+    shown, question = await _for_model(platform, app, proposal, chosen, message)
     mark = _mark(shown.text, question or "")
     async with endpoint.conversation() as conversation:
         answer = await conversation.ask(chat_messages(shown.text, mark, question or ""))
@@ -95,10 +99,11 @@ def required_endpoint(platform: Platform) -> Endpoint:
 async def _by_rules(platform: Platform, app: Document, proposal: Proposal, focus: str | None) -> dict[str, Any]:
     facts, note = await facts_of(platform, app, proposal)
     risks = await asyncio.to_thread(assess, facts)
+    listed = f"The first {MOST_FINDINGS} are listed." if len(risks) > MOST_FINDINGS else ""
     return {
         "provider": RULES,
-        "summary": " ".join(filter(None, (summary(len(facts.files), risks), note))),
-        "findings": [_finding(risk) for risk in _focused(risks, focus)],
+        "summary": " ".join(filter(None, (summary(len(facts.files), risks), listed, note))),
+        "findings": [_finding(risk) for risk in _focused(risks, focus)[:MOST_FINDINGS]],
         "suggestions": advice(risks),
     }
 
@@ -118,11 +123,11 @@ def _focused(risks: Sequence[Risk], focus: str | None) -> list[Risk]:
 
 
 async def _for_model(
-    platform: Platform, app: Document, proposal: Proposal, only: Sequence[str] | None, words: str | None
+    platform: Platform, app: Document, proposal: Proposal, changed: Sequence[ChangedPath], words: str | None
 ) -> tuple[Shown, str | None]:
     """The diff, and what somebody wrote about it, both without secrets."""
     secrets = await known_secrets(platform, app, proposal)
-    shown = await shown_to_model(platform, app, proposal, secrets, only, platform.settings.ai_max_input_bytes)
+    shown = await shown_to_model(platform, app, proposal, secrets, changed, platform.settings.ai_max_input_bytes)
     return shown, None if words is None else scrub(secrets.scrub_text(words))
 
 

@@ -21,7 +21,7 @@ from conman.domain.risk_rules_facts import (
     read,
 )
 from conman.domain.risk_rules_patch import added_lines, hunks
-from conman.domain.risk_rules_references import removed_names
+from conman.domain.risk_rules_references import may_name, telling_words
 from conman.domain.risk_rules_secrets import scrub
 from conman.domain.risk_rules_tree import tree_secrets
 from conman.domain.semantic_diff_read import Parsed
@@ -145,8 +145,8 @@ async def _read(git: GitAdapter, repo: str, blob_id: str | None, mode: int | Non
 
 async def _others(git: GitAdapter, proposal: Proposal, changed: Facts) -> tuple[int, dict[str, bytes], bool]:
     """The head's other files that may name what is gone: how many were looked at, those that may, and whether it was all."""
-    names = [name.encode(errors="replace") for name in await asyncio.to_thread(removed_names, changed)]
-    if not names:
+    telling = await asyncio.to_thread(telling_words, changed)
+    if not telling:
         return 0, {}, True
     ours = frozenset(file.path for file in changed.files)
     tree = await git.list_tree(proposal.repo, proposal.sides.head, recursive=True)
@@ -163,7 +163,8 @@ async def _others(git: GitAdapter, proposal: Proposal, changed: Facts) -> tuple[
         if room < 0:
             return number, found, False
         contents = await asyncio.gather(*(git.read_blob(proposal.repo, entry.blob_id) for entry in some))
-        found |= {entry.path: data for entry, data in zip(some, contents, strict=True) if any(name in data for name in names)}
+        kept = await asyncio.to_thread(lambda contents=contents: [may_name(data, telling) for data in contents])
+        found |= {entry.path: data for entry, data, keep in zip(some, contents, kept, strict=True) if keep}
     return MOST_OTHER_FILES, found, len(entries) <= MOST_OTHER_FILES
 
 
@@ -209,13 +210,9 @@ async def known_secrets(platform: Platform, app: Document, proposal: Proposal) -
 
 
 async def shown_to_model(
-    platform: Platform, app: Document, proposal: Proposal, secrets: Redactor, only: Sequence[str] | None, most_bytes: int
+    platform: Platform, app: Document, proposal: Proposal, secrets: Redactor, changed: Sequence[ChangedPath], most_bytes: int
 ) -> Shown:
-    """The diff with the numbers of its lines, scrubbed and cut to `most_bytes`; `only` limits it to these files."""
-    changed = await paths_of(platform.git, proposal)
-    if only is not None:
-        chosen = frozenset(only)
-        changed = [each for each in changed if each.path in chosen]
+    """The diff of these files with the numbers of its lines, scrubbed and cut to `most_bytes`."""
     parts = [_overrides_text(await _override_facts(platform, app, proposal), proposal, secrets)] if proposal.overrides else []
     room = most_bytes - sum(len(part.encode()) for part in parts)
     share = max(room // 4, room // max(1, len(changed)))

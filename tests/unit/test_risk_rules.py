@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from conman.domain.risk_rules import ADVICE, OVERRIDES, advice, assess, summary
 from conman.domain.risk_rules_facts import CanonicalEnvironment, Facts, OverrideFact, Risk, Rule, Severity
 from conman.domain.risk_rules_patch import added_lines, hunks
-from conman.domain.risk_rules_references import MOST_PLACES, removed_names
+from conman.domain.risk_rules_references import MOST_PLACES, may_name, telling_words
 from tests.unit.risk_samples import Files, changed, facts
 
 PRODUCTION = CanonicalEnvironment("Production", ("migrations/shop",))
@@ -199,9 +199,12 @@ def test_of_many_places_that_name_one_thing_the_first_are_told() -> None:
 
 
 def test_other_files_are_only_needed_where_something_is_gone() -> None:
-    assert removed_names(facts({"a.yaml": "a: 1\n"}, {"a.yaml": "a: 2\nb: 3\n"})) == ()
-    assert removed_names(facts({"a.yaml": "a: 1\nb: 2\n"}, {"a.yaml": "a: 1\n"})) == ("b",)
-    assert removed_names(facts({"x/a.yaml": "b: 1\n"}, {})) == ("a",)
+    assert telling_words(facts({"a.yaml": "a: 1\n"}, {"a.yaml": "a: 2\nb: 3\n"})) == frozenset()
+    telling = telling_words(facts({"a.yaml": "a: 1\neu-central: 2\n"}, {"a.yaml": "a: 1\n"}))
+    assert telling == {b"central"}
+    assert may_name(b"zone: eu-central", telling)
+    assert not may_name(b"decentralised: true", telling)
+    assert telling_words(facts({"x/a.yaml": "b: 1\n"}, {})) == {b"a"}
 
 
 # -- The canonical environment
