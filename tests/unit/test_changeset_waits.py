@@ -12,8 +12,8 @@ from conman.domain.jobs import JobState, ReasonCode
 S, C = ChangesetState, BlockerCode
 
 
-def gated(state: str, reason: ReasonCode | None = None, **fields: int) -> Changeset:
-    given = changeset(gate=state, **fields)
+def gated(state: str, reason: ReasonCode | None = None) -> Changeset:
+    given = changeset(gate=state)
     assert given.gate is not None
     return given.model_copy(update={"gate": given.gate.model_copy(update={"reason_code": reason})})
 

@@ -10,6 +10,7 @@ from temporalio.exceptions import ApplicationError
 from workflow_fakes import Held
 from workflow_names import sha, uid
 from workflow_samples import (
+    ask_review,
     changeset,
     deployment,
     deployment_shown,
@@ -20,9 +21,11 @@ from workflow_samples import (
     queue_up,
     release,
     release_shown,
+    retry,
     review,
     shown,
     submit,
+    take_back,
 )
 from workflow_world import World, refused
 
@@ -34,6 +37,7 @@ from conman.domain.messages import (
     EnqueueCommand,
     GateRun,
     PublishedCommand,
+    ReminderSetting,
     RemoveCommand,
     ReorderCommand,
     ReserveCommand,
@@ -94,6 +98,29 @@ async def changeset_superseded(world: World) -> Recorded:
     await world.until(lambda: shown(world).gate.state is JobState.SUCCEEDED, "the second verdict")
     await world.client.get_workflow_handle(f"job:{world.id('gate 1')}").result()
     return {"changeset-superseded": entity.workflow_id, "gate-withdrawn": f"job:{world.id('gate 1')}"}
+
+
+async def changeset_reviewed(world: World) -> Recorded:
+    """A gate that was lost is retried; the reviewers are told again, one is asked, and the vote of another is taken back."""
+    reasons = [ReasonCode.TIMEOUT, ReasonCode.OK]
+
+    async def suite(_run: GateRun) -> ReasonCode:
+        return reasons.pop(0)
+
+    world.fakes.suite = suite
+    world.fakes.reminders = ReminderSetting(hours=1)
+    entity = changeset(world)
+    await world.send(entity, "submit", await submit(world))
+    await world.until(lambda: shown(world).gate.reason_code is ReasonCode.TIMEOUT, "no verdict")
+    await world.send(entity, "retry", await retry(world))
+    await world.until(lambda: shown(world).reminders == 1, "the reminder: it was submitted long ago")
+    await world.send(entity, "request_review", await ask_review(world))
+    await world.send(entity, "review", await review(world, required=2))
+    await world.send(entity, "take_back", await take_back(world))
+    await world.send(entity, "review", await review(world, by="another"))
+    assert shown(world).state is ChangesetState.APPROVED
+    await world.send(entity, "leave", await leave(world))
+    return {"changeset-reviewed": entity.workflow_id}
 
 
 async def gate_lost(world: World) -> Recorded:
@@ -224,6 +251,7 @@ async def upkeep_round(world: World) -> Recorded:
 SCENARIOS: list[Scenario] = [
     changeset_life,
     changeset_superseded,
+    changeset_reviewed,
     gate_lost,
     queue_life,
     release_life,

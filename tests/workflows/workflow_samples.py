@@ -81,6 +81,15 @@ async def review(world: World, action: str = "approve", *, by: str = "reviewer",
     return await world.command(ReviewCommand, by=by, facts=facts)
 
 
+async def ask_review(world: World, *, of: str = "reviewer", command_id: str | None = None) -> Command:
+    return await world.command(RequestReviewCommand, command_id=command_id, by="author", reviewer_user_id=world.id(of), at=AT)
+
+
+async def retry(world: World, job: str = "gate 1", *, new: str = "gate again", command_id: str | None = None) -> Command:
+    ids = {"job_id": world.id(job), "new_job_id": world.id(new)}
+    return await world.command(RetryCommand, command_id=command_id, by="author", **ids)
+
+
 async def queue_up(world: World, *, command_id: str | None = None) -> Command:
     facts = {"integration_sha": sha("main-1"), "up_to_date": True, "at": AT}
     return await world.command(QueueCommand, command_id=command_id, facts=facts)
