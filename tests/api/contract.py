@@ -82,6 +82,8 @@ PATCH  A/changesets/{cs}/comments/{comment}     user
 GET    A/changesets/{cs}/comments/{comment}/revisions   user
 POST   A/changesets/{cs}/analyze                user
 POST   A/changesets/{cs}/chat                   user
+GET    A/changesets/{cs}/profile-overrides      user
+PUT    A/changesets/{cs}/profile-overrides      user/-
 GET    A/queue                                  user
 POST   A/queue/reorder                          config_manager
 
@@ -125,8 +127,6 @@ GET    A/audit                                  app_admin
 _NOT_SERVED_YET = """
 GET    /metrics                                 anyone
 GET    A/environments/{env}/migrations          user
-GET    A/changesets/{cs}/profile-overrides      user
-PUT    A/changesets/{cs}/profile-overrides      user/-
 GET    A/releases/{r}/diff                      user
 GET    A/releases/{r}/notes                     user
 POST   A/environments/{env}/plan                user
