@@ -23,6 +23,8 @@ OVERRIDES = "profile-overrides"
 """Where a risk of the changeset's profile overrides stands, as its route is called."""
 
 _MARKER = re.compile(rb"^(?:<{7}|>{7})(?=[ \r\n]|\Z)", re.MULTILINE)
+_TOO_MUCH = ("it is larger than", "it holds more than", "it is nested")
+"""How the reasons begin for which a sound file is not read (`conman.domain.semantic_diff_read`)."""
 _LINES = re.compile(r"in the lines \d+ and (\d+)")
 _SEVERITIES = (Severity.HIGH, Severity.MEDIUM, Severity.LOW)
 _RULES = tuple(Rule)
@@ -114,6 +116,8 @@ def _markers(file: ChangedFile) -> Iterator[Risk]:
 
 def _unreadable(file: ChangedFile, why: Unparsed) -> Risk:
     """That the head's file can't be read: at the line that the parser names, in its reason maybe, else at the first new one."""
+    if why.reason.startswith(_TOO_MUCH):
+        return Risk(Rule.UNREADABLE, Severity.LOW, file.path, _first(file), f"The rules did not look into it: {why.reason}.")
     named = _LINES.search(why.reason)
     line = why.line or (int(named[1]) if named else _first(file))
     return Risk(Rule.UNREADABLE, Severity.HIGH, file.path, line, f"It can't be read: {why.reason}.")

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conman.domain.key_merge_tree import MAX_BYTES
 from conman.domain.risk_rules import ADVICE, OVERRIDES, advice, assess, summary
 from conman.domain.risk_rules_facts import CanonicalEnvironment, Facts, OverrideFact, Risk, Rule, Severity
 from conman.domain.risk_rules_patch import added_lines, hunks
@@ -119,6 +120,13 @@ def test_the_markers_of_a_merge_are_told_each_at_its_line() -> None:
 )
 def test_a_file_that_can_not_be_read_or_has_a_key_twice_is_told(path: str, text: str, line: int) -> None:
     assert told(assess(facts({}, {path: text}))) == [("unreadable", "high", path, line)]
+
+
+@pytest.mark.parametrize(
+    "text", ["a: " + "[" * 80 + "]" * 80, "a: [" + "1," * 100_001 + "]", "a: " + "x" * MAX_BYTES], ids=["deep", "many", "large"]
+)
+def test_a_sound_file_that_is_too_much_to_read_is_only_worth_a_look(text: str) -> None:
+    assert told(assess(facts({}, {"a.yaml": text}))) == [("unreadable", "low", "a.yaml", 1)]
 
 
 # -- What is gone and still named
