@@ -48,9 +48,10 @@ _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     )
 )
 
-_KEY = re.compile(r"(?<!\w)[\"']?([A-Za-z_][\w.\-/]{0,99})[\"']?[ \t]{0,8}(?::=|=>|[:=])[ \t]{0,8}")
+# Possessive, and from a word's beginning only: each character is looked at once, whatever the text.
+_KEY = re.compile(r"(?<![\w./-])([\w./-]++)[\"']?+[ \t]{0,8}+(?::=|=>|[:=])[ \t]{0,8}+")
 _VALUE = re.compile(r"\"(?:[^\"\\\n]|\\.){0,8000}\"?|'[^'\n]{0,8000}'?|[^\s\"'\[{][^\n]{0,8000}")
-_RANDOM = re.compile(r"(?<![A-Za-z0-9+/_=\-])[A-Za-z0-9+/_\-]{32,4000}={0,2}(?![A-Za-z0-9+/_=\-])")
+_RANDOM = re.compile(r"(?<![A-Za-z0-9+/_=\-])[A-Za-z0-9+/_\-]{32,}+={0,2}")
 _HEX = re.compile(r"[0-9a-fA-F]+")
 
 _SECRET_WORDS = words(
@@ -81,6 +82,7 @@ _REFERENCE = re.compile(
 )
 _BLANKED = re.compile(r"[*xX.\-]+")
 _WORDS = re.compile(r"[a-z]{2,}(?:[-_. ][a-z]+\d{0,3})*")
+_LONGEST_NAME = 200
 _SHORTEST_LIKELY = 8
 _LIKELY_BITS = 2.8
 _RANDOM_BITS = 4.3
@@ -165,7 +167,7 @@ def _named(text: str) -> Iterator[Secret]:
     """Values under the name of a secret. One that is not quoted is taken to go on to the end of its line."""
     at = 0
     while (key := _KEY.search(text, at)) is not None:
-        value = _VALUE.match(text, key.end()) if is_secret_name(key[1]) else None
+        value = _VALUE.match(text, key.end()) if is_secret_name(key[1][-_LONGEST_NAME:]) else None
         at = key.end() if value is None else value.end()
         if value is None:
             continue

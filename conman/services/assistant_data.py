@@ -20,7 +20,7 @@ from conman.domain.risk_rules_facts import (
     OverrideFact,
     read,
 )
-from conman.domain.risk_rules_patch import added_lines, hunks
+from conman.domain.risk_rules_patch import PatchLine, added_lines, hunks
 from conman.domain.risk_rules_references import may_name, telling_words
 from conman.domain.risk_rules_secrets import scrub
 from conman.domain.risk_rules_tree import tree_secrets
@@ -44,6 +44,8 @@ MOST_OTHER_FILES = 2_000
 """Files outside the diff that are searched for references."""
 MOST_LINE = 2_000
 """A longer line is cut, characters."""
+MOST_SCRUBBED_LINE = 16 * 1024
+"""So much of a line is searched for what looks like a secret, characters: what is shown, and a secret that begins in it."""
 MOST_NAMED = 20
 """So many of the files that were left out are named."""
 
@@ -218,11 +220,12 @@ async def shown_to_model(
     share = max(room // 4, room // max(1, len(changed)))
     lines: dict[str, frozenset[int]] = {}
     left_out: list[str] = []
+    seen: dict[str, None] = {}
     async for row in _patches(platform.git, proposal, changed):
         path = row.change.path
         if room <= 0:
-            left_out.append(path)
-            continue
+            break
+        seen[path] = None
         old, new = await _versions(platform.git, proposal.repo, row)
         text, numbers, cut = await asyncio.to_thread(_file_text, row, old, new, secrets, min(room, share))
         if text:
@@ -231,6 +234,7 @@ async def shown_to_model(
             room -= len(text.encode())
         if not text or cut:
             left_out.append(f"{path} (in part)" if text else path)
+    left_out += [each.path for each in changed if each.path not in seen]
     note = _left_out("For its size the assistant did not see all: {} left out.", left_out) if left_out else ""
     if not changed:
         parts.append("No file differs.")
@@ -254,9 +258,10 @@ def _file_text(
     gone = change.new_blob_id is None
     numbers: list[int] = []
     for header, found in hunks(row.patch):
-        clean = scrub("\n".join(secrets.scrub_text(line.text) for line in found), values).split("\n")
+        fitting = _fitting(found, most - size)
+        clean = scrub("\n".join(secrets.scrub_text(line.text)[:MOST_SCRUBBED_LINE] for line in fitting), values).split("\n")
         for number, text in [(None, header)] + [
-            (line.old if gone else line.new, f"{line.sign}{text}") for line, text in zip(found, clean, strict=True)
+            (line.old if gone else line.new, f"{line.sign}{text}") for line, text in zip(fitting, clean, strict=True)
         ]:
             shown = text if len(text) <= MOST_LINE else text[:MOST_LINE] + " (this line goes on)"
             shown = f"{number if number is not None else '':>6} {shown}"
@@ -266,7 +271,19 @@ def _file_text(
             rows.append(shown)
             if number is not None:
                 numbers.append(number)
+        if len(fitting) < len(found):
+            return "\n".join(rows), frozenset(numbers), True
     return "\n".join(rows), frozenset(numbers), False
+
+
+def _fitting(lines: Sequence[PatchLine], room: int) -> list[PatchLine]:
+    """The first lines, twice what fits, since scrubbing makes them shorter: the rest need not be searched for secrets."""
+    size = 0
+    for number, line in enumerate(lines):
+        size += min(len(line.text), MOST_LINE)
+        if size > 2 * room:
+            return list(lines[: number + 1])
+    return list(lines)
 
 
 def _tree_values(path: str, data: bytes | None) -> list[str]:

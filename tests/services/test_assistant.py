@@ -359,6 +359,18 @@ async def test_a_large_diff_is_cut_and_both_the_model_and_the_reader_are_told(de
     assert "left out" in desk.server.prompt()
 
 
+async def test_a_long_line_is_cut_and_no_part_of_a_secret_in_it_is_left(desk: Desk) -> None:
+    before = "x" * 1_990
+    text = f'{{"before": "{before}", "password": "{PASSWORD * 40}", "after": "{"y" * 100_000}"}}'
+    await desk.change({}, {"a.json": text, "b.txt": f"{before} ghp_{'aB3' * 80} {'z ' * 50_000}\n"})
+    desk.server.answers(completion("Fine."))
+    await desk.chat()
+    assert PASSWORD not in desk.server.received
+    assert "ghp_" not in desk.server.received
+    assert desk.server.prompt().count("(this line goes on)") == 2
+    assert "yyy" not in desk.server.received
+
+
 async def test_the_limit_goes_out_under_the_name_that_the_endpoint_knows(desk: Desk) -> None:
     desk.configure(ai_output_limit_field=OutputLimitField.MAX_COMPLETION_TOKENS)
     await desk.analyze()

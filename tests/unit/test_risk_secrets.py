@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from itertools import pairwise
 
 import pytest
@@ -111,6 +113,21 @@ def test_names_references_and_ids_are_no_secrets(text: str) -> None:
 )
 def test_the_last_words_of_a_name_say_whether_it_holds_a_secret(name: str, holds: bool) -> None:
     assert is_secret_name(name) is holds
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["a", "a.", "a-", "a:", "x=y,", '"', "password: '", "://", "eyJ", "-----BEGIN PRIVATE KEY-----", "\\", 'token="', "aB3"],
+)
+def test_the_time_that_a_text_takes_grows_with_its_length(piece: str) -> None:
+    """No pattern tries the same characters again and again: else this would take minutes."""
+    text = piece * (200_000 // len(piece))
+    assert scrub(text).count("\n") == 0
+
+
+def test_a_random_text_of_any_length_is_removed() -> None:
+    text = base64.b64encode(hashlib.shake_256(b"any").digest(9_000)).decode().rstrip("=")
+    assert scrub(f"data {text}== end") == f"data {REMOVED} end"
 
 
 def test_given_values_are_removed_line_by_line_the_longest_first() -> None:
