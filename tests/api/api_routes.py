@@ -149,8 +149,15 @@ _SOUND: dict[str, dict[str, Any]] = {
                 "env_vars": {"MODE": {"type": "string", "value": "sound"}, "OLD": None},
                 "secrets": {"TOKEN": "sound"},
                 "base_url": "https://example.com",
+                "database": {
+                    "engine": "mongodb",
+                    "connection_ref": "TOKEN",
+                    "provisioning_mode": "empty",
+                    "base_profile_id": NOWHERE,
+                },
                 "data_strategy": {"seed_mode": "none"},
-            }
+            },
+            {"target_profile_id": NOWHERE, "base_url": None},
         ],
         "version": 1,
     },

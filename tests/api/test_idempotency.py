@@ -34,6 +34,7 @@ IDS = (
     "branch_name",
     "tag",
     "title",
+    "overrides",
 )
 
 

@@ -32,6 +32,8 @@ KINDS_OF_NAMES = {
     "canonical_env_id": "environments",
     "id": "environments",
     "runtime_profile_id": "runtime-profiles",
+    "target_environment_id": "environments",
+    "target_profile_id": "runtime-profiles",
     "default_base_profile_id": "runtime-profiles",
     "base_profile_id": "runtime-profiles",
     "from": "runtime-profiles",

@@ -116,6 +116,18 @@ async def test_a_malformed_body_is_400(world: World, body: dict[str, Any]) -> No
     assert_error(await world.ann.send("PUT", f"{changeset}/profile-overrides", json=body), 400, "validation_error")
 
 
+@pytest.mark.parametrize("name", ["target_environment_id", "target_profile_id"])
+async def test_another_apps_target_is_answered_as_one_that_nothing_has(world: World, other_app: World, name: str) -> None:
+    theirs = (await other_app.environments())[0]
+    foreign = theirs["id"] if name == "target_environment_id" else theirs["runtime_profile_id"]
+    changeset = await world.changeset()
+    said = [
+        assert_error(await put(world, changeset, {name: target, "base_url": None}), 400, "validation_error")["details"]
+        for target in (foreign, NOWHERE)
+    ]
+    assert said == [[{"field": f"overrides.0.{name}", "message": "is none of this app's"}]] * 2
+
+
 async def test_only_the_author_sets_overrides(world: World) -> None:
     changeset = await world.changeset()
     for person in (world.rob, world.max, world.eve):
