@@ -15,6 +15,8 @@ from conman.domain.messages import (
     DeployFacts,
     DeployQuestion,
     EndDeployment,
+    GateProfiles,
+    GateProfilesQuestion,
     JobEnds,
     LoadRequest,
     NewJobs,
@@ -56,6 +58,7 @@ class StoreActivities:
             self.deploy_facts,
             self.lock_running,
             self.prepare_profile,
+            self.gate_profiles,
             self.end_deployment,
             self.sweep_outgoing,
         ]
@@ -180,6 +183,11 @@ class StoreActivities:
         except DomainError as error:
             return ProfileReply(profile_id=profile_id, profile_revision_id="", problem=arrivals.problem_of(error))
         return ProfileReply(profile_id=profile_id, profile_revision_id=revision_id)
+
+    @activity.defn
+    async def gate_profiles(self, question: GateProfilesQuestion) -> GateProfiles:
+        """With which profiles the suite of a release runs."""
+        return GateProfiles(profiles=await arrivals.gate_profiles(self.db, question.app_id, question.profile_ids))
 
     @activity.defn
     async def end_deployment(self, end: EndDeployment) -> PersistReply:

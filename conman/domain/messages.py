@@ -10,6 +10,7 @@ from conman.domain.changeset_news import QueueNews
 from conman.domain.decision import Actor, Command, Model
 from conman.domain.deployment import Ending
 from conman.domain.jobs import JobType
+from conman.domain.overrides import FrozenOverride
 from conman.domain.queue import Entry, RetriedJob
 from conman.domain.release import Member
 
@@ -205,6 +206,31 @@ class AssembleStart(Model):
     job_id: str
     tag: str
     members: list[Member]
+
+
+class GateProfilesQuestion(Model):
+    """With which profiles the suite of a release runs that overrides `profile_ids`."""
+
+    app_id: str
+    profile_ids: list[str]
+
+
+class GateProfile(Model):
+    """A profile with which a release's suite runs: an environment's, at the revision that is pinned for the whole assembly.
+
+    `waiting` are overrides of earlier releases that are still to arrive there, in publish order.
+    """
+
+    environment: str
+    profile_id: str
+    profile_revision_id: str
+    waiting: list[FrozenOverride] = Field(default_factory=list[FrozenOverride])
+
+
+class GateProfiles(Model):
+    """The profiles, in stage order of their environments."""
+
+    profiles: list[GateProfile]
 
 
 class ComposeReply(Model):

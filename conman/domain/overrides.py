@@ -111,6 +111,11 @@ class FrozenOverride(Model):
     keys: dict[str, str | None] = Field(default_factory=dict[str, str | None])
 
     @property
+    def bare(self) -> FrozenOverride:
+        """What renders a profile with it: without the digests, which are for comparing."""
+        return FrozenOverride(profile_id=self.profile_id, content_id=self.content_id)
+
+    @property
     def target(self) -> dict[str, str]:
         """The target as it was given."""
         return {name: value for name in _TARGETS if (value := getattr(self, name)) is not None}

@@ -7,13 +7,15 @@ overrides it brought are `received_release_ids` of the profile. docs/adr/0018-ov
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from conman.domain import profile_audit
+from conman.domain.app import ValidationGate
 from conman.domain.decision import Actor
 from conman.domain.errors import DomainError
 from conman.domain.ids import derived_uuid7
+from conman.domain.messages import GateProfile
 from conman.domain.outgoing import audit_entry
 from conman.domain.override_travel import Arrival, PublishedRelease, arriving
 from conman.domain.overrides import frozen_of, overridden
@@ -43,6 +45,31 @@ async def published_releases(db: Database, app_id: str) -> list[PublishedRelease
         )
         async for row in rows
     ]
+
+
+async def gate_profiles(db: Database, app_id: str, overridden_ids: Collection[str]) -> list[GateProfile]:
+    """With which profiles the suite of a release runs: the canonical environment's and those that the release overrides, or every
+    environment's (`spec.md` 9); a profile that several environments share once.
+    """
+    app = await records.get(db, "apps", app_id, what="app")
+    gate = ValidationGate.model_validate(app["settings"]["validation_gates"].get("release", {}))
+    published = await published_releases(db, app_id)
+    found: dict[str, GateProfile] = {}
+    for environment in app["environments"]:
+        profile_id: str = environment["runtime_profile_id"]
+        canonical = environment["id"] == app["settings"]["canonical_env_id"]
+        if profile_id in found or not (gate.profile_scope == "all" or canonical or profile_id in overridden_ids):
+            continue
+        profile = await records.get(db, PROFILES, profile_id, what="runtime profile")
+        received: list[str] = profile.get("received_release_ids", [])
+        waiting = arriving(profile_id, published[-1].id, published, received) if published else []
+        found[profile_id] = GateProfile(
+            environment=environment["name"],
+            profile_id=profile_id,
+            profile_revision_id=profile["revision_id"],
+            waiting=[one.bare for arrival in waiting for one in arrival.overrides],
+        )
+    return list(found.values())
 
 
 async def prepare(db: Database, profile_id: str, *, release_id: str, deployment_id: str, by: str | None, at: str) -> str:

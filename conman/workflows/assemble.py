@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
@@ -15,10 +16,21 @@ with workflow.unsafe.imports_passed_through():
     from conman.domain.decision import Verdict
     from conman.domain.ids import derived_uuid7
     from conman.domain.jobs import JobType, ReasonCode
-    from conman.domain.messages import AssembleStart, ComposeReply, GateStart, JobEnds, NewJobs
+    from conman.domain.messages import (
+        AssembleStart,
+        ComposeReply,
+        GateProfile,
+        GateProfiles,
+        GateProfilesQuestion,
+        GateStart,
+        JobEnds,
+        NewJobs,
+    )
     from conman.domain.release import AssemblyResult, Failure
     from conman.domain.times import milliseconds
 
+WITH_PROFILES = "with-profiles"
+"""Patch id: suites run with the profiles of environments, and the overrides that arrive there."""
 
 _VERDICTS = (ReasonCode.OK, ReasonCode.TESTS_FAILED)
 """What says something about the files; anything else blames neither a changeset nor the integration head."""
@@ -41,6 +53,7 @@ class AssembleWorkflow:
         """Compose, gate, and on a failure bisect."""
         self.start = start
         self.gates: list[str] = []
+        self.profiles: list[GateProfile] = []
         try:
             return await self._assemble()
         except (asyncio.CancelledError, ActivityError) as error:
@@ -67,6 +80,7 @@ class AssembleWorkflow:
                 message=f"It does not merge: {', '.join(paths[:5])}.",
             )
             return result.model_copy(update={"failure": failure, "conflicts": composed.conflicts})
+        self.profiles = await self._profiles()
         verdict = await self._suite(composed, len(start.members), "candidate")
         if verdict.reason_code is ReasonCode.TESTS_FAILED:
             failure = await self._find_culprit(composed)
@@ -83,14 +97,33 @@ class AssembleWorkflow:
             )
         return result.model_copy(update={"failure": failure, "gate_job_ids": self.gates})
 
+    async def _profiles(self) -> list[GateProfile]:
+        """With which profiles each suite runs; none of them means with the app's base profile, as before overrides travelled."""
+        if not workflow.patched(WITH_PROFILES):
+            return []
+        ids = sorted({one.profile_id for member in self.start.members for one in member.overrides})
+        question = GateProfilesQuestion(app_id=self.start.app_id, profile_ids=ids)
+        found = await workflow.execute_activity("gate_profiles", question, result_type=GateProfiles, **options.persist())
+        return found.profiles
+
     async def _suite(self, composed: ComposeReply, prefix: int, what: str) -> Verdict:
-        """The suite on the base plus the first `prefix` changesets, as a job of its own."""
+        """The suite on the base plus the first `prefix` changesets: with each profile, until one does not pass."""
+        profiles = self.profiles or [None]
+        for profile in profiles[:-1]:
+            verdict = await self._run(composed, prefix, what, profile)
+            if verdict.reason_code is not ReasonCode.OK:
+                return verdict
+        return await self._run(composed, prefix, what, profiles[-1])
+
+    async def _run(self, composed: ComposeReply, prefix: int, what: str, profile: GateProfile | None) -> Verdict:
+        """One suite, as a job of its own, with the overrides that the first `prefix` changesets and earlier releases bring."""
         start = self.start
         commit = composed.base_sha if prefix == 0 else composed.prefix_shas[prefix - 1]
         at = now()
         job_id = derived_uuid7(milliseconds(at), start.job_id, str(len(self.gates)))
         self.gates.append(job_id)
-        workflow.set_current_details(f"Waits for the suite of {start.tag}: {what}.")
+        with_profile = f"{what}, with the profile of {profile.environment}" if profile is not None else what
+        workflow.set_current_details(f"Waits for the suite of {start.tag}: {with_profile}.")
         jobs = NewJobs(
             app_id=start.app_id,
             job_type=JobType.MSUITE_MERGE,
@@ -108,16 +141,29 @@ class AssembleWorkflow:
             commit_sha=commit,
             scope="release",
             tag=start.tag,
-            what=f"{start.tag}, {what}",
+            what=f"{start.tag}, {with_profile}",
         )
+        if profile is not None:
+            gate = gate.model_copy(update=self._rendering(profile, prefix))
         # A job that was made is ended, whenever a cancel comes.
         await finish(workflow.execute_activity("create_jobs", jobs, **options.persist()))
         canceled = workflow.cancellation_reason() is not None
         verdict = canceled_verdict(gate) if canceled else await run_gate(gate)
-        end = verdict.end({"commit_sha": commit, "prefix": prefix})
+        result = {"commit_sha": commit, "prefix": prefix}
+        end = verdict.end(result if profile is None else {**result, "profile_id": profile.profile_id})
         ends = JobEnds(ends=[end.model_dump(mode="json")], at=now())
         await finish(workflow.execute_activity("end_jobs", ends, **options.persist()))
         return verdict
+
+    def _rendering(self, profile: GateProfile, prefix: int) -> dict[str, Any]:
+        """What of a gate says with which profile it runs."""
+        brought = [one.bare for member in self.start.members[:prefix] for one in member.overrides]
+        overrides = [*profile.waiting, *(one for one in brought if one.profile_id == profile.profile_id)]
+        return {
+            "profile_id": profile.profile_id,
+            "profile_revision_id": profile.profile_revision_id,
+            "overrides": [one.model_dump(mode="json") for one in overrides],
+        }
 
     async def _find_culprit(self, composed: ComposeReply) -> Failure:
         """Bisect: prefix `low` passes, prefix `high` fails."""

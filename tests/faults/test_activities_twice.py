@@ -17,6 +17,7 @@ from conman.domain.jobs import JobType, ReasonCode
 from conman.domain.messages import (
     AssembleStart,
     DeployQuestion,
+    GateProfilesQuestion,
     GateRun,
     GateStart,
     JobEnds,
@@ -50,6 +51,7 @@ COVERED = {
     "review_reminder_hours": "test_what_only_reads_changes_nothing",
     "deploy_facts": "test_what_only_reads_changes_nothing",
     "lock_running": "test_a_lock_starts_running_once",
+    "gate_profiles": "test_what_only_reads_changes_nothing",
     "prepare_profile": "test_what_a_release_brings_to_a_profile_is_prepared_once",
     "end_deployment": "test_a_deployment_ends_once",
     "sweep_outgoing": "test_a_sweep_delivers_once_what_a_crash_left",
@@ -410,6 +412,9 @@ async def test_what_only_reads_changes_nothing(direct: Direct) -> None:
         deployment_id=fresh_id(),
     )
     first, second = await direct.twice(direct.store.deploy_facts, question)
+    assert first == second
+    suites = GateProfilesQuestion(app_id=direct.app.id, profile_ids=[])
+    first, second = await direct.twice(direct.store.gate_profiles, suites)
     assert first == second
     request = _switch(direct, direct.app, fence=1, environment=2)
     await direct.run(direct.targets.switch_environment, request)

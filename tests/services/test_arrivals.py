@@ -201,6 +201,41 @@ async def test_a_revert_of_the_profile_does_not_let_them_arrive_again(road: Road
     assert await road.variables() == {"MODE": "old", "M": 2}
 
 
+@pytest.mark.parametrize(
+    ("scope", "overridden", "environments"),
+    [
+        ("affected", [], ["Live"]),
+        ("affected", ["QA"], ["QA", "Live"]),
+        ("affected", ["Live"], ["Live"]),
+        ("affected", ["nobody's"], ["Live"]),
+        ("all", [], ["QA", "Live"]),
+    ],
+)
+async def test_a_releases_suite_runs_for_the_canonical_environment_and_those_that_it_overrides(
+    road: Road, scope: str, overridden: list[str], environments: list[str]
+) -> None:
+    """`spec.md` 9."""
+    desk = road.desk
+    await desk.platform.db["apps"].update_one(
+        {"_id": desk.app["_id"]}, {"$set": {"settings.validation_gates.release.profile_scope": scope}}
+    )
+    ids = [desk.profiles.get(name, name) for name in overridden]
+    found = await arrivals.gate_profiles(desk.platform.db, desk.app["_id"], ids)
+    assert [one.environment for one in found] == environments
+    assert [one.profile_id for one in found] == [desk.profiles[name] for name in environments]
+
+
+async def test_a_releases_suite_gets_what_earlier_releases_have_still_to_bring(road: Road) -> None:
+    first, _ = await road.release(number(1)), await road.release(number(2, "M"))
+    await road.deploy(first)
+    qa = road.desk.profiles["QA"]
+    found = await arrivals.gate_profiles(road.desk.platform.db, road.desk.app["_id"], [qa])
+    (waiting,) = found[0].waiting
+    assert (waiting.profile_id, waiting.keys) == (qa, {})
+    assert found[0].profile_revision_id == (await road.document())["revision_id"]
+    assert found[1].waiting == []
+
+
 @pytest.mark.parametrize("point", ["arrival.kept", "deliver.audited", "deliver.put"])
 async def test_whoever_dies_on_the_way_the_repeat_brings_it_once(road: Road, point: str) -> None:
     release = await road.release({**number(1), "secrets": {"TOKEN": TOKEN}})

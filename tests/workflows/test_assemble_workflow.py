@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from workflow_fakes import gate_profile
 from workflow_names import sha, uid
 from workflow_samples import member
 from workflow_world import World
 
 from conman.domain.jobs import ReasonCode
-from conman.domain.messages import AssembleStart, GateRun
-from conman.domain.release import AssemblyResult
+from conman.domain.messages import AssembleStart, GateProfile, GateRun
+from conman.domain.overrides import FrozenOverride
+from conman.domain.release import AssemblyResult, Member
 from conman.workflows import options
 from conman.workflows.assemble import AssembleWorkflow
 
@@ -48,13 +50,13 @@ async def assemble(world: World, names: str = NAMES) -> AssemblyResult:
     return await handle.result()
 
 
-async def start(world: World, names: str):
+async def start(world: World, names: str = NAMES, members: list[Member] | None = None):
     begun = AssembleStart(
         app_id=world.app_id,
         release_id=world.id("release"),
         job_id=world.id("job"),
         tag="r1",
-        members=[member(name) for name in names],
+        members=members or [member(name) for name in names],
     )
     queue = options.queue_name(options.Queue.MAIN)
     return await world.client.start_workflow(
@@ -141,6 +143,52 @@ async def test_the_first_conflict_ends_the_assembly_before_any_suite(world: Worl
 async def test_a_head_that_moved_meanwhile_is_told(world: World) -> None:
     world.fakes.head_after_assembly = sha("main-2")
     assert (await assemble(world)).head_moved
+
+
+async def test_the_suite_runs_with_each_profile_and_the_overrides_that_the_first_changesets_bring(world: World) -> None:
+    """`spec.md` 9 and 11: prefix k is the base plus the first k changesets with their overrides only."""
+    live, qa = gate_profile("Live"), gate_profile("QA")
+    waiting = FrozenOverride(profile_id=live.profile_id, content_id="of an earlier release")
+    world.fakes.profiles = [qa, live.model_copy(update={"waiting": [waiting]})]
+    members = [member(name).model_copy(update={"overrides": [_override(live, name), _override(qa, name)]}) for name in "ab"]
+
+    async def suite(run: GateRun) -> ReasonCode:
+        return FAILED if (prefix_of(run), run.gate.profile_id) == (2, live.profile_id) else OK
+
+    world.fakes.suite = suite
+    result = await (await start(world, members=members)).result()
+    assert result.failure is not None
+    assert result.failure.changeset_id == members[1].changeset_id
+    assert world.fakes.overridden == [sorted([live.profile_id, qa.profile_id])]
+    runs = [run.gate for run in world.fakes.runs]
+    assert {(gate.profile_id, gate.profile_revision_id) for gate in runs} == {
+        (profile.profile_id, profile.profile_revision_id) for profile in (live, qa)
+    }
+    got = {(prefix_of(run), run.gate.profile_id): [one["content_id"] for one in run.gate.overrides] for run in world.fakes.runs}
+    for prefix in (0, 1, 2):
+        brought = [name for name in "ab"[:prefix]]
+        assert got[prefix, qa.profile_id] == [f"{name} for QA" for name in brought]
+        assert got[prefix, live.profile_id] == ["of an earlier release", *(f"{name} for Live" for name in brought)]
+    assert all("keys" not in one or one["keys"] == {} for gate in runs for one in gate.overrides)
+    assert len(result.gate_job_ids) == len(runs)
+
+
+async def test_a_suite_that_fails_with_one_profile_is_not_run_with_the_next(world: World) -> None:
+    world.fakes.profiles = [gate_profile("QA"), gate_profile("Live")]
+
+    async def suite(_run: GateRun) -> ReasonCode:
+        return FAILED
+
+    world.fakes.suite = suite
+    result = await assemble(world, "a")
+    assert result.failure is not None
+    assert result.failure.reason_code == ReasonCode.BASELINE_FAILING.value
+    assert {run.gate.profile_id for run in world.fakes.runs} == {gate_profile("QA").profile_id}
+
+
+def _override(profile: GateProfile, name: str) -> FrozenOverride:
+    keys = {"env_vars.A": "digest"}
+    return FrozenOverride(profile_id=profile.profile_id, content_id=f"{name} for {profile.environment}", keys=keys)
 
 
 @pytest.mark.parametrize("step", ["compose_release", "create_jobs", "suite"])

@@ -23,6 +23,9 @@ from conman.domain.messages import (
     DeployFacts,
     DeployQuestion,
     EndDeployment,
+    GateProfile,
+    GateProfiles,
+    GateProfilesQuestion,
     GateRun,
     GateStart,
     JobEnds,
@@ -51,6 +54,16 @@ from conman.domain.outgoing import job_document, job_end
 
 Document = dict[str, Any]
 ENDED = ("succeeded", "failed", "canceled")
+
+
+def gate_profile(environment: str) -> GateProfile:
+    """The profile of an environment, as the suite of a release gets it."""
+    return GateProfile(
+        environment=environment,
+        profile_id=uid(f"profile of {environment}"),
+        profile_revision_id=uid(f"{environment}-1"),
+        waiting=[],
+    )
 
 
 class Held:
@@ -215,6 +228,8 @@ class Fakes:
     prepared: list[ProfileQuestion] = field(default_factory=list)
     goes_out_with: str = uid("profile-1")
     does_not_fit: str | None = None
+    overridden: list[list[str]] = field(default_factory=list)
+    profiles: list[GateProfile] = field(default_factory=lambda: [gate_profile("Live")])
     lock: str | None = "pending"
     holds: dict[str, Held] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
@@ -281,6 +296,12 @@ class Fakes:
         await self._reach("prepare_profile")
         self.prepared.append(question)
         return ProfileReply(profile_id=uid("profile"), profile_revision_id=self.goes_out_with, problem=self.does_not_fit)
+
+    @activity.defn
+    async def gate_profiles(self, question: GateProfilesQuestion) -> GateProfiles:
+        await self._reach("gate_profiles")
+        self.overridden.append(question.profile_ids)
+        return GateProfiles(profiles=self.profiles)
 
     @activity.defn
     async def lock_running(self, _start: StartDeployment) -> bool:
@@ -406,6 +427,7 @@ class Fakes:
                 self.deploy_facts,
                 self.lock_running,
                 self.prepare_profile,
+                self.gate_profiles,
                 self.end_deployment,
                 self.sweep_outgoing,
                 *self.mailroom.store(),
