@@ -1,6 +1,6 @@
 """Collisions of overrides: two changesets that give the same key of the same profile different values (`spec.md` 6 and 10).
 
-Values are compared by the digests of their type and value, secrets by keyed digests; docs/adr/0018-overrides-by-reference.md.
+Values are compared by the digests of their type and value, secrets by keyed digests; docs/adr/0021-overrides-by-reference.md.
 """
 
 from __future__ import annotations

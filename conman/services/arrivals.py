@@ -2,7 +2,7 @@
 
 The overrides that arrive are merged into a revision before the deployment's gate runs, so that gate and environment get what will
 be. No profile names that revision until the deployment has succeeded: then it becomes the profile's own, and the releases whose
-overrides it brought are `received_release_ids` of the profile. docs/adr/0018-overrides-by-reference.md
+overrides it brought are `received_release_ids` of the profile. docs/adr/0021-overrides-by-reference.md
 """
 
 from __future__ import annotations

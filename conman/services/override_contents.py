@@ -1,7 +1,7 @@
 """What overrides change, as it is kept, and the values of their secrets (`spec.md` 6).
 
 `profile_overrides` {_id, app_id, profile_id, content, created_at}: a content under the id made from it, never changed again.
-Records and workflows name it; docs/adr/0018-overrides-by-reference.md.
+Records and workflows name it; docs/adr/0021-overrides-by-reference.md.
 
 The value of a secret is sealed as one of the profile that it is for, and told from others by a digest. The key of these digests
 is a value of the profile too, so that it is as safe as the secrets are and stays the same when keys are rotated.

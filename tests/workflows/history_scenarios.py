@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from temporalio.exceptions import ApplicationError
-from workflow_fakes import Held
+from workflow_fakes import Held, gate_profile
 from workflow_names import sha, uid
 from workflow_samples import (
     ask_review,
@@ -228,6 +228,32 @@ async def deployment_canceled(world: World) -> Recorded:
     return {"deployment-canceled": workflow_id}
 
 
+async def release_with_profiles(world: World) -> Recorded:
+    """Each suite runs with the profiles of two environments; the second member breaks one of them."""
+    qa, live = gate_profile("QA"), gate_profile("Live")
+    world.fakes.profiles = [qa, live]
+
+    async def suite(run: GateRun) -> ReasonCode:
+        broken = (run.gate.commit_sha, run.gate.profile_id) == (sha("prefix-2"), live.profile_id)
+        return ReasonCode.TESTS_FAILED if broken else ReasonCode.OK
+
+    world.fakes.suite = suite
+    entity = release(world, ReleaseState.DRAFT_RELEASE, "a", "b")
+    await world.do(entity, "assemble", AssembleCommand, job_id=world.id("job"))
+    await world.until(lambda: release_shown(world).failure is not None, "the result")
+    return {"assemble-with-profiles": options.job_workflow(world.id("job"))}
+
+
+async def deployment_brings_overrides(world: World) -> Recorded:
+    """What goes out is a revision that has what the release brings."""
+    world.store.jobs[world.id("job")] = {"state": "queued"}
+    world.fakes.goes_out_with = uid("with overrides")
+    entity = deployment(world)
+    handle = await world.start(entity)
+    assert await handle.result() == "succeeded"
+    return {"deployment-brings-overrides": entity.workflow_id}
+
+
 async def notify_sends(world: World) -> Recorded:
     """A notice with two mails."""
     world.fakes.mailroom.expects("one", "two")
@@ -259,6 +285,8 @@ SCENARIOS: list[Scenario] = [
     deployment_ordinary,
     deployment_approved,
     deployment_canceled,
+    release_with_profiles,
+    deployment_brings_overrides,
     notify_sends,
     upkeep_round,
 ]
