@@ -91,6 +91,16 @@ def decide_withdraw(changeset_id: str, cs: Changeset) -> Decision[Changeset]:
     return Decision(after, events=(state_event(changeset_id, "withdrawn", cs, after),), job_ends=superseded_gate(cs))
 
 
+def check_revalidate(cs: Changeset) -> None:
+    """Only what the queue lists is judged again (`spec.md` 10). Raises `invalid_transition`."""
+    if not needs_the_queue(cs):
+        raise DomainError(
+            ErrorCode.INVALID_TRANSITION,
+            f"A changeset that is {cs.state.value} can't be revalidated: only one that is queued or needs_revalidation can.",
+            {"from": cs.state.value, "to": ChangesetState.QUEUED.value},
+        )
+
+
 def needs_the_queue(cs: Changeset) -> bool:
     """Whether leaving this state must first win `queue.remove` (`durability.md` 14)."""
     return cs.state in (ChangesetState.QUEUED, ChangesetState.NEEDS_REVALIDATION)

@@ -8,11 +8,13 @@ from typing import Any, Literal
 from conman.domain.app import revision_ref
 from conman.domain.changeset import Changeset, Move, target
 from conman.domain.changeset_commands import LeaveCommand, QueueCommand, RequestReviewCommand, ReviewCommand, SubmitCommand
-from conman.domain.changeset_queue import QueueFacts
+from conman.domain.changeset_queue import QueueFacts, check_revalidate
 from conman.domain.changeset_review import ReviewFacts
 from conman.domain.changeset_submit import SubmitFacts
 from conman.domain.errors import DomainError, ErrorCode, invalid
 from conman.domain.membership import may_review
+from conman.domain.messages import RevalidateCommand
+from conman.domain.queue import Queue
 from conman.faults import fault_point
 from conman.git.adapter import RefUpdate, StaleRef
 from conman.services.apps import integration_head
@@ -182,6 +184,21 @@ async def enqueue(platform: Platform, call: Call, app: Document, document: Docum
     )
     command = QueueCommand(id=call.command_id, actor=call.actor, not_after=platform.commands.not_after(), facts=facts)
     await platform.commands.send(workflow_of(platform, document), "queue", command)
+
+
+async def revalidate(platform: Platform, call: Call, document: Document) -> str:
+    """Judge what the queue lists again on the present integration head; the id of the job.
+
+    Raises `invalid_transition`, unless a repeat finds that the queue has done it.
+    """
+    queue = await records.get(platform.db, "queues", document["app_id"], what="queue")
+    if Queue.model_validate(queue["owned"]).remembered(call.command_id) is None:
+        check_revalidate(owned(document))
+    command = RevalidateCommand(
+        id=call.command_id, actor=call.actor, not_after=platform.commands.not_after(), changeset_id=document["_id"]
+    )
+    result = await platform.commands.send(platform.commands.queue_start(document["app_id"]), "revalidate", command)
+    return str(result["job_id"])
 
 
 async def leave(platform: Platform, call: Call, document: Document, move: Move) -> None:

@@ -18,7 +18,7 @@ def _read(path: Path) -> EmailMessage:
     return cast("EmailMessage", email.message_from_bytes(path.read_bytes(), policy=default))
 
 
-def _mails_to(stack: Stack, address: str) -> list[EmailMessage]:
+def mails_to(stack: Stack, address: str) -> list[EmailMessage]:
     mails = [_read(path) for path in sorted((stack.data / "outbox").glob("*.eml"))]
     return [mail for mail in mails if address in str(mail["To"])]
 
@@ -36,6 +36,6 @@ async def mailed(stack: Stack, address: str, *, besides: frozenset[str] = frozen
     """The token of a mail to this address, other than those that are known already."""
 
     async def look() -> str | None:
-        return next((token for token in map(token_in, _mails_to(stack, address)) if token not in besides), None)
+        return next((token for token in map(token_in, mails_to(stack, address)) if token not in besides), None)
 
     return await wait_for(look, f"a mail to {address}")

@@ -94,8 +94,8 @@ async def test_nothing_to_submit_is_a_conflict(world: World) -> None:
 async def test_of_many_creates_at_once_a_workspace_gets_one_open_changeset(world: World) -> None:
     workspace = await world.workspace()
     body = {"workspace_id": workspace.rpartition("/")[2], "title": "one of many"}
-    replies = await asyncio.gather(*(world.ann.send("POST", f"{world.path}/changesets", json=body) for _ in range(20)))
-    assert sorted(reply.status_code for reply in replies) == [201] + [409] * 19
+    replies = await asyncio.gather(*(world.ann.send("POST", f"{world.path}/changesets", json=body) for _ in range(50)))
+    assert sorted(reply.status_code for reply in replies) == [201] + [409] * 49
     made = next(reply for reply in replies if reply.status_code == 201).json()["data"]
     refused = next(reply for reply in replies if reply.status_code == 409)
     assert assert_error(refused, 409, "conflict")["details"] == {"changeset_id": made["id"]}

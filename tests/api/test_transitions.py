@@ -22,23 +22,35 @@ COMMANDS = {
     "reject": Move.REJECT,
 }
 REVIEWS = (Move.APPROVE, Move.REQUEST_CHANGES, Move.REJECT)
+S = ChangesetState
+STAYS = {"request-review": (S.SUBMITTED, S.IN_REVIEW, S.CHANGES_REQUESTED), "revalidate": (S.QUEUED, S.NEEDS_REVALIDATION)}
+"""Commands that move no state by themselves, and where they may be given (`api.md` 3)."""
 
 
-def legal(state: ChangesetState, move: Move) -> bool:
-    """A review of what is not approved yet passes `in_review` on its way."""
-    if move in REVIEWS and state is not ChangesetState.APPROVED:
-        return (state, Move.REVIEW) in TRANSITIONS
-    return (state, move) in TRANSITIONS
+def where_to(state: ChangesetState, command: str) -> ChangesetState | None:
+    """Where the table leads; None: it refuses. A review of what is not approved yet passes `in_review` on its way."""
+    if command in STAYS:
+        return state if state in STAYS[command] else None
+    move = COMMANDS[command]
+    if move in REVIEWS and state is not S.APPROVED:
+        passing = TRANSITIONS.get((state, Move.REVIEW))
+        return TRANSITIONS[passing, move] if passing is not None else None
+    return TRANSITIONS.get((state, move))
 
 
-ILLEGAL = [(state, command) for state in ChangesetState for command, move in COMMANDS.items() if not legal(state, move)]
+WALK = {(state, command): where_to(state, command) for state in S for command in (*COMMANDS, *STAYS)}
+ILLEGAL = [pair for pair, to in WALK.items() if to is None]
+LEGAL = {pair: to for pair, to in WALK.items() if to is not None}
+IN_THE_OTHER_APP = (S.RELEASED, S.CONFLICTED, S.NEEDS_REVALIDATION)
 
 
 async def send(world: World, changeset: str, command: str) -> httpx.Response:
-    if COMMANDS[command] in REVIEWS:
-        return await world.rob.send("POST", f"{changeset}/review", json={"action": command})
+    if command == "request-review":
+        return await world.ann.send("POST", f"{changeset}/request-review", json={"user_id": world.rob.id})
     if command == "withdraw":
         return await world.ann.send("DELETE", changeset)
+    if COMMANDS.get(command) in REVIEWS:
+        return await world.rob.send("POST", f"{changeset}/review", json={"action": command})
     return await world.ann.send("POST", f"{changeset}/{command}", json={})
 
 
@@ -48,55 +60,90 @@ async def apart(world: World) -> World:
     return await make_world(world.stack)
 
 
-@pytest_asyncio.fixture(scope="module")
-async def in_state(world: World, apart: World) -> dict[ChangesetState, tuple[World, str]]:
-    """One changeset in each state."""
-    states = ChangesetState
-    released, conflicted, failing = await asyncio.gather(
-        apart.queued({"entities/shared.json": '{"a": 1}', "a.quarrel": "x"}),
-        apart.queued({"entities/shared.json": '{"b": 2}'}),
-        apart.queued({"b.quarrel": "x"}),
+async def made_in(world: World, state: ChangesetState) -> str:
+    """A changeset in a state that no publish is needed for; in one in review one of two approvals is missing."""
+    match state:
+        case S.DRAFT:
+            return await world.changeset()
+        case S.APPROVED:
+            return await world.approved()
+        case S.QUEUED:
+            return await world.queued()
+    changeset = await world.submitted()
+    review = {S.CHANGES_REQUESTED: "request_changes", S.REJECTED: "reject"}.get(state)
+    if state is S.WITHDRAWN:
+        assert (await send(world, changeset, "withdraw")).status_code == 204
+    elif review is not None:
+        assert (await send(world, changeset, review)).status_code == 200
+    return changeset
+
+
+async def made_by_a_publish(world: World, wanted: list[ChangesetState]) -> list[str]:
+    """Changesets in the states that a publish leads to; the suite fails where two quarrel, and one path is changed by all."""
+    files = {S.CONFLICTED: "entities/shared.json", S.NEEDS_REVALIDATION: "{number}.quarrel"}
+    clash = {"entities/shared.json": '{"by": "published"}', "first.quarrel": "x"}
+    published = await world.queued(clash)
+    others = [state for state in wanted if state is not S.RELEASED]
+    queued = await asyncio.gather(
+        *(world.queued({files[state].format(number=number): f'{{"by": {number}}}'}) for number, state in enumerate(others))
     )
-    await apart.max.post(f"{await apart.validated(released)}/publish")
+    await world.max.post(f"{await world.validated(published)}/publish")
 
     async def judged() -> bool:
-        return (await apart.state(conflicted), await apart.state(failing)) == ("conflicted", "needs_revalidation")
+        return [await world.state(path) for path in queued] == [state.value for state in others]
 
     await wait_for(judged, "the verdicts on what is still queued")
-    draft, submitted, *reviewed = await asyncio.gather(
-        world.changeset(), world.submitted(), world.submitted(), world.submitted(), world.submitted()
-    )
-    asked, rejected, withdrawn = reviewed
-    approved, queued = await asyncio.gather(world.approved(), world.queued())
+    left = iter(queued)
+    return [published if state is S.RELEASED else next(left) for state in wanted]
+
+
+@pytest_asyncio.fixture(scope="module")
+async def made(world: World, apart: World) -> dict[tuple[ChangesetState, str], tuple[World, str]]:
+    """For each legal move a changeset in its state, and one in each state for all that is illegal there."""
+    wanted = [*LEGAL, *((state, "") for state in S)]
+    theirs = [pair for pair in wanted if pair[0] in IN_THE_OTHER_APP]
+    ours = [pair for pair in wanted if pair not in theirs]
+    paths = await asyncio.gather(*(made_in(world, state) for state, _ in ours))
+    by_publish = await made_by_a_publish(apart, [state for state, _ in theirs])
+    found = dict(zip(ours, [(world, path) for path in paths], strict=True))
+    found |= dict(zip(theirs, [(apart, path) for path in by_publish], strict=True))
     await world.set(required_approval_count=2)
-    in_review = await world.submitted()
-    await world.rob.post(f"{in_review}/review", {"action": "approve"})
+    started = [(world, path) for (state, _), (_, path) in found.items() if state is S.IN_REVIEW]
+    for _, path in started:
+        await world.max.post(f"{path}/review", {"action": "approve"})
     await world.set(required_approval_count=1)
-    await send(world, asked, "request_changes")
-    await send(world, rejected, "reject")
-    await send(world, withdrawn, "withdraw")
-    made = {
-        states.DRAFT: draft,
-        states.SUBMITTED: submitted,
-        states.IN_REVIEW: in_review,
-        states.CHANGES_REQUESTED: asked,
-        states.APPROVED: approved,
-        states.QUEUED: queued,
-        states.REJECTED: rejected,
-        states.WITHDRAWN: withdrawn,
-    }
-    theirs = {states.RELEASED: released, states.CONFLICTED: conflicted, states.NEEDS_REVALIDATION: failing}
-    found = {state: (world, path) for state, path in made.items()} | {state: (apart, path) for state, path in theirs.items()}
-    shown = {state: await where.state(path) for state, (where, path) in found.items()}
-    assert shown == {state: state.value for state in ChangesetState}
+    shown = {pair: await where.state(path) for pair, (where, path) in found.items()}
+    assert shown == {(state, command): state.value for state, command in found}
     return found
+
+
+@pytest.mark.parametrize(("state", "command"), LEGAL, ids=[f"{s.value} --{c}--> {to.value}" for (s, c), to in LEGAL.items()])
+async def test_what_the_table_allows_leads_where_it_says(
+    made: dict[tuple[ChangesetState, str], tuple[World, str]], state: ChangesetState, command: str
+) -> None:
+    where, path = made[state, command]
+    if command == "resubmit":
+        workspace = (await where.ann.get(path))["workspace_id"]
+        await where.save(f"{where.path}/workspaces/{workspace}", "entities/more.json", "{}")
+    if command == "revalidate":
+        return await _revalidated(where, path, state)
+    reply = await send(where, path, command)
+    assert reply.status_code < 300, reply.text
+    assert await where.state(path) == LEGAL[state, command].value
+    return None
+
+
+async def _revalidated(where: World, path: str, state: ChangesetState) -> None:
+    job = (await where.ann.post(f"{path}/revalidate"))["job"]
+    assert (await where.job(job["id"]))["job_type"] == "revalidate_queued_changeset"
+    assert await where.state(path) == state.value
 
 
 @pytest.mark.parametrize(("state", "command"), ILLEGAL, ids=[f"{state.value} --{command}-->" for state, command in ILLEGAL])
 async def test_what_the_table_does_not_allow_is_409_naming_both_states(
-    in_state: dict[ChangesetState, tuple[World, str]], state: ChangesetState, command: str
+    made: dict[tuple[ChangesetState, str], tuple[World, str]], state: ChangesetState, command: str
 ) -> None:
-    where, path = in_state[state]
+    where, path = made[state, ""]
     before = await where.ann.get(path)
     error = assert_error(await send(where, path, command), 409, "invalid_transition")
     assert error["details"]["from"] == state.value

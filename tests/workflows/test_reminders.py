@@ -25,7 +25,7 @@ S = ChangesetState
 
 @pytest_asyncio.fixture
 async def world(skipping_world: World) -> AsyncIterator[World]:
-    """What still waits at its end is terminated: a timer that fires when its workers are gone stops the server's clock for good."""
+    """What still waits at its end is terminated: a timer that fires once its workers are gone stops the clock for good."""
     yield skipping_world
     for handle in skipping_world.handles.values():
         with suppress(RPCError):  # it has ended by itself

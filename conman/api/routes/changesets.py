@@ -13,7 +13,7 @@ from conman.api.routes import PageLimit, PageNumber, cut, data, listed
 from conman.api.versions import IfMatch, Versioned, expected_version, required_version
 from conman.domain.changeset import Move
 from conman.domain.errors import invalid
-from conman.domain.messages import ReorderCommand, RevalidateCommand
+from conman.domain.messages import ReorderCommand
 from conman.domain.roles import Capability
 from conman.services import apps, changeset_moves, changeset_records, changesets, timeline
 from conman.services.jobs import job_record
@@ -233,12 +233,8 @@ async def revalidate_changeset(
 ) -> dict[str, Any]:
     """Judge a queued changeset again on the present integration head."""
     found = await _own_changeset(caller, cs, _C.CHANGESET_REVALIDATE_OWN)
-    commands = caller.platform.commands
-    command = RevalidateCommand(
-        id=caller.call.command_id, actor=caller.call.actor, not_after=commands.not_after(), changeset_id=found["_id"]
-    )
-    result = await commands.send(commands.queue_start(caller.of_app["_id"]), "revalidate", command)
-    return data({"job": job_record(await records.get(caller.platform.db, "jobs", result["job_id"], what="job"))})
+    job_id = await changeset_moves.revalidate(caller.platform, caller.call, found)
+    return data({"job": job_record(await records.get(caller.platform.db, "jobs", job_id, what="job"))})
 
 
 @router.get("/changesets/{cs}/revisions")
