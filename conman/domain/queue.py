@@ -4,97 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from typing import Any
 
-from pydantic import Field
-
 from conman.domain.changeset_gate import retried_event
-from conman.domain.changeset_news import QueueNews
-from conman.domain.decision import Decision, Event, JobEnd, Model, NewJob, Owned
+from conman.domain.decision import Decision, Event, JobEnd, Model, NewJob
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, JobType, ReasonCode, max_attempts
 from conman.domain.override_collisions import Collision, collided
-from conman.domain.overrides import FrozenOverride
-
-
-class EntryState(StrEnum):
-    """Whether an entry may be selected for a release."""
-
-    QUEUED = "queued"
-    NEEDS_REVALIDATION = "needs_revalidation"
-
-
-class EntryStatus(StrEnum):
-    """What the latest revalidation says (`api.md` 4, `last_revalidation_status`)."""
-
-    VALID = "valid"
-    CONFLICTED = "conflicted"
-    FAILED = "failed"
-    RUNNING = "running"
-    UNKNOWN = "unknown"
-
-
-class Entry(Model):
-    """One queued changeset: what was approved, and what is known of it on the present integration head."""
-
-    changeset_id: str
-    author_user_id: str
-    title: str = ""
-    revision_number: int
-    head_sha: str
-    base_sha: str
-    hotpatch: bool = False
-    queued_at: str
-    state: EntryState = EntryState.QUEUED
-    status: EntryStatus = EntryStatus.VALID
-    judged_sha: str
-    revalidate: bool = False
-    """It entered by a clean merge alone (`queue_gate: clean_merge`), and no suite has seen the merge."""
-    job_id: str | None = None
-    reserved_by: str | None = None
-    overrides: list[FrozenOverride] = Field(default_factory=list[FrozenOverride])
-
-
-class Sweep(Model):
-    """One revalidation of what the queue shows: started once per epoch, judged against one head."""
-
-    epoch: int
-    integration_sha: str
-    changeset_ids: list[str]
-
-
-class News(Model):
-    """Something that a changeset must be told, kept until it has taken it; `job_end` is written then, not before."""
-
-    changeset_id: str
-    news: QueueNews
-    job_end: JobEnd | None = None
-
-
-class Queue(Owned):
-    """What the workflow `queue:{app}` owns."""
-
-    app_id: str
-    integration_sha: str
-    epoch: int = 0
-    entries: list[Entry] = Field(default_factory=list[Entry])
-    sweep: Sweep | None = None
-    sweep_started: bool = True
-    superseded_epochs: list[int] = Field(default_factory=list[int])
-    undelivered: list[News] = Field(default_factory=list[News])
-    published_releases: list[str] = Field(default_factory=list[str])
-    progress_done: int = 0
-    progress_total: int = 0
-
-    def entry(self, changeset_id: str) -> Entry | None:
-        """The entry of a changeset, None when it is not in the queue."""
-        return next((entry for entry in self.entries if entry.changeset_id == changeset_id), None)
-
-    def replaced(self, entry: Entry) -> list[Entry]:
-        """The entries with this one in place of the one of the same changeset."""
-        return [entry if old.changeset_id == entry.changeset_id else old for old in self.entries]
-
+from conman.domain.queue_records import Entry, EntryState, EntryStatus, News, Queue, Sweep
+from conman.domain.queue_verdicts import EntryVerdict, counted, decide_verdicts
 
 JobIds = Callable[[str], str]
 """Changeset id → a fresh, deterministic job id."""
@@ -211,7 +129,7 @@ def decide_remove(queue: Queue, changeset_id: str) -> Decision[Queue]:
             [{"changeset_id": changeset_id, "state": entry.state.value, "release_id": entry.reserved_by}],
         )
     after = queue.model_copy(update={"entries": [old for old in queue.entries if old.changeset_id != changeset_id]})
-    return Decision(_counted(after), job_ends=tuple(_superseded_jobs([entry])), result={"removed": True})
+    return Decision(counted(after), job_ends=tuple(_superseded_jobs([entry])), result={"removed": True})
 
 
 def decide_reorder(queue: Queue, ordered: Sequence[str], expected_version: int) -> Decision[Queue]:
@@ -305,100 +223,6 @@ def decide_published(queue: Queue, release_id: str, integration_sha: str, job_id
     return _with_collisions(Decision(after, events=events, jobs=tuple(jobs), job_ends=(*left, *ends)), _collided(rest))
 
 
-class EntryVerdict(Model):
-    """What a sweep found about one entry, with all that it judged (`durability.md` 17)."""
-
-    epoch: int
-    integration_sha: str
-    changeset_id: str
-    head_sha: str
-    job_id: str
-    status: EntryStatus
-    job_state: JobState
-    reason_code: ReasonCode
-    exit_code: int | None = None
-    summary: dict[str, Any] | None = None
-    conflicts: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
-
-
-def decide_verdicts(queue: Queue, verdicts: Sequence[EntryVerdict]) -> Decision[Queue] | None:
-    """Verdicts for the present epoch, head and revision are taken; older ones are dropped whenever they land (`spec.md` 10)."""
-    events: list[Event] = []
-    ends: list[JobEnd] = []
-    told = list(queue.undelivered)
-    after = queue
-    for verdict in verdicts:
-        entry = after.entry(verdict.changeset_id)
-        if (
-            entry is None
-            or (verdict.epoch, verdict.integration_sha) != (queue.epoch, queue.integration_sha)
-            or verdict.job_id != entry.job_id
-            or verdict.head_sha != entry.head_sha
-            or entry.status is not EntryStatus.RUNNING
-        ):
-            continue
-        end = JobEnd(
-            id=verdict.job_id,
-            state=verdict.job_state,
-            reason_code=verdict.reason_code,
-            exit_code=verdict.exit_code,
-            summary=verdict.summary,
-            result={"status": verdict.status.value, "integration_sha": verdict.integration_sha, "conflicts": verdict.conflicts},
-        )
-        events.append(
-            Event(
-                "changeset",
-                entry.changeset_id,
-                "revalidated",
-                before={"status": entry.status.value},
-                after={
-                    "status": verdict.status.value,
-                    "integration_sha": verdict.integration_sha,
-                    "job_id": verdict.job_id,
-                },
-                git_sha=entry.head_sha,
-            )
-        )
-        after, news = _judged(after, entry, verdict)
-        if news is None:
-            ends.append(end)
-        else:
-            told.append(News(changeset_id=entry.changeset_id, news=news, job_end=end))
-    if not events:
-        return None
-    return Decision(_counted(after.model_copy(update={"undelivered": told})), events=tuple(events), job_ends=tuple(ends))
-
-
-def _judged(queue: Queue, entry: Entry, verdict: EntryVerdict) -> tuple[Queue, QueueNews | None]:
-    """The queue with one verdict in it, and what the changeset must be told (None: its state stays)."""
-    kept = entry.model_copy(update={"status": verdict.status, "judged_sha": verdict.integration_sha})
-    match verdict.status:
-        case EntryStatus.CONFLICTED:
-            rest = [old for old in queue.entries if old.changeset_id != entry.changeset_id]
-            news = QueueNews(kind="conflicted", head_sha=entry.head_sha, job_id=verdict.job_id, conflicts=verdict.conflicts)
-            return queue.model_copy(update={"entries": rest}), news
-        case EntryStatus.FAILED:
-            failed = kept.model_copy(update={"state": EntryState.NEEDS_REVALIDATION})
-            news = QueueNews(kind="needs_revalidation", head_sha=entry.head_sha, job_id=verdict.job_id)
-            return queue.model_copy(update={"entries": queue.replaced(failed)}), news
-        case EntryStatus.VALID if entry.state is EntryState.NEEDS_REVALIDATION:
-            passed = kept.model_copy(update={"state": EntryState.QUEUED})
-            news = QueueNews(kind="revalidated", head_sha=entry.head_sha, job_id=verdict.job_id)
-            return queue.model_copy(update={"entries": queue.replaced(passed)}), news
-        case EntryStatus.VALID:
-            return queue.model_copy(update={"entries": queue.replaced(kept)}), None
-        case _:
-            unknown = entry.model_copy(update={"status": EntryStatus.UNKNOWN})
-            return queue.model_copy(update={"entries": queue.replaced(unknown)}), None
-
-
-def _counted(queue: Queue) -> Queue:
-    """The queue with its progress counted; a sweep whose verdicts are all in is over."""
-    running = sum(entry.status is EntryStatus.RUNNING for entry in queue.entries)
-    done = max(queue.progress_total - running, 0)
-    return queue.model_copy(update={"progress_done": done, "sweep": queue.sweep if running else None})
-
-
 class RetriedJob(Model):
     """An ended job that somebody retries."""
 
@@ -453,7 +277,7 @@ def decide_eject(queue: Queue, release_id: str, changeset_id: str, *, conflicted
         blamed = {"state": EntryState.NEEDS_REVALIDATION, "status": EntryStatus.FAILED, "reserved_by": None, "job_id": job_id}
         entries = queue.replaced(entry.model_copy(update=blamed))
     ended = tuple(_superseded_jobs([entry]))
-    return Decision(_counted(queue.model_copy(update={"entries": entries})), job_ends=ended)
+    return Decision(counted(queue.model_copy(update={"entries": entries})), job_ends=ended)
 
 
 def decide_delivered(queue: Queue, delivered: Sequence[News]) -> Decision[Queue]:
