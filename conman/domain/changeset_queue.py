@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from conman.domain.changeset import Changeset, ChangesetState, Move, state_event, target
+from conman.domain.changeset import Changeset, ChangesetState, Intent, Move, state_event, target
 from conman.domain.changeset_gate import gate_at_the_end, superseded_gate
 from conman.domain.changeset_news import QueueNews, decide_news
 from conman.domain.decision import Decision, Model
@@ -89,6 +89,18 @@ def decide_withdraw(changeset_id: str, cs: Changeset) -> Decision[Changeset]:
     update = {"state": target(cs.state, Move.WITHDRAW), "intent": None, "queued_at": None, "gate": gate_at_the_end(cs)}
     after = cs.model_copy(update=update)
     return Decision(after, events=(state_event(changeset_id, "withdrawn", cs, after),), job_ends=superseded_gate(cs))
+
+
+def with_intent(cs: Changeset, intent: Intent) -> Decision[Changeset] | None:
+    """A command that needs the queue is recorded before that is asked; None while another one is (`durability.md` 14)."""
+    return Decision(cs.model_copy(update={"intent": intent})) if cs.intent is None else None
+
+
+def without_intent(cs: Changeset, intent: Intent) -> Decision[Changeset] | None:
+    """The queue has refused, and nothing is left of the command; None when that was done."""
+    if cs.intent is None or cs.intent.command_id != intent.command_id:
+        return None
+    return Decision(cs.model_copy(update={"intent": None}))
 
 
 def check_revalidate(cs: Changeset) -> None:

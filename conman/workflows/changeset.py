@@ -32,6 +32,8 @@ with workflow.unsafe.imports_passed_through():
         decide_queued,
         decide_withdraw,
         needs_the_queue,
+        with_intent,
+        without_intent,
     )
     from conman.domain.changeset_review import decide_request_review, decide_review, decide_take_back
     from conman.domain.changeset_submit import decide_submit
@@ -133,7 +135,7 @@ class ChangesetWorkflow:
                 return
             target(self.entity.state.state, Move.WITHDRAW)
             intent = Intent(command_id=command_id, move=Move.WITHDRAW, actor=Actor().model_dump(mode="json"))
-            await self.entity.apply(f"{command_id}:intent", Actor(), lambda cs: _with(cs, intent))
+            await self.entity.apply(f"{command_id}:intent", Actor(), lambda cs: with_intent(cs, intent))
             await self._finish_intent()
         except DomainError as error:
             workflow.logger.warning("it was canceled, but can't be withdrawn and goes on: %s", error.message)
@@ -193,7 +195,9 @@ class ChangesetWorkflow:
             await self.entity.apply(intent.command_id, actor, lambda cs: self._finish(cs, intent, answer))
         except DomainError as error:
             refused = error
-            await self.entity.apply(f"{intent.command_id}:refused:{workflow.uuid4()}", Actor(), lambda cs: _cleared(cs, intent))
+            await self.entity.apply(
+                f"{intent.command_id}:refused:{workflow.uuid4()}", Actor(), lambda cs: without_intent(cs, intent)
+            )
         self.outcomes[intent.command_id] = refused
 
     def _queue_call(self, intent: Intent, actor: Actor) -> QueueCall:
@@ -388,16 +392,6 @@ class ChangesetWorkflow:
                 target(self.entity.state.state, move)
             except DomainError as error:
                 raise refusal(error) from error
-
-
-def _with(cs: Changeset, intent: Intent) -> Decision[Changeset] | None:
-    return Decision(cs.model_copy(update={"intent": intent})) if cs.intent is None else None
-
-
-def _cleared(cs: Changeset, intent: Intent) -> Decision[Changeset] | None:
-    if cs.intent is None or cs.intent.command_id != intent.command_id:
-        return None
-    return Decision(cs.model_copy(update={"intent": None}))
 
 
 def _refused(answer: Answer) -> DomainError | None:
