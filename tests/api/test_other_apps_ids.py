@@ -40,6 +40,7 @@ KINDS_OF_NAMES = {
     "to": "runtime-profiles",
     "entity_id": "changesets",
     "actor_user_id": "users",
+    "user_id": "users",
     "owner": "users",
     "author": "users",
     "after": "events",
@@ -54,6 +55,7 @@ NO_IDS = {
     "POST /apps/{app}/workspaces/{ws}/files/batch to": "a path",
     "PATCH /apps/{app}/environments from": "a time",
     "PATCH /apps/{app}/environments to": "a time",
+    "GET /apps/{app}/changesets/{cs}/diff against": "the number of a revision",
     "POST /apps/{app}/members user_id": "accounts are of no app",
 }
 
