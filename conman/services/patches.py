@@ -3,7 +3,7 @@
 Both must hold. The patches are the same text, file by file, wherever the lines stand (as `git patch-id` compares them, but with
 white space, which means something in configuration): so what was seen is what is there. And the new files are those that Git's
 merge makes of the reviewed ones on the new base: so each change stands where it was reviewed, and not in another place whose
-neighbours read alike.
+neighbours read alike. docs/adr/0019-what-a-pure-rebase-carries.md
 """
 
 from __future__ import annotations
