@@ -240,3 +240,17 @@ async def test_deep_nesting_far_beyond_the_bound_is_refused_quickly(target: Targ
     for route in WITH_BODY:
         reply = await target.send(route.method, target.path(route), content=raw, headers={"Content-Type": "application/json"})
         assert reply.status_code == 400
+
+
+async def test_a_conflict_over_numbers_that_no_store_keeps_is_told_and_repeated_alike(own: World) -> None:
+    """Files are Git's, and may hold any number; what is kept of an answer under a key must not lose or refuse it."""
+    path = "entities/number.json"
+    await own.max.post(f"{await own.validated(await own.queued({path: json.dumps({'n': 1})}))}/publish")
+    workspace = await own.workspace()
+    await own.save(workspace, path, json.dumps({"n": 2**70}))
+    await own.max.post(f"{await own.validated(await own.queued({path: json.dumps({'n': 2**80})}))}/publish")
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    told = [await own.ann.post(f"{workspace}/sync-integration", {}, headers=key) for _ in range(2)]
+    assert told[0]["clean"] is False
+    assert told[0]["conflicts"][0]["keys"][0]["ours"] == 2**70
+    assert told[0] == told[1]
