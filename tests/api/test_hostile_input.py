@@ -20,8 +20,8 @@ import pytest
 import pytest_asyncio
 
 from tests.api.api_routes import GUARDED, ROUTES, WITH_BODY, Route, sample, sound_body
-from tests.api.own_things import Things, app_things, kinds_of, things_of
-from tests.support.conman_stack import Person, World, assert_error, last
+from tests.api.own_things import Things, all_things, kinds_of, path_of
+from tests.support.conman_stack import Person, World, assert_error
 
 OPERATORS: list[Any] = [{"$gt": ""}, {"$ne": None}, {"$where": "1"}, {"$regex": ".*"}, ["a list"]]
 ODD_TEXT = {
@@ -59,14 +59,14 @@ class Target:
     world: World
     person: Person
     things: Things
-    reviewed: str
     refused: list[str] = field(default_factory=list)
 
     def path(self, route: Route, **ids: str) -> str:
-        known = {name: self.things[kind] for name, kind in kinds_of(route.path)}
-        if route.path.endswith("/review"):
-            known["cs"] = self.reviewed
-        return route.at(self.world.app["id"], known | ids)
+        things = self.things | {kind: ids[name] for name, kind in kinds_of(route.path) if name in ids}
+        if "cs" in ids:
+            things["reviewed"] = ids["cs"]
+        path = path_of(route, self.world, things)
+        return path.replace(self.world.app["id"], ids["app"], 1) if "app" in ids else path
 
     async def send(self, method: str, path: str, **more: Any) -> httpx.Response:
         """A reply that is no failure; the ids of refused requests are kept, to be looked for in the audit."""
@@ -90,8 +90,7 @@ class Target:
 @pytest_asyncio.fixture(scope="module")
 async def target(world: World) -> Target:
     """The platform admin made the app and what is in it, so that nothing but the input stands in the way."""
-    admin = world.stack.admin
-    return Target(world, admin, await things_of(world, admin) | await app_things(world), last(await world.submitted()))
+    return Target(world, world.stack.admin, await all_things(world))
 
 
 def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
