@@ -140,8 +140,8 @@ class StoreActivities:
     async def lock_running(self, start: StartDeployment) -> bool:
         """The lock's holder becomes `running`; False when this deployment does not hold it.
 
-        It is then counted at the profile: a change of that looks at the locks first, and is written only if no deployment has begun
-        to run since.
+        It is then counted at the profile: a change of that looks at the locks first, and is written only if no deployment has
+        begun to run since.
         """
         held = await locks.mark_running(self.db, start.app_id, start.environment_id, start.deployment_id)
         environment = await records.get(self.db, "environments", start.environment_id)
