@@ -7,6 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := .venv/bin
 ONCE ?=
 EXAMPLES ?= 2000
+JOBS ?= 2
 
 .PHONY: help setup demo test fuzz check lint types imports unit bench docs proto clean up servers
 
@@ -33,8 +34,8 @@ up: setup ## Run everything on this machine until Ctrl-C
 servers: setup ## Find, fetch or build the local servers
 	@$(RUN)/python -m conman.embedded
 
-test: servers ## Run all tests
-	@$(RUN)/python -m pytest
+test: servers ## Run all tests, JOBS=N files side by side
+	@$(RUN)/python -m pytest -n $(JOBS) --dist loadfile --maxprocesses 8
 
 unit: setup ## Run the tests that need no server
 	@$(RUN)/python -m pytest tests/unit tests/git

@@ -49,6 +49,15 @@ def _suite(settings: Settings) -> Finding:
     return Finding("msuite", ok=False, message=f"{program or 'nothing'} is no program on PATH: mend CONMAN_MSUITE_COMMAND")
 
 
+def _commands(settings: Settings) -> Finding:
+    """Whether this machine has the programs that apps may choose by name; it matters where a worker runs."""
+    named = settings.commands_file.programs if settings.commands_file is not None else {}
+    missing = sorted(name for name, program in named.items() if shutil.which(program.argv[0]) is None)
+    if missing:
+        return Finding("commands", ok=False, message=f"{', '.join(missing)}: no such program here: mend CONMAN_COMMANDS_FILE")
+    return Finding("commands", ok=True, message=", ".join(sorted(named)) or "only those that are built in")
+
+
 async def _git(git: GitAdapter) -> Finding:
     try:
         health = await git.health()
@@ -91,7 +100,7 @@ async def examine(settings: Settings) -> list[Finding]:
     """Look at everything; nothing is changed."""
     from conman.api.routes.health import components
 
-    findings = [_folder("data", settings.data.resolve()), _suite(settings), _codec(settings)]
+    findings = [_folder("data", settings.data.resolve()), _suite(settings), _commands(settings), _codec(settings)]
     findings.append(await _mail(settings))
     if settings.secret is None:
         findings.append(Finding("secret", ok=False, message="CONMAN_SECRET is missing: give at least 32 bytes"))

@@ -24,13 +24,17 @@ from temporalio.exceptions import ApplicationError
 from conman.activities.heartbeat import heartbeating
 from conman.activities.rendering import RenderedProfile, render
 from conman.config import Settings
+from conman.domain.deployment import check_target
+from conman.domain.environment import DIRECTORY_TARGET
+from conman.domain.errors import DomainError
+from conman.domain.jobs import ReasonCode
 from conman.domain.messages import SwitchReply, SwitchRequest
 from conman.faults import fault_point
 from conman.git.adapter import EntryType, GitAdapter
 from conman.services.secrets import Secrets
 from conman.services.vault import Vault
 from conman.store import locks, records
-from conman.store.database import Database
+from conman.store.database import Database, Document
 
 MANIFEST = "manifest.json"
 
@@ -52,6 +56,7 @@ class TargetActivities:
     async def switch_environment(self, request: SwitchRequest) -> SwitchReply:
         """Write the deployment beside the others, then switch `current` to it; a repeat finds what is done."""
         app = await records.get(self.db, "apps", request.app_id, what="app")
+        _check_target(app, request)
         home = self._home(request)
         folder = self._folder(request)
         async with heartbeating():
@@ -111,6 +116,15 @@ class TargetActivities:
 
     def _folder(self, request: SwitchRequest) -> Path:
         return self._home(request) / "deployments" / f"{request.fence:06d}-{request.tag}"
+
+
+def _check_target(app: Document, request: SwitchRequest) -> None:
+    """The environment may have got another target since the deployment was asked for."""
+    listed = next((one for one in app["environments"] if one["id"] == request.environment_id), None)
+    try:
+        check_target(listed["deploy_target"] if listed is not None else DIRECTORY_TARGET)
+    except DomainError as error:
+        raise ApplicationError(error.message, type=ReasonCode.RUNNER_ERROR.value, non_retryable=True) from error
 
 
 def _fresh(folder: Path) -> None:

@@ -18,6 +18,8 @@ from conman.domain.typed_value import TypedValue
 DEFAULT_BLOCKED_PATHS = [".git/**", ".gitignore", ".github/**"]
 DEFAULT_ENVIRONMENTS = ("Development", "QA", "UAT", "Production")
 CANONICAL_DEFAULT = "Production"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$"
+"""What an app may be called; branches and host names are made of it."""
 DEFAULT_FILE_SIZE_LIMIT = 5 * 1024 * 1024
 LARGEST_FILE_SIZE_LIMIT = 52_428_800
 LONGEST_SUITE_SECONDS = 86_400

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from conman.domain.decision import Decision, Event, JobEnd, Model, Owned
+from conman.domain.environment import DIRECTORY_TARGET
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.release import DEPLOYABLE, ReleaseState
@@ -185,6 +186,15 @@ def environment_closed(*, app_too: bool) -> DomainError:
     """The refusal of a deployment to an environment, or in an app, that is archived or about to be."""
     what = "app" if app_too else "environment"
     return DomainError(ErrorCode.CONFLICT, f"The {what} is archived, or about to be: nothing can be deployed there any more.")
+
+
+def check_target(name: str) -> None:
+    """Deployments go to the `directory` target; what an operator's program would be given is not settled. Raises `conflict`."""
+    if name != DIRECTORY_TARGET:
+        raise DomainError(
+            ErrorCode.CONFLICT,
+            f"Nothing can be deployed to the target {name!r} yet: choose `{DIRECTORY_TARGET}` for the environment.",
+        )
 
 
 def approvals_needed(reasons: Sequence[str]) -> int:

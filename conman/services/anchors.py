@@ -1,7 +1,7 @@
 """Where comments stand: finding the place that one is put on, and following it to later revisions (`domain/comment.py`).
 
 A place is computed when it is read, so that a new revision costs nothing. It depends on two commits alone, which never change:
-what was computed once is remembered for as long as there is room. docs/adr/0017-comments-follow-when-they-are-read.md
+what was computed once is remembered for as long as there is room. docs/adr/0014-comments-follow-when-they-are-read.md
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ until its record shows what became of it and gives way; one that reads later is 
 
 The `closing` of a process that died is undone by upkeep: the app's version is raised with it, so that the write for which it
 stood, should it still come, is stale. One with `moved_to` has had its write: the app is on another branch, at that commit, and
-nothing is published there before the queue knows.
+nothing is published there before the queue knows. docs/adr/0017-an-app-at-a-standstill.md
 """
 
 from __future__ import annotations

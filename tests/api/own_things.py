@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 
+from tests.api.api_routes import Route
 from tests.support.conman_stack import Person, World, last
 
 NOWHERE = "00000000-0000-7000-8000-000000000000"
@@ -62,3 +64,17 @@ async def app_things(world: World) -> Things:
     invited = {"email": f"invited-{uuid.uuid4().hex}@example.com", "role": "user"}
     things["invites"] = (await world.eve.post(f"{world.path}/invites", invited))["id"]
     return things
+
+
+async def all_things(world: World) -> Things:
+    """What every path may name; all of it the platform admin's, who may do anything with it, but for a changeset to review."""
+    own, of_app, reviewed = await asyncio.gather(things_of(world, world.stack.admin), app_things(world), world.submitted())
+    return own | of_app | {"reviewed": last(reviewed)}
+
+
+def path_of(route: Route, world: World, things: Things) -> str:
+    """The route's path to these things."""
+    ids = {name: things[kind] for name, kind in kinds_of(route.path)}
+    if route.path.endswith("/review"):  # nobody reviews their own
+        ids["cs"] = things["reviewed"]
+    return route.at(world.app["id"], ids)

@@ -220,6 +220,14 @@ async def test_what_is_left_out_is_archived_once_no_deployment_is_active_there(o
     assert await own.state(release) == "deployed_full"
 
 
+async def test_a_target_of_the_operators_may_be_named_and_is_not_taken_for_the_folder(own: World) -> None:
+    release = await own.published()
+    shown = (await relist(own, "Only", deploy_target="elsewhere")).json()["data"]
+    assert (shown[0]["deploy_target"], shown[0]["folder"]) == ("elsewhere", None)
+    asked = await own.max.send("POST", f"{own.path}/environments/{shown[0]['id']}/deploy", json={"release_id": last(release)})
+    assert "'elsewhere'" in assert_error(asked, 409, "conflict")["message"]
+
+
 async def test_of_two_lists_on_one_version_exactly_one_is_taken(own: World) -> None:
     version = await version_of(own)
     bodies = [{"environments": [{"name": f"Only {n}", "is_canonical": True}], "version": version} for n in range(4)]

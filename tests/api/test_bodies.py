@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.api.api_routes import MUTATING, WITH_BODY, Route, sound_body
+from tests.api.own_things import Things, all_things, path_of
 from tests.support.conman_stack import World, assert_error
 
 WRONG: dict[str, Any] = {"string": 7, "array": "text", "boolean": "yes", "integer": "1", "object": []}
@@ -46,11 +48,16 @@ EACH_FIELD = [(route, name, kind) for route in WITH_BODY for name, kind, _ in fi
 REQUIRED = [(route, name) for route in WITH_BODY for name, _, required in fields(route) if required]
 
 
-async def refused(world: World, route: Route, raw: bytes) -> list[dict[str, str]]:
+@pytest_asyncio.fixture(scope="module")
+async def things(world: World) -> Things:
+    return await all_things(world)
+
+
+async def refused(world: World, things: Things, route: Route, raw: bytes) -> list[dict[str, str]]:
     """The details of the refusal; the platform admin made the app, so that no role stands in the way."""
     admin = world.stack.admin
     headers = {"Content-Type": "application/json"}
-    reply = await admin.send(route.method, route.at(world.app["id"]), content=raw, headers=headers)
+    reply = await admin.send(route.method, path_of(route, world, things), content=raw, headers=headers)
     details = assert_error(reply, 400, "validation_error")["details"]
     assert details
     assert all(set(item) == {"field", "message"} and all(item.values()) for item in details)
@@ -59,43 +66,43 @@ async def refused(world: World, route: Route, raw: bytes) -> list[dict[str, str]
 
 @pytest.mark.parametrize("name", UNSOUND)
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
-async def test_an_unsound_body_is_400(world: World, route: Route, name: str) -> None:
-    await refused(world, route, UNSOUND[name])
+async def test_an_unsound_body_is_400(world: World, things: Things, route: Route, name: str) -> None:
+    await refused(world, things, route, UNSOUND[name])
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
-async def test_an_unknown_field_is_refused_by_its_name(world: World, route: Route) -> None:
-    details = await refused(world, route, json.dumps({**sound_body(route), "colour": "red"}).encode())
+async def test_an_unknown_field_is_refused_by_its_name(world: World, things: Things, route: Route) -> None:
+    details = await refused(world, things, route, json.dumps({**sound_body(route), "colour": "red"}).encode())
     assert [item["field"] for item in details] == ["colour"]
 
 
 @pytest.mark.parametrize(("route", "name", "kind"), EACH_FIELD, ids=[f"{route} {name}" for route, name, _ in EACH_FIELD])
-async def test_a_wrong_type_is_refused_by_its_field(world: World, route: Route, name: str, kind: str) -> None:
-    details = await refused(world, route, json.dumps({**sound_body(route), name: WRONG[kind]}).encode())
+async def test_a_wrong_type_is_refused_by_its_field(world: World, things: Things, route: Route, name: str, kind: str) -> None:
+    details = await refused(world, things, route, json.dumps({**sound_body(route), name: WRONG[kind]}).encode())
     assert {item["field"] for item in details} == {name}
 
 
 @pytest.mark.parametrize(("route", "name"), REQUIRED, ids=[f"{route} {name}" for route, name in REQUIRED])
-async def test_a_missing_field_is_refused_by_its_name(world: World, route: Route, name: str) -> None:
+async def test_a_missing_field_is_refused_by_its_name(world: World, things: Things, route: Route, name: str) -> None:
     body = {key: value for key, value in sound_body(route).items() if key != name}
-    details = await refused(world, route, json.dumps(body).encode())
+    details = await refused(world, things, route, json.dumps(body).encode())
     assert [item["field"] for item in details] == [name]
 
 
-async def test_32_levels_are_read_and_33_are_not(world: World) -> None:
+async def test_32_levels_are_read_and_33_are_not(world: World, things: Things) -> None:
     route = next(route for route in WITH_BODY if str(route) == "POST /apps/{app}/changesets")
     sound = json.dumps(sound_body(route))[:-1]
-    read = await refused(world, route, f'{sound}, "a": {nested(31)}}}'.encode())
+    read = await refused(world, things, route, f'{sound}, "a": {nested(31)}}}'.encode())
     assert [item["field"] for item in read] == ["a"]
-    deeper = await refused(world, route, f'{sound}, "a": {nested(32)}}}'.encode())
+    deeper = await refused(world, things, route, f'{sound}, "a": {nested(32)}}}'.encode())
     assert [item["field"] for item in deeper] == ["body"]
     assert "deeper than 32" in deeper[0]["message"]
 
 
 @pytest.mark.parametrize("route", [route for route in WITH_BODY if route in MUTATING], ids=str)
-async def test_a_body_of_another_media_type_is_415(world: World, route: Route) -> None:
+async def test_a_body_of_another_media_type_is_415(world: World, things: Things, route: Route) -> None:
     headers = {"Content-Type": "text/plain"}
-    reply = await world.stack.admin.send(route.method, route.at(world.app["id"]), content=b"{}", headers=headers)
+    reply = await world.stack.admin.send(route.method, path_of(route, world, things), content=b"{}", headers=headers)
     assert_error(reply, 415, "unsupported_media_type")
 
 

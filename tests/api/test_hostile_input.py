@@ -20,8 +20,8 @@ import pytest
 import pytest_asyncio
 
 from tests.api.api_routes import GUARDED, ROUTES, WITH_BODY, Route, sample, sound_body
-from tests.api.own_things import Things, app_things, kinds_of, things_of
-from tests.support.conman_stack import Person, World, assert_error, last
+from tests.api.own_things import Things, all_things, kinds_of, path_of
+from tests.support.conman_stack import Person, World, assert_error
 
 OPERATORS: list[Any] = [{"$gt": ""}, {"$ne": None}, {"$where": "1"}, {"$regex": ".*"}, ["a list"]]
 ODD_TEXT = {
@@ -59,14 +59,14 @@ class Target:
     world: World
     person: Person
     things: Things
-    reviewed: str
     refused: list[str] = field(default_factory=list)
 
     def path(self, route: Route, **ids: str) -> str:
-        known = {name: self.things[kind] for name, kind in kinds_of(route.path)}
-        if route.path.endswith("/review"):
-            known["cs"] = self.reviewed
-        return route.at(self.world.app["id"], known | ids)
+        things = self.things | {kind: ids[name] for name, kind in kinds_of(route.path) if name in ids}
+        if "cs" in ids:
+            things["reviewed"] = ids["cs"]
+        path = path_of(route, self.world, things)
+        return path.replace(self.world.app["id"], ids["app"], 1) if "app" in ids else path
 
     async def send(self, method: str, path: str, **more: Any) -> httpx.Response:
         """A reply that is no failure; the ids of refused requests are kept, to be looked for in the audit."""
@@ -91,8 +91,7 @@ class Target:
 @pytest_asyncio.fixture(scope="module")
 async def target(world: World) -> Target:
     """The platform admin made the app and what is in it, so that nothing but the input stands in the way."""
-    admin = world.stack.admin
-    return Target(world, admin, await things_of(world, admin) | await app_things(world), last(await world.submitted()))
+    return Target(world, world.stack.admin, await all_things(world))
 
 
 def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
@@ -241,3 +240,17 @@ async def test_deep_nesting_far_beyond_the_bound_is_refused_quickly(target: Targ
     for route in WITH_BODY:
         reply = await target.send(route.method, target.path(route), content=raw, headers={"Content-Type": "application/json"})
         assert reply.status_code == 400
+
+
+async def test_a_conflict_over_numbers_that_no_store_keeps_is_told_and_repeated_alike(own: World) -> None:
+    """Files are Git's, and may hold any number; what is kept of an answer under a key must not lose or refuse it."""
+    path = "entities/number.json"
+    await own.max.post(f"{await own.validated(await own.queued({path: json.dumps({'n': 1})}))}/publish")
+    workspace = await own.workspace()
+    await own.save(workspace, path, json.dumps({"n": 2**70}))
+    await own.max.post(f"{await own.validated(await own.queued({path: json.dumps({'n': 2**80})}))}/publish")
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    told = [await own.ann.post(f"{workspace}/sync-integration", {}, headers=key) for _ in range(2)]
+    assert told[0]["clean"] is False
+    assert told[0]["conflicts"][0]["keys"][0]["ours"] == 2**70
+    assert told[0] == told[1]

@@ -49,6 +49,10 @@ argv = [{sys.executable!r}, "-c", "print('refused by name'); raise SystemExit(1)
 [ping]
 kind = "health"
 argv = ["true"]
+
+[elsewhere]
+kind = "target"
+argv = ["true"]
 """
 """What members may choose by name beside the default suite."""
 

@@ -115,6 +115,17 @@ def test_doctor_names_a_suite_that_is_no_program(monkeypatch: pytest.MonkeyPatch
     assert "no-such-suite" in findings["msuite"]["message"]
 
 
+def test_doctor_names_commands_whose_programs_are_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "commands.toml"
+    file.write_text(
+        '[slow]\nkind = "msuite"\nargv = ["no-such-suite"]\n[ok]\nkind = "health"\nargv = ["true"]\n', encoding="utf-8"
+    )
+    monkeypatch.setenv("CONMAN_COMMANDS_FILE", str(file))
+    findings = {row["component"]: row for row in json.loads(runner.invoke(cli, ["doctor", "--json"]).output)}
+    assert not findings["commands"]["ok"]
+    assert findings["commands"]["message"].startswith("slow: ")
+
+
 @pytest.mark.parametrize(("text", "code"), [('{"a": 1}', 0), ('{"a": 1', 1)])
 def test_msuite_ends_with_0_for_good_files_and_1_for_findings(tmp_path: Path, text: str, code: int) -> None:
     (tmp_path / "one.json").write_text(text, encoding="utf-8")

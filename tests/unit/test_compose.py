@@ -46,7 +46,7 @@ def test_the_stack_is_valid_by_the_official_compose_schema():
 
 def test_the_stack_has_what_a_production_has():
     assert set(SERVICES) == {
-        *("api", "worker", "temporal", "temporal-ui", "postgres", "mongo", "mongo-init", "mail"),
+        *("api", "worker", "codec-server", "temporal", "temporal-ui", "postgres", "mongo", "mongo-init", "mail"),
     }
 
 

@@ -30,12 +30,13 @@ from workflow_samples import shown as record
 from workflow_world import World, refused, running_world
 
 from conman.domain.changeset import ChangesetState
+from conman.domain.errors import ErrorCode, Unavailable
 from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.messages import GateRun
 from conman.services.payload_keys import keys_in_use, payloads_in
 from conman.worker import WORKFLOWS, ensure_upkeep, sandbox
 from conman.workflows import options
-from conman.workflows.client import check_codec, connect
+from conman.workflows.client import Commands, check_codec, connect
 from conman.workflows.codec import KEY_ID, CodecError, KeyringCodec, data_converter, key_of
 from conman.workflows.upkeep import UPKEEP_ID
 
@@ -373,3 +374,16 @@ async def told_by_the_command(server: WorkflowEnvironment, keyring: Keyring) -> 
         said, _ = await process.communicate()
     assert process.returncode == 0
     return said.decode().splitlines()
+
+
+async def test_an_answer_under_a_key_that_the_sender_lacks_is_an_unknown_outcome_and_a_repeat_with_the_key_finds_it(
+    dev_server: WorkflowEnvironment,
+) -> None:
+    async with await world_with(dev_server, {**B, **A}, next(_numbers)) as world:
+        entity, command = changeset(world), await submit(world, command_id="once")
+        behind = Commands(await client_with(dev_server, A))
+        with pytest.raises(Unavailable) as unknown:
+            await behind.send(entity, "submit", command)
+        assert unknown.value.code is ErrorCode.OUTCOME_UNKNOWN
+        assert await world.commands.send(entity, "submit", command) == {"revision_number": 1, "job_id": world.id("gate 1")}
+        assert len(world.store.writes("once")) == 1

@@ -11,7 +11,7 @@ from conman.api.access import Caller, capability
 from conman.api.body import Body, body
 from conman.api.routes import data
 from conman.api.versions import IfMatch, Versioned, required_version
-from conman.domain.app import LARGEST_FILE_SIZE_LIMIT, LONGEST_SUITE_SECONDS
+from conman.domain.app import LARGEST_FILE_SIZE_LIMIT, LONGEST_SUITE_SECONDS, NAME_PATTERN
 from conman.domain.environment import MOST_ENVIRONMENTS
 from conman.domain.roles import Capability
 from conman.services import app_settings, apps, archive, environments
@@ -21,7 +21,6 @@ _C = Capability
 
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 CommandName = Annotated[str, Field(min_length=1, max_length=63)]
-APP_NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$"
 
 
 class Variable(Body):
@@ -50,7 +49,7 @@ class WebhookPatch(Body):
 class SettingsPatch(Versioned):
     """A flat patch of the settings; what is left out stays. Of `validation_gates` the named ones are replaced."""
 
-    name: str | None = Field(default=None, min_length=1, max_length=100, pattern=APP_NAME)
+    name: str | None = Field(default=None, min_length=1, max_length=100, pattern=NAME_PATTERN)
     integration_branch: str | None = Field(default=None, min_length=1, max_length=200)
     baseline_mode: Literal["canonical_env_release", "integration_head"] | None = None
     canonical_env_id: Id | None = None

@@ -11,6 +11,7 @@ from pymongo import ASCENDING
 from conman.api.access import Caller, app_creation, capability, logged_in, platform_capability
 from conman.api.body import Body, body
 from conman.api.routes import PageLimit, PageNumber, data, listed
+from conman.domain.app import NAME_PATTERN
 from conman.domain.errors import invalid
 from conman.domain.roles import Capability, Role
 from conman.domain.times import format_time, parse_time
@@ -23,7 +24,7 @@ router = APIRouter(tags=["apps"])
 class NewApp(Body):
     """An app on a repository."""
 
-    name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
+    name: str = Field(min_length=1, max_length=100, pattern=NAME_PATTERN)
     repo_path: str = Field(min_length=1, max_length=400)
     integration_branch: str = Field(default="main", max_length=200)
     create_repository: bool = False
