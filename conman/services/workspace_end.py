@@ -13,7 +13,7 @@ from conman.domain.workspace import BaseRef, JournalEntry, MoveKind, move_event
 from conman.faults import fault_point
 from conman.git.adapter import RefUpdate, StaleRef
 from conman.services.apps import integration_head
-from conman.services.call import Call
+from conman.services.call import Call, has_happened
 from conman.services.platform import Platform
 from conman.services.workspace_history import move_by, record_history
 from conman.services.workspace_refs import TRIES, Standing, look, move, scratch, still_there, turn
@@ -74,9 +74,9 @@ async def _reset_entry(
     )
 
 
-async def was_deleted_by(platform: Platform, call: Call) -> bool:
-    """Whether an earlier request with this call's `Idempotency-Key` deleted a workspace."""
-    return call.keyed and await platform.db["audit"].find_one({"_id": call.event_id(0)}, {"_id": 1}) is not None
+async def was_deleted_by(platform: Platform, call: Call, workspace_id: str) -> bool:
+    """Whether an earlier request with this call's `Idempotency-Key` deleted it: the event may still be on the record."""
+    return await has_happened(platform.db, call, await records.find(platform.db, "workspaces", workspace_id) or {})
 
 
 async def delete(platform: Platform, call: Call, app: Document, workspace: Document) -> None:

@@ -151,9 +151,7 @@ class Direct:
             at=now(),
             required_approvals=1,
         )
-        return self.persist(
-            "changesets", changeset, before, decide_submit(changeset, before, facts, None, again=False)
-        )
+        return self.persist("changesets", changeset, before, decide_submit(changeset, before, facts, None, again=False))
 
     async def deployment(self, state: DeploymentState = DeploymentState.PENDING) -> tuple[str, Deployment]:
         """A deployment of the published release, with the lock of its environment."""

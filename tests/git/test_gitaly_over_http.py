@@ -22,11 +22,13 @@ from conman.embedded.testing import running_stack
 from conman.git.gitaly import CacheOptions, GitalyGit
 from conman.git.server import ServerOptions, serve
 from conman.services.platform import Platform
+from conman.services.vault import Vault
 from conman.settings.git import GitalyMode
 from conman.store.database import connect
 from conman.workflows.client import Commands
 
 EMAIL, PASSWORD = "ann@example.org", "a password for tests 1"
+MASTER_KEYS = f"main:{base64.b64encode(bytes(32)).decode()}"
 FILE = {"path": "conf/a.json", "content": base64.b64encode(b"{}\n").decode(), "message": "save it"}
 SAVING = {"pack": "PostReceivePack", "operations": "UserCommitFiles"}
 
@@ -65,7 +67,13 @@ async def mongo_uri() -> AsyncIterator[str]:
 @pytest_asyncio.fixture(params=list(MODES))
 async def served(request: pytest.FixtureRequest, mongo_uri: str, tmp_path: Path) -> AsyncIterator[Served]:
     settings = Settings.model_validate(
-        {"data": tmp_path, "secret": generate_secret(), "admin_email": EMAIL, "admin_password": PASSWORD}
+        {
+            "data": tmp_path,
+            "secret": generate_secret(),
+            "master_keys": MASTER_KEYS,
+            "admin_email": EMAIL,
+            "admin_password": PASSWORD,
+        }
     )
     options = ServerOptions(flavour=MODES[request.param], stop_seconds=0)
     client = connect(mongo_uri)
@@ -73,7 +81,8 @@ async def served(request: pytest.FixtureRequest, mongo_uri: str, tmp_path: Path)
     async with serve(tmp_path / "storage", options) as server, call_proxy(server) as proxy:
         cache = CacheOptions(tmp_path / "cache", CACHE_BYTES, 4)
         git = GitalyGit(replace(PATIENT, address=proxy.address, attempts=3), GitalyMode(request.param), cache)
-        platform = Platform(settings=settings, db=client[database], git=git, commands=cast("Commands", None))
+        keyring = Vault.of(MASTER_KEYS)
+        platform = Platform(settings, client[database], git, cast("Commands", None), keyring)
         await prepare(platform)
         transport = httpx.ASGITransport(create_api(platform))
         async with httpx.AsyncClient(transport=transport, base_url="http://conman/api") as http:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -174,9 +175,13 @@ async def test_edits_and_rotations_of_data_keys_go_on_beside_it(keyrings: Keyrin
 
 async def test_a_data_key_that_a_process_with_the_old_keyring_makes_meanwhile_is_taken_along(keyrings: Keyrings) -> None:
     profile_id = new_id()
-    late = seal(keyrings.store, profile_id, {"KEY": SECRET}, {"KEY": new_id()})
-    done, refs = await asyncio.gather(keyrings.rotate(), late)
-    keyrings.refs[profile_id] = refs
+
+    async def seals_late() -> None:
+        # Where the rotation is between the making of the key and its use, that process is told to get the new keyring.
+        with suppress(VaultError):
+            keyrings.refs[profile_id] = await seal(keyrings.store, profile_id, {"KEY": SECRET}, {"KEY": new_id()})
+
+    done, _ = await asyncio.gather(keyrings.rotate(), seals_late())
     if done.may_leave != [keyrings.old_id]:  # It came after the last look, which the answer says.
         assert done.may_leave == []
         assert (await keyrings.rotate()).may_leave == [keyrings.old_id]

@@ -177,7 +177,7 @@ async def test_a_deletion_that_was_cut_short_is_finished(shop: Shop, point: str)
             found = await workspaces.find(platform, shop.app, shop.workspace["_id"])
             await workspace_end.delete(platform, await keyed(shop, platform, "gone"), shop.app, found)
         else:
-            assert await workspace_end.was_deleted_by(platform, await keyed(shop, platform, "gone"))
+            assert await workspace_end.was_deleted_by(platform, await keyed(shop, platform, "gone"), shop.workspace["_id"])
             await workspace_end.finish_deletions(platform, shop.app)
         with pytest.raises(DomainError) as refused:
             await workspaces.find(platform, shop.app, shop.workspace["_id"])

@@ -154,7 +154,7 @@ async def edit_workspace(
 @router.delete("/{ws}", status_code=204)
 async def delete_workspace(ws: str, caller: Caller = capability(_C.WORKSPACE_DELETE_OWN, _C.WORKSPACE_DELETE_ANY)) -> None:
     """Delete it with its branch; revisions that were submitted from it stay."""
-    if await workspace_end.was_deleted_by(caller.platform, caller.call):
+    if await workspace_end.was_deleted_by(caller.platform, caller.call, ws):
         await workspace_end.finish_deletions(caller.platform, caller.of_app)
         return
     try:
@@ -162,7 +162,7 @@ async def delete_workspace(ws: str, caller: Caller = capability(_C.WORKSPACE_DEL
         await workspace_end.delete(caller.platform, caller.call, caller.of_app, found)
     except DomainError as error:
         # A repeat at the same moment may have come to the end first.
-        if error.code is not ErrorCode.NOT_FOUND or not await workspace_end.was_deleted_by(caller.platform, caller.call):
+        if error.code is not ErrorCode.NOT_FOUND or not await workspace_end.was_deleted_by(caller.platform, caller.call, ws):
             raise
 
 
