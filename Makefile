@@ -35,7 +35,7 @@ servers: setup ## Find, fetch or build the local servers
 	@$(RUN)/python -m conman.embedded
 
 test: servers ## Run all tests, JOBS=N files side by side
-	@$(RUN)/python -m pytest -n $(JOBS) --dist loadfile --maxprocesses 8
+	@$(RUN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --maxprocesses 8
 
 unit: setup ## Run the tests that need no server
 	@$(RUN)/python -m pytest tests/unit tests/git

@@ -131,8 +131,9 @@ async def test_lists_page_newest_first_and_count_all(world: World) -> None:
 
 
 async def test_a_wrong_password_and_an_unknown_email_answer_alike(world: World) -> None:
-    known = await world.stack.client.post("/auth/login", json={"email": world.ann.email, "password": "wrong password 1"})
-    unknown = await world.stack.client.post("/auth/login", json={"email": "nobody@example.com", "password": PASSWORD})
+    person = await world.stack.person("alike")  # one, and an unknown email, that nobody else has failed to log in with
+    known = await world.stack.client.post("/auth/login", json={"email": person.email, "password": "wrong password 1"})
+    unknown = await world.stack.client.post("/auth/login", json={"email": f"no-{person.email}", "password": PASSWORD})
     one = assert_error(known, 401, "invalid_credentials")
     two = assert_error(unknown, 401, "invalid_credentials")
     assert one["message"] == two["message"]

@@ -127,7 +127,8 @@ async def test_an_approval_that_counts_no_more_brings_the_changeset_back_into_re
     assert await world.state(path) == "approved"
     await end(world, rita)
     shown = await world.eve.get(path)
-    assert (shown["state"], shown["approval_count"], shown["waiting_for"]) == ("in_review", 0, "1 more approval")
+    assert (shown["state"], shown["approval_count"]) == ("in_review", 0)
+    assert shown["waiting_for"].startswith("Waits for 1 more approval")
     assert_error(await world.ann.send("POST", f"{path}/queue", json={}), 409, "invalid_transition")
     (review,) = await world.eve.get(f"{path}/reviews")
     assert (review["reviewer_user_id"], review["void"]) == (rita.id, True)

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from google.protobuf.json_format import MessageToDict
+from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import DescribeScheduleRequest
 from temporalio.client import Client
 
@@ -84,7 +85,9 @@ async def test_a_change_is_released_and_temporal_holds_nothing_of_it_that_can_be
         async for event in client.get_workflow_handle(run.id, run_id=run.run_id).fetch_history_events():
             raw = event.SerializeToString()
             assert PLANTED.encode() not in raw and b"python-httpx" not in raw
-            keys |= {key_of(payload) for payload in payloads_in(event)}
+            # A mark of the workflow's own version (its name, and whether it is old) is the server's to read, and says no more.
+            if event.event_type != EventType.EVENT_TYPE_MARKER_RECORDED:
+                keys |= {key_of(payload) for payload in payloads_in(event)}
     assert kinds >= {"changeset", "gate", "queue", "release", "assemble", "upkeep"}
     assert keys == {"main"}
 

@@ -84,7 +84,10 @@ async def test_no_token_is_kept_anywhere(post: Post) -> None:
 async def test_a_disabled_account_gets_nothing_ever(post: Post, kind: NoticeKind) -> None:
     user = await post.person(disabled=True, disabled_by="admin")
     notice_id = await post.notice(kind, user_ids=[user["_id"]])
-    assert await post.send(notice_id) == skipped(MailReason.ACCOUNT_DISABLED)
+    if kind is NoticeKind.REVIEW_REMINDER:  # who gets it is found among the members, and this account is none of theirs
+        assert await post.mails(notice_id) == []
+    else:
+        assert await post.send(notice_id) == skipped(MailReason.ACCOUNT_DISABLED)
     assert post.way.handed_over == []
 
 
