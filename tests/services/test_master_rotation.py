@@ -182,9 +182,9 @@ async def test_a_data_key_that_a_process_with_the_old_keyring_makes_meanwhile_is
             keyrings.refs[profile_id] = await seal(keyrings.store, profile_id, {"KEY": SECRET}, {"KEY": new_id()})
 
     done, _ = await asyncio.gather(keyrings.rotate(), seals_late())
-    if done.may_leave != [keyrings.old_id]:  # It came after the last look, which the answer says.
-        assert done.may_leave == []
-        assert (await keyrings.rotate()).may_leave == [keyrings.old_id]
+    assert done.may_leave in ([], [keyrings.old_id])
+    # What came after the last look, as only a process can make that was not restarted before, is taken along by the next one.
+    assert (await keyrings.rotate()).may_leave == [keyrings.old_id]
     await keyrings.reads_with(keyrings.new)
 
 
