@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from conman.domain.errors import not_found
-from conman.services import invites, members, profiles, releases, workspaces
+from conman.services import invites, jobs, members, profiles, releases, workspaces
 from conman.services.platform import Platform
 from conman.store import records
 from conman.store.database import Document
@@ -59,18 +59,11 @@ async def _author(_: Platform, changeset: Document) -> str:
     return changeset["owned"]["author_user_id"]
 
 
-async def _job_owner(platform: Platform, job: Document) -> str:
-    """A gate is the author's whose changeset it judges; no other job is anybody's own."""
-    if job["entity_type"] != "changeset":
-        return ""
-    return await _author(platform, await records.get(platform.db, "changesets", job["entity_id"], what="changeset"))
-
-
 SUBJECTS: Mapping[str, Subject] = {
     "ws": Subject(workspaces.find, _workspace_owner),
     "cs": Subject(_record("changesets", "changeset"), _author),
     "comment": Subject(_record("comments", "comment"), within=("cs", "changeset_id")),
-    "j": Subject(_record("jobs", "job"), _job_owner),
+    "j": Subject(_record("jobs", "job"), jobs.author_of),
     "r": Subject(releases.find),
     "env": Subject(_environment),
     "d": Subject(_record("deployments", "deployment")),

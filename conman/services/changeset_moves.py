@@ -26,7 +26,7 @@ from conman.services.overrides import to_freeze
 from conman.services.patches import is_rebase, patch_id
 from conman.services.platform import Platform
 from conman.services.sync import conflict_paths, head_for_submit
-from conman.services.votes import take_back_ineligible
+from conman.services.votes import ineligible, take_back_ineligible
 from conman.store import memberships, records
 from conman.store.database import Document
 from conman.workflows.client import EntityWorkflow
@@ -88,7 +88,7 @@ async def submit(platform: Platform, call: Call, app: Document, document: Docume
         required_approvals=required_approvals(app, state, frozen_overrides),
         patch_id=patch,
         same_patch_as=same_as,
-        ineligible_user_ids=[] if same_as is None else await _ineligible(platform, state),
+        ineligible_user_ids=[] if same_as is None else await ineligible(platform.db, state.app_id, state.standing()),
     )
     command = SubmitCommand(
         id=call.command_id, actor=call.actor, not_after=platform.commands.not_after(), facts=facts, again=again
@@ -109,12 +109,6 @@ async def _rebased(platform: Platform, app: Document, state: Changeset, base: st
     known = before.patch_id or await patch_id(platform.git, repo, before.base_sha, before.head_sha)
     same = patch == known and await is_rebase(platform.git, repo, before.head_sha, base, head)
     return patch, before.revision_number if same else None
-
-
-async def _ineligible(platform: Platform, state: Changeset) -> list[str]:
-    """Those who have voted and may review no more."""
-    voters = dict.fromkeys(vote.reviewer_user_id for vote in state.standing())
-    return [user for user in voters if not may_review(await memberships.role_now(platform.db, state.app_id, user))]
 
 
 async def review(

@@ -132,19 +132,22 @@ def _shown(rows: list[FileDiff]) -> list[dict[str, Any]]:
     for row in rows:
         patch = cut(row.patch, min(MOST_PATCH_BYTES, left))
         left -= len(patch.encode())
-        shown.append(
-            {
-                "path": row.change.path,
-                "old_path": row.change.old_path,
-                "status": row.change.status.value,
-                "additions": row.additions,
-                "deletions": row.deletions,
-                "binary": row.binary,
-                "patch": patch,
-                "truncated": patch != row.patch,
-            }
-        )
+        shown.append(file_diff_record(row, patch))
     return shown
+
+
+def file_diff_record(row: FileDiff, patch: str) -> dict[str, Any]:
+    """A file of a raw diff as `api.md` 3 shows it, with as much of its patch as is given."""
+    return {
+        "path": row.change.path,
+        "old_path": row.change.old_path,
+        "status": row.change.status.value,
+        "additions": row.additions,
+        "deletions": row.deletions,
+        "binary": row.binary,
+        "patch": patch,
+        "truncated": patch != row.patch,
+    }
 
 
 def cut(patch: str, most: int) -> str:

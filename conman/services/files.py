@@ -11,6 +11,7 @@ from conman.domain.paths import normalise_path
 from conman.git.adapter import EntryType, FileContent, ObjectMissing, TreeEntry
 from conman.services.apps import integration_head
 from conman.services.conflicts import conflicts_between
+from conman.services.diffs import file_diff_record
 from conman.services.platform import Platform
 from conman.services.workspace_refs import Standing, look
 from conman.store.database import Document
@@ -165,16 +166,4 @@ async def workspace_diff(platform: Platform, app: Document, workspace: Document,
     """What the workspace changes against its base, pending edits in."""
     shown_at = _shown(await look(platform, app, workspace))
     files = await platform.git.diff(app["repo_path"], base, shown_at) if base is not None else []
-    return [
-        {
-            "path": row.change.path,
-            "old_path": row.change.old_path,
-            "status": row.change.status.value,
-            "additions": row.additions,
-            "deletions": row.deletions,
-            "binary": row.binary,
-            "patch": row.patch,
-            "truncated": False,
-        }
-        for row in files
-    ]
+    return [file_diff_record(row, row.patch) for row in files]

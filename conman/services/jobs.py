@@ -44,6 +44,14 @@ START_SECONDS = 3.0
 """How long a cancel waits for the process of a job that was queued just now."""
 
 
+async def author_of(platform: Platform, job: Document) -> str:
+    """A gate is the author's whose changeset it judges; no other job is anybody's own."""
+    if job["entity_type"] != "changeset":
+        return ""
+    changeset = await records.get(platform.db, "changesets", job["entity_id"], what="changeset")
+    return changeset["owned"]["author_user_id"]
+
+
 def job_record(job: Document) -> dict[str, Any]:
     """A job as `api.md` 4 shows it."""
     return record(job, *FIELDS)

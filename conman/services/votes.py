@@ -8,12 +8,13 @@ request tells them at once, as far as workers answer, and upkeep goes on. docs/a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Literal
 
 import structlog
 
-from conman.domain.changeset import Changeset
+from conman.domain.changeset import Changeset, Vote
 from conman.domain.changeset_commands import TakeBackCommand
 from conman.domain.changeset_review import VOTES_COUNT_IN
 from conman.domain.decision import Actor
@@ -104,9 +105,14 @@ async def _with_votes_of(db: Database, user_id: str, where: Document) -> list[Do
 async def take_back_ineligible(platform: Platform, document: Document) -> None:
     """Take back every vote on a changeset whose owner may review no more, before somebody relies on its approval."""
     state = Changeset.model_validate(document["owned"])
-    for user_id in dict.fromkeys(vote.reviewer_user_id for vote in state.counted()):
-        if not may_review(await memberships.role_now(platform.db, document["app_id"], user_id)):
-            await _tell(platform.commands, document, user_id, Actor(), None)
+    for user_id in await ineligible(platform.db, document["app_id"], state.counted()):
+        await _tell(platform.commands, document, user_id, Actor(), None)
+
+
+async def ineligible(db: Database, app_id: str, votes: Iterable[Vote]) -> list[str]:
+    """Those who gave the votes and may review no more."""
+    voters = dict.fromkeys(vote.reviewer_user_id for vote in votes)
+    return [user_id for user_id in voters if not may_review(await memberships.role_now(db, app_id, user_id))]
 
 
 async def _tell(commands: Commands, row: Document, user_id: str, actor: Actor, until: str | None) -> None:

@@ -31,14 +31,6 @@ async def _job(caller: Caller, job_id: str) -> Document:
     return await records.get(caller.platform.db, "jobs", job_id, app_id=caller.of_app["_id"], what="job")
 
 
-async def _author(caller: Caller, job: Document) -> str:
-    """Whose changeset a gate judges; no other job is anybody's own."""
-    if job["entity_type"] != "changeset":
-        return ""
-    changeset = await records.get(caller.platform.db, "changesets", job["entity_id"], what="changeset")
-    return changeset["owned"]["author_user_id"]
-
-
 @router.get("")
 async def list_jobs(
     page: int = PageNumber,
@@ -113,7 +105,7 @@ async def retry_job(
 ) -> dict[str, Any]:
     """Run a gate again that ended without a verdict, as a new job."""
     found = await _job(caller, j)
-    caller.require_own(await _author(caller, found), _C.GATE_RETRY_OWN)
+    caller.require_own(await jobs.author_of(caller.platform, found), _C.GATE_RETRY_OWN)
     return data({"job": jobs.job_record(await jobs.retry(caller.platform, caller.call, found))})
 
 
@@ -123,6 +115,6 @@ async def cancel_job(
 ) -> dict[str, Any]:
     """Cancel a gate of one's own changeset, or any job."""
     found = await _job(caller, j)
-    caller.require_own(await _author(caller, found), _C.GATE_CANCEL_OWN)
+    caller.require_own(await jobs.author_of(caller.platform, found), _C.GATE_CANCEL_OWN)
     await jobs.cancel(caller.platform, caller.call, found)
     return data({"job": jobs.job_record(await _job(caller, j))})
