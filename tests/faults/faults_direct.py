@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 from faults_app import App, Document
 from temporalio.testing import ActivityEnvironment
 
-from conman import faults
 from conman.activities.calls import CallActivities
 from conman.activities.gates import GateActivities
 from conman.activities.git import GitActivities
@@ -32,28 +30,10 @@ from conman.domain.times import milliseconds
 from conman.services.clock import now
 from conman.services.platform import Platform, make_platform
 from conman.store import locks
+from tests.support.crashes import crash_at
 
 WITHOUT_MEANING = {"workers", "idempotency", "sessions"}
 """Collections that say nothing of the app."""
-
-
-class Crash(BaseException):
-    """What a fault point does in the test's own process; nothing may catch it."""
-
-
-@contextmanager
-def crash_at(point: str) -> Iterator[None]:
-    """The block dies at this point. Fails the test if it does not."""
-
-    def crash(_name: str) -> None:
-        raise Crash(point)
-
-    faults.arm({point: 1}, crash)
-    try:
-        with pytest.raises(Crash, match=point):
-            yield
-    finally:
-        faults.arm({})
 
 
 def fresh_id() -> str:

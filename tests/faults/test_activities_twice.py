@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 from faults_app import App, running_app
-from faults_direct import Direct, crash_at, direct_on, fresh_id
+from faults_direct import Direct, direct_on, fresh_id
 from faults_processes import World
 
 from conman.domain.changeset_news import QueueNews
@@ -41,6 +41,7 @@ from conman.git.adapter import RefUpdate
 from conman.services.clock import now
 from conman.services.override_contents import keep_content
 from conman.store import locks
+from tests.support.crashes import crash_at
 
 COVERED = {
     "load_owned": "test_a_load_delivers_once_what_a_crash_left",

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from conman import faults
 from conman.config import Settings
 from conman.domain.mail import MailEnd
 from conman.domain.notification import TOKEN_RECORDS, Notice, NoticeKind, TokenRef, notice_entry
@@ -26,25 +21,6 @@ from conman.store.database import Database, Document
 
 SECRET = "a secret that signs, of 32 bytes or more"
 PUBLIC = "https://conman.test"
-
-
-class Crash(BaseException):
-    """What a fault point does in the test's own process; nothing may catch it."""
-
-
-@contextmanager
-def crash_at(point: str) -> Iterator[None]:
-    """The block dies at this point. Fails the test if it does not."""
-
-    def crash(_name: str) -> None:
-        raise Crash(point)
-
-    faults.arm({point: 1}, crash)
-    try:
-        with pytest.raises(Crash, match=point):
-            yield
-    finally:
-        faults.arm({})
 
 
 @dataclass

@@ -13,7 +13,8 @@ from conman.domain.notification import NoticeKind, NoticeState
 from conman.services import mails
 from conman.services.clock import new_id
 from conman.store.database import Database
-from tests.mail.post import Post, crash_at
+from tests.mail.post import Post
+from tests.support.crashes import crash_at
 
 ACCOUNT_CREATED = NoticeKind.ACCOUNT_CREATED
 

@@ -18,7 +18,8 @@ from conman.mail.transport import NotSentError
 from conman.services.clock import now
 from conman.services.sending import MisconfiguredError
 from conman.store.database import Database
-from tests.mail.post import PUBLIC, SECRET, Post, crash_at
+from tests.mail.post import PUBLIC, SECRET, Post
+from tests.support.crashes import crash_at
 
 SENT = MailEnd(state=MailState.SENT)
 

@@ -27,8 +27,9 @@ from conman.worker import make_workers
 from conman.workflows import options
 from conman.workflows.client import Commands
 from conman.workflows.options import Queue
-from tests.mail.post import Post, crash_at
+from tests.mail.post import Post
 from tests.mail.server import Mailbox, says, says_in_turn, smtp_server
+from tests.support.crashes import crash_at
 
 AWAY = cast("Any", None)
 

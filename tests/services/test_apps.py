@@ -23,8 +23,8 @@ from conman.store import locks, records
 from conman.store.database import Document, ensure_indexes
 from conman.store.outgoing import deliver
 from tests.services.registry import Registry
-from tests.services.test_workspace_crashes import dying_at
 from tests.support.conman_stack import wait_for
+from tests.support.crashes import crash_at
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ async def test_a_move_whose_process_dies_is_finished_by_upkeep_and_nothing_is_pu
     registry: Registry, platform: Platform
 ) -> None:
     await second_branch(platform)
-    with dying_at("settings.branch"):
+    with crash_at("settings.branch"):
         await change(registry, platform, integration_branch="next")
     assert standstill.closing_conflict(await registry.app(platform)) is not None
     await upkeep(platform)
@@ -239,7 +239,7 @@ async def test_a_move_that_died_before_its_write_is_undone_by_upkeep_and_can_be_
     registry: Registry, platform: Platform
 ) -> None:
     await second_branch(platform)
-    with dying_at("standstill.begun"):
+    with crash_at("standstill.begun"):
         await change(registry, platform, integration_branch="next")
     await upkeep(platform)
     with pytest.raises(DomainError, match="try again in a moment"):
@@ -365,7 +365,7 @@ async def test_of_a_deployment_and_its_environments_archiving_at_the_same_moment
 async def test_a_replacement_whose_process_dies_after_its_write_is_finished(
     registry: Registry, platform: Platform, point: str, finisher: str
 ) -> None:
-    with dying_at(point):
+    with crash_at(point):
         await relist(registry, platform, "QA", "Staging", "Production")
     if finisher == "upkeep":
         await upkeep(platform)
@@ -381,7 +381,7 @@ async def test_a_replacement_that_dies_before_its_write_leaves_the_list_and_upke
     registry: Registry, platform: Platform
 ) -> None:
     app = await registry.app(platform)
-    with dying_at("environments.closed"):
+    with crash_at("environments.closed"):
         await relist(registry, platform, "QA", "UAT", "Production")
     assert (await take(registry, platform, app["environment_ids"][0])).closed is not None
     await upkeep(platform)
@@ -397,7 +397,7 @@ async def test_a_replacement_that_dies_before_its_write_leaves_the_list_and_upke
 
 async def test_upkeep_keeps_what_was_archived_closed(registry: Registry, platform: Platform) -> None:
     app = await registry.app(platform)
-    with dying_at("environments.listed"):
+    with crash_at("environments.listed"):
         await relist(registry, platform, "QA", "UAT", "Production")
     await age(registry, platform)
     await upkeep(platform)
@@ -558,10 +558,10 @@ async def test_an_archiving_that_dies_before_its_write_is_undone_by_upkeep(
     registry: Registry, platform: Platform, point: str
 ) -> None:
     app = await registry.app(platform)
-    with dying_at(point):
+    with crash_at(point):
         await archive.archive(platform, registry.call(), registry.app_id)
     await age(registry, platform)
-    with dying_at("standstill.ended"):
+    with crash_at("standstill.ended"):
         await upkeep(platform)
     await upkeep(platform)
     assert standstill.closing_conflict(await registry.app(platform)) is None
@@ -573,7 +573,7 @@ async def test_an_archiving_that_dies_after_its_write_is_finished_by_upkeep(
     registry: Registry, platform: Platform, point: str
 ) -> None:
     job = await registry.job(platform, "running")
-    with dying_at(point):
+    with crash_at(point):
         await archive.archive(platform, registry.call(), registry.app_id)
     await age(registry, platform)
     await upkeep(platform)

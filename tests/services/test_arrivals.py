@@ -17,7 +17,7 @@ from conman.services.secret_rotation import rotate_data_key
 from conman.services.secrets import unseal
 from conman.store.database import Document
 from tests.services.desk import ANN, Desk, text
-from tests.services.test_workspace_crashes import dying_at
+from tests.support.crashes import crash_at
 
 TOKEN = "a token that travels"
 
@@ -240,7 +240,7 @@ async def test_a_releases_suite_gets_what_earlier_releases_have_still_to_bring(r
 async def test_whoever_dies_on_the_way_the_repeat_brings_it_once(road: Road, point: str) -> None:
     release = await road.release({**number(1), "secrets": {"TOKEN": TOKEN}})
     deployment, at = new_id(), now()
-    with dying_at(point):
+    with crash_at(point):
         await road.receive(await road.prepare(release, deployment, at), deployment, at)
     for _ in range(2):
         await road.receive(await road.prepare(release, deployment, at), deployment, at)

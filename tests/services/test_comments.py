@@ -26,7 +26,7 @@ from conman.store.database import Document
 from conman.store.outgoing import sweep
 from tests.services.people import refused
 from tests.services.shop import ANN, OUTSIDER, REPO, Shop
-from tests.services.test_workspace_crashes import dying_at
+from tests.support.crashes import crash_at
 
 TEXT = "".join(f"line {number}\n" for number in range(1, 11))
 
@@ -388,15 +388,15 @@ async def test_a_repeat_that_the_comment_remembers_no_more_changes_nothing(shop:
 async def test_a_process_that_dies_in_an_edit_leaves_it_whole_for_its_repeat_and_for_the_sweep(shop: Shop, point: str) -> None:
     async with shop.platform() as platform:
         changeset = await draft(shop, platform)
-        with dying_at(point):
+        with crash_at(point):
             await put(shop, platform, changeset, await keyed(shop, platform, "make"))
         made = await put(shop, platform, changeset, await keyed(shop, platform, "make"))
-        with dying_at(point):
+        with crash_at(point):
             await edit(shop, platform, changeset, made["id"], "two", call=await keyed(shop, platform, "edit"))
         assert await bodies(platform, changeset, made["id"]) == ["one", "two"]
         again = await edit(shop, platform, changeset, made["id"], "two", call=await keyed(shop, platform, "edit"))
         assert (again["body"], again["version"]) == ("two", 2)
-        with dying_at(point):
+        with crash_at(point):
             await edit(shop, platform, changeset, made["id"], "three")
         assert await sweep(platform.db) == 2
         assert await bodies(platform, changeset, made["id"]) == ["one", "two", "three"]
@@ -409,7 +409,7 @@ async def test_a_former_body_that_only_the_document_holds_is_shown_to_a_repeat(s
         changeset = await draft(shop, platform)
         made = await put(shop, platform, changeset)
         await edit(shop, platform, changeset, made["id"], "two", call=await keyed(shop, platform, "edit"))
-        with dying_at("deliver.audited"):
+        with crash_at("deliver.audited"):
             await edit(shop, platform, changeset, made["id"], "three")
         again = await edit(shop, platform, changeset, made["id"], "two", call=await keyed(shop, platform, "edit"))
         assert again["body"] == "two"

@@ -23,7 +23,7 @@ from conman.services.secrets import Secrets, seal, unseal
 from conman.services.vault import Vault, VaultError
 from conman.settings.vault import generate_keyring
 from conman.store.database import Document, connect, ensure_indexes
-from tests.services.test_workspace_crashes import DiedError, dying_at
+from tests.support.crashes import Crash, crash_at
 
 PROFILES = 5
 SECRET = "correct horse battery staple"
@@ -129,7 +129,7 @@ async def test_a_key_may_become_primary_again(keyrings: Keyrings) -> None:
 async def test_one_that_died_is_taken_up_and_is_one_event_of_all_profiles(keyrings: Keyrings, at: str) -> None:
     point, _, count = at.partition(":")
     faults.arm({f"master.{point}": int(count)}, _die)
-    with pytest.raises(DiedError):
+    with pytest.raises(Crash):
         await keyrings.rotate()
     faults.arm({})
     await keyrings.reads_with(keyrings.both)
@@ -141,11 +141,11 @@ async def test_one_that_died_is_taken_up_and_is_one_event_of_all_profiles(keyrin
 
 
 def _die(_: str) -> None:
-    raise DiedError
+    raise Crash
 
 
 async def test_one_that_died_after_its_last_write_is_delivered_by_the_next(keyrings: Keyrings) -> None:
-    with dying_at("deliver.audited"):
+    with crash_at("deliver.audited"):
         await keyrings.rotate()
     await keyrings.rotate()
     assert len(await keyrings.audit()) == 1
@@ -228,7 +228,7 @@ async def test_verify_is_not_misled_by_rotations_and_seals_that_go_on(keyrings: 
 
 
 async def test_a_value_whose_seal_died_is_counted_and_is_no_problem(keyrings: Keyrings) -> None:
-    with dying_at("secrets.sealed"):
+    with crash_at("secrets.sealed"):
         await seal(keyrings.store, new_id(), {"KEY": SECRET}, {"KEY": new_id()})
     found = await verify(keyrings.store, nothing_shown)
     assert (found.unfinished, found.problems) == (1, [])

@@ -19,7 +19,7 @@ from conman.services.secret_rotation import rotate_data_key
 from conman.services.vault import Vault
 from conman.settings.vault import generate_keyring
 from tests.services.desk import Desk, text
-from tests.services.test_workspace_crashes import dying_at
+from tests.support.crashes import crash_at
 
 TOKEN = "a token that nobody may read"
 MANY = 8
@@ -266,7 +266,7 @@ async def test_a_writer_that_dies_leaves_all_or_nothing_and_its_repeat_finishes(
     changeset = await desk.changeset()
     given = {"secrets": {"TOKEN": TOKEN}, "base_url": "https://qa.example.com"}
     call = await desk.keyed("put and die")
-    with dying_at(point):
+    with crash_at(point):
         await desk.put(changeset, given, call=call)
     assert len(await desk.frozen(changeset)) == (1 if point == "deliver.audited" else 0)
     await desk.put(changeset, given, call=call)

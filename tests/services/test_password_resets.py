@@ -21,7 +21,7 @@ from conman.services.platform_admins import Flags
 from conman.services.upkeep import finish_and_forget
 from conman.store.database import Document
 from tests.services.people import PASSWORD, WRONG, Office, call, refused
-from tests.services.test_workspace_crashes import dying_at
+from tests.support.crashes import crash_at
 
 NEW = "a new password 1"
 
@@ -163,7 +163,7 @@ async def test_what_a_process_that_died_had_recorded_is_carried_out_once(
     ann = await office.person(platform)
     request = await ask(platform, ann["email"])
     if point is not None:
-        with dying_at(point):
+        with crash_at(point):
             await password_resets.issue(platform.db, request)
     await finish_and_forget(platform.db, now())
     assert await platform.db["password_resets"].count_documents({"asked": {"$exists": True}}) == 1, "it may still be at work"
@@ -179,7 +179,7 @@ async def test_what_a_process_that_died_had_recorded_is_carried_out_once(
 async def test_a_reset_that_died_after_its_write_is_done(office: Office, platform: Platform) -> None:
     ann = await office.person(platform)
     first, second = await mailed(platform, ann["email"]), await mailed(platform, ann["email"])
-    with dying_at("reset.done"):
+    with crash_at("reset.done"):
         await reset(platform, first)
     await sessions.log_in(platform, call(), ann["email"], NEW)
     for token in (first, second):

@@ -23,7 +23,7 @@ from conman.services.platform_admins import (
 from conman.services.upkeep import finish_and_forget
 from conman.store.database import Document
 from tests.services.people import PASSWORD, Office, call, refused
-from tests.services.test_workspace_crashes import dying_at
+from tests.support.crashes import crash_at
 
 AT = "2026-01-31T09:30:00.000Z"
 DEMOTE, DISABLE, ENABLE = Flags(is_platform_admin=False), Flags(disabled=True), Flags(disabled=False)
@@ -131,7 +131,7 @@ async def test_what_is_so_already_changes_nothing(office: Office, platform: Plat
 async def test_a_change_that_was_cut_short_is_finished_once(office: Office, platform: Platform, point: str) -> None:
     one, two = await admins(office, platform, 2)
     request = call(one, "key")
-    with dying_at(point):
+    with crash_at(point):
         await change_flags(platform.db, request, two["_id"], DISABLE)
     assert await refused(change_flags(platform.db, call(one), one["_id"], DISABLE)) is ErrorCode.CONFLICT
     await finish_and_forget(platform.db, AT)
@@ -146,7 +146,7 @@ async def test_a_change_that_was_cut_short_is_finished_once(office: Office, plat
 async def test_a_late_hand_does_not_undo_what_came_after(office: Office, platform: Platform) -> None:
     """Somebody who read an open change and stalls finishes it long after it was finished, and changed back."""
     one, two = await admins(office, platform, 2)
-    with dying_at("admins.recorded"):
+    with crash_at("admins.recorded"):
         await change_flags(platform.db, call(one), two["_id"], DISABLE)
     open_then = await ensure_record(platform.db)
     await change_flags(platform.db, call(one), two["_id"], ENABLE)
@@ -171,7 +171,7 @@ async def test_the_first_start_makes_one_admin_however_many_processes_start(offi
 
 async def test_a_start_that_was_cut_short_is_finished_by_the_next(office: Office, platform: Platform) -> None:
     async with office.process(admin_email="admin@example.com", admin_password=SecretStr(PASSWORD)) as process:
-        with dying_at("admins.recorded"):
+        with crash_at("admins.recorded"):
             await ensure_platform_admin(process)
         await ensure_platform_admin(process)
     assert len(await who_may(platform)) == 1

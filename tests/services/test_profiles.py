@@ -33,7 +33,7 @@ from conman.store import locks
 from conman.store.database import Document, connect, ensure_indexes
 from conman.store.outgoing import sweep
 from conman.workflows.client import Commands
-from tests.services.test_workspace_crashes import dying_at
+from tests.support.crashes import crash_at
 
 EVE: Document = {"_id": new_id(), "name": "Eve", "email": "eve@example.com"}
 MANY = 8
@@ -232,7 +232,7 @@ async def test_setting_a_secret_to_its_present_value_is_no_change(team: Team) ->
 async def test_a_crash_leaves_no_gap_and_a_repeat_finishes(team: Team, point: str) -> None:
     call = team.call("edit")
     fields: dict[str, Any] = {"name": "two", "secrets": {"TOKEN": "second token"}}
-    with dying_at(point):
+    with crash_at(point):
         await team.edit(1, call=call, **fields)
     done = [(2, "two"), (1, "one")] if point.startswith("deliver") else [(1, "one")]
     assert await team.history() == done
@@ -245,10 +245,10 @@ async def test_a_crash_leaves_no_gap_and_a_repeat_finishes(team: Team, point: st
 
 
 async def test_what_a_crash_left_beside_is_in_no_history_when_somebody_else_writes_next(team: Team) -> None:
-    with dying_at("profile.kept"):
+    with crash_at("profile.kept"):
         await team.edit(1, name="lost")
     await team.edit(1, name="two")
-    with dying_at("profile.kept"):
+    with crash_at("profile.kept"):
         await team.edit(2, name="lost too")
     await team.revert(1)
     assert await team.history() == [(3, "one"), (2, "two"), (1, "one")]

@@ -24,7 +24,7 @@ from conman.services.secrets import Secrets, reveal, seal, unseal
 from conman.services.vault import Vault, VaultError
 from conman.settings.vault import generate_keyring
 from conman.store.database import Document, connect, ensure_indexes
-from tests.services.test_workspace_crashes import DiedError, dying_at
+from tests.support.crashes import Crash, crash_at
 
 EVE = new_id()
 PLAIN = {
@@ -220,7 +220,7 @@ async def test_values_read_while_rotations_run(kept: Kept) -> None:
 
 @pytest.mark.parametrize("point", ROTATION)
 async def test_upkeep_finishes_a_rotation_that_died(kept: Kept, point: str) -> None:
-    with dying_at(f"rotation.{point}"):
+    with crash_at(f"rotation.{point}"):
         await kept.rotate()
     assert await kept.values() == PLAIN
     later = await kept.seal({"LATER": "sealed after the crash"})
@@ -233,7 +233,7 @@ async def test_upkeep_finishes_a_rotation_that_died(kept: Kept, point: str) -> N
 
 @pytest.mark.parametrize("point", ROTATION)
 async def test_a_repeat_finishes_a_rotation_that_died_and_is_no_second_one(kept: Kept, point: str) -> None:
-    with dying_at(f"rotation.{point}"):
+    with crash_at(f"rotation.{point}"):
         await kept.rotate(kept.call("a key"))
     await kept.rotate(kept.call("a key"))
     await kept.is_whole()
@@ -242,7 +242,7 @@ async def test_a_repeat_finishes_a_rotation_that_died_and_is_no_second_one(kept:
 
 @pytest.mark.parametrize("point", ROTATION)
 async def test_another_rotation_finishes_one_that_died_first(kept: Kept, point: str) -> None:
-    with dying_at(f"rotation.{point}"):
+    with crash_at(f"rotation.{point}"):
         await kept.rotate()
     await kept.rotate()
     await kept.is_whole()
@@ -261,7 +261,7 @@ async def test_a_seal_that_stood_still_while_its_key_was_dropped_takes_the_new_k
 
 async def test_a_value_whose_seal_died_is_sealed_by_the_repeat_although_its_key_is_gone(kept: Kept) -> None:
     ids = {"K": new_id()}
-    with dying_at("secrets.sealed"):
+    with crash_at("secrets.sealed"):
         await kept.seal({"K": "twice begun"}, ids)
     # As though the dead process had still been under way with the old key when the rotation was through.
     stored = await kept.store.db["secret_values"].find_one({"_id": ids["K"]})
@@ -319,7 +319,7 @@ async def test_a_reveal_is_in_the_audit_before_its_value_is_given_out(kept: Kept
     assert await reveal(kept.store, kept.call(), profile, "DB_URI") == PLAIN["DB_URI"]
     (event,) = await kept.store.db["audit"].find({"action": "secret_revealed"}).to_list()
     assert (event["actor_user_id"], event["after"]) == (EVE, {"key": "DB_URI", "revision_number": 3})
-    with pytest.raises(DiedError):
+    with pytest.raises(Crash):
         faults.arm({"deliver.audited": 1}, _die)
         await reveal(kept.store, kept.call(), profile, "PIN")
     faults.arm({})
@@ -330,7 +330,7 @@ async def test_a_reveal_is_in_the_audit_before_its_value_is_given_out(kept: Kept
 
 
 def _die(_: str) -> None:
-    raise DiedError
+    raise Crash
 
 
 async def test_a_reveal_of_what_is_no_secret_is_not_found_and_not_in_the_audit(kept: Kept) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 
-from conman import faults
 from conman.domain.app import pending_ref, scratch_ref
 from conman.domain.errors import DomainError, ErrorCode
 from conman.git.adapter import RefUpdate
@@ -19,23 +17,7 @@ from conman.services.platform import Platform
 from conman.services.sync import head_for_submit, sync
 from conman.services.workspace_history import record_history
 from tests.services.shop import ANN, REPO, Shop
-
-
-class DiedError(BaseException):
-    """The process is gone: nothing that handles errors sees this."""
-
-
-@contextmanager
-def dying_at(point: str) -> Iterator[None]:
-    def die(_: str) -> None:
-        raise DiedError
-
-    faults.arm({point: 1}, die)
-    try:
-        with pytest.raises(DiedError):
-            yield
-    finally:
-        faults.arm({})
+from tests.support.crashes import crash_at
 
 
 async def keyed(shop: Shop, platform: Platform, key: str) -> Call:
@@ -93,7 +75,7 @@ async def test_a_move_whose_process_died_is_audited_by_whoever_comes_next_and_no
     async with shop.platform() as platform:
         await save(shop, platform, "a.json")
         await shop.commit_to_main(platform, "theirs.json", "{}")
-        with dying_at("workspace.moved"):
+        with crash_at("workspace.moved"):
             await move(shop, platform, await keyed(shop, platform, name))
         assert await actions(shop, platform) == []
         head = await shop.head(platform)
@@ -120,7 +102,7 @@ async def test_a_repeated_move_answers_as_the_first_did(shop: Shop) -> None:
 
 async def test_a_save_whose_process_died_is_audited_by_whoever_comes_next(shop: Shop) -> None:
     async with shop.platform() as platform:
-        with dying_at("save.committed"):
+        with crash_at("save.committed"):
             await save(shop, platform, "a.json")
         assert await shop.audit(platform, "written") == []
         await record_history(platform, shop.app, shop.workspace["_id"])
@@ -131,7 +113,7 @@ async def test_a_save_whose_process_died_is_audited_by_whoever_comes_next(shop: 
 @pytest.mark.parametrize("taken", [False, True], ids=["still pending", "taken by a checkpoint"])
 async def test_a_repeated_save_whose_process_died_is_not_made_again(shop: Shop, taken: bool) -> None:
     async with shop.platform() as platform:
-        with dying_at("save.committed"):
+        with crash_at("save.committed"):
             await save(shop, platform, "a.json", await keyed(shop, platform, "save"), content="MQ==")
         if taken:
             await make_checkpoint(shop, platform, shop.call())
@@ -144,7 +126,7 @@ async def test_a_repeated_save_whose_process_died_is_not_made_again(shop: Shop, 
 @pytest.mark.parametrize("point", ["workspace.inserted", "workspace.branched"])
 async def test_a_workspace_whose_making_was_cut_short_is_finished_by_the_next_use(shop: Shop, point: str) -> None:
     async with shop.platform() as platform:
-        with dying_at(point):
+        with crash_at(point):
             await workspaces.default_workspace(platform, shop.call(), shop.app)
         assert len(await shop.audit(platform, "created")) == 1
         made, fresh = await workspaces.default_workspace(platform, shop.call(), shop.app)
@@ -158,7 +140,7 @@ async def test_a_workspace_whose_making_was_cut_short_is_finished_by_the_next_us
 
 async def test_a_workspace_cut_short_whose_name_went_to_somebody_else_gets_another_name(shop: Shop) -> None:
     async with shop.platform() as platform:
-        with dying_at("workspace.inserted"):
+        with crash_at("workspace.inserted"):
             await workspaces.default_workspace(platform, shop.call(), shop.app)
         main = await shop.tip(platform, "refs/heads/main")
         await platform.git.update_refs(REPO, [RefUpdate("refs/heads/ws/ann/shop", None, main)])
@@ -171,7 +153,7 @@ async def test_a_workspace_cut_short_whose_name_went_to_somebody_else_gets_anoth
 async def test_a_deletion_that_was_cut_short_is_finished(shop: Shop, point: str) -> None:
     async with shop.platform() as platform:
         await save(shop, platform, "a.json")
-        with dying_at(point):
+        with crash_at(point):
             await workspace_end.delete(platform, await keyed(shop, platform, "gone"), shop.app, shop.workspace)
         if point == "workspace.closed":
             found = await workspaces.find(platform, shop.app, shop.workspace["_id"])
