@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from conman.domain.decision import Decision, Event, JobEnd, Model, Owned
+from conman.domain.drift import DriftItem
 from conman.domain.environment import DIRECTORY_TARGET
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, ReasonCode
@@ -47,6 +48,8 @@ class Kind(StrEnum):
 
     DEPLOY = "deploy"
     PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    HEAL = "heal"
 
 
 class Move(StrEnum):
@@ -80,10 +83,26 @@ def target(state: DeploymentState, move: Move) -> DeploymentState:
 
 
 class Approval(Model):
-    """One person's yes."""
+    """One person's yes, and to what: `digest` binds it to the files, profile revision and overrides that were shown."""
 
     user_id: str
     at: str
+    digest: str | None = None
+
+
+class RollbackMode(StrEnum):
+    """How a rollback goes (`spec.md` 12)."""
+
+    REVERT_AND_RELEASE = "revert_and_release"
+    REDEPLOY_PRIOR_TAG = "redeploy_prior_tag"
+
+
+class Rollback(Model):
+    """What a rollback was asked for: A undoes `release_id`, B returns to it with the revision that it had applied here."""
+
+    mode: RollbackMode
+    release_id: str
+    profile_revision_id: str | None = None
 
 
 class Deployment(Owned):
@@ -91,24 +110,37 @@ class Deployment(Owned):
 
     app_id: str
     environment_id: str
-    release_id: str
+    release_id: str | None
     kind: Kind = Kind.DEPLOY
     state: DeploymentState = DeploymentState.PENDING
     phase: Phase = Phase.LOCK
     requested_by: str | None = None
     requested_at: str
+    group_id: str | None = None
+    after_deployment_id: str | None = None
     skip_stage: bool = False
+    override_freeze: bool = False
+    wait: bool = False
+    not_before: str | None = None
+    warning: str | None = None
     exceptional_reasons: list[str] = Field(default_factory=list[str])
     approvals: list[Approval] = Field(default_factory=list[Approval])
     approvals_required: int = 0
+    approval_role: str | None = None
     approvals_expire_at: str | None = None
+    shown_digest: str | None = None
+    drift_report: list[DriftItem] | None = None
+    drift_waits_until: str | None = None
+    cleared_revision_id: str | None = None
+    overwrites: bool = False
+    rollback: Rollback | None = None
     profile_revision_id: str | None = None
     previous_deployment_id: str | None = None
     reason_code: ReasonCode | None = None
     message: str | None = None
     job_id: str
     gate_job_id: str | None = None
-    fence: int
+    fence: int | None
     folder: str | None = None
 
 

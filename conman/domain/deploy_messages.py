@@ -1,0 +1,134 @@
+"""Messages between the workflows of deployments and rollbacks and their activities (`spec.md` 12)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from conman.domain.decision import Model
+from conman.domain.drift import DriftItem
+
+
+class LockQuestion(Model):
+    """A deployment that waits in line asks for its environment's lock."""
+
+    app_id: str
+    environment_id: str
+    deployment_id: str
+    at: str
+
+
+class LockReply(Model):
+    """The fence when the lock is held now; else who holds it. `closed`: environment or app take no deployments any more."""
+
+    fence: int | None = None
+    holder_id: str | None = None
+    concurrent: bool = False
+    closed: bool = False
+
+
+class Blocker(Model):
+    """What stands in the way of a deployment: an error code of `api.md` 1, a sentence, who can clear it (a role, or `time`)."""
+
+    code: str
+    message: str
+    who: str
+    until: str | None = None
+
+
+class StartQuestion(Model):
+    """Whether a pending deployment may start, or could at `at`; asked at its time, after its approvals, and ahead of them."""
+
+    app_id: str
+    environment_id: str
+    release_id: str
+    deployment_id: str
+    at: str
+    approver_ids: list[str] = Field(default_factory=list[str])
+
+
+class StartReply(Model):
+    """The deciders' answer for a pending deployment, as things are now.
+
+    `eligible_approvers` hold the role that is asked for now. `shown_digest` binds ordinary approvals to what they were given for:
+    files, profile revision, and overrides that arrive. `approvals_required` and `approval_role` may have risen.
+    """
+
+    published_sha: str
+    tag: str
+    profile_id: str
+    profile_revision_id: str
+    blockers: list[Blocker] = Field(default_factory=list[Blocker])
+    eligible_approvers: list[str] = Field(default_factory=list[str])
+    approvals_required: int = 0
+    approval_role: str | None = None
+    exceptional_reasons: list[str] = Field(default_factory=list[str])
+    shown_digest: str = ""
+    auto_rollback: bool = False
+    health_command: str | None = None
+
+
+class DriftQuestion(Model):
+    """What the environment's target observes against the revision last applied there. `deployment_id` None: a check by itself.
+
+    A key that this deployment is about to set to the value that is there already is no drift.
+    """
+
+    app_id: str
+    environment_id: str
+    deployment_id: str | None = None
+    profile_revision_id: str | None = None
+    cleared_revision_id: str | None = None
+    at: str
+
+
+class DriftReply(Model):
+    """`report` is empty where nothing differs. `emergency_revision_id` is an emergency edit that was not applied yet, if any."""
+
+    report: list[DriftItem] = Field(default_factory=list[DriftItem])
+    emergency_revision_id: str | None = None
+    checked_at: str
+    problem: str | None = None
+
+
+class MigrateRequest(Model):
+    """Run the migrations of the profile's paths that have no recorded success in this environment, in order."""
+
+    app_id: str
+    environment_id: str
+    deployment_id: str
+    release_id: str
+    tag: str
+    commit_sha: str
+    profile_id: str
+    profile_revision_id: str | None
+    fence: int
+    job_id: str
+
+
+class MigrateReply(Model):
+    """How many ran; `failed` names the one that did not succeed, with a sentence."""
+
+    ran: int = 0
+    skipped: int = 0
+    failed: str | None = None
+    message: str = ""
+    infrastructure: bool = False
+
+
+class PriorQuestion(Model):
+    """What an environment ran before a deployment."""
+
+    app_id: str
+    environment_id: str
+    deployment_id: str
+
+
+class PriorReply(Model):
+    """The deployment that was there before, None where there was none: its release, commit, and the profile that it applied."""
+
+    deployment_id: str | None = None
+    release_id: str | None = None
+    tag: str = ""
+    published_sha: str = ""
+    profile_id: str = ""
+    profile_revision_id: str | None = None
