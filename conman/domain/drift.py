@@ -1,10 +1,18 @@
-"""Drift: what an environment is, against what Conman last applied there (`spec.md` 12)."""
+"""Drift: what an environment is, against what Conman last applied there (`spec.md` 12).
+
+Secrets are compared by digests under a key that was made for one question and is then forgotten, so a report can't be used to try
+values against it later.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from pydantic import Field
+
 from conman.domain.decision import Model
+from conman.domain.target import Observation
 
 DriftKind = Literal["env_var", "secret", "base_url", "database", "migration", "emergency_edit", "files"]
 
@@ -16,3 +24,68 @@ class DriftItem(Model):
     key: str | None = None
     expected: Any = None
     observed: Any = None
+
+
+class Applied(Model):
+    """What should be there: of one revision of a profile, and the release that went with it.
+
+    `secrets` holds digests under the key of the question; `migrations` those with a recorded success, in their order.
+    """
+
+    env_vars: dict[str, str] = Field(default_factory=dict[str, str])
+    secrets: dict[str, str] = Field(default_factory=dict[str, str])
+    base_url: str | None = None
+    database: dict[str, Any] | None = None
+    migrations: list[str] = Field(default_factory=list[str])
+    files: str | None = None
+
+
+def drift(applied: Applied | None, observed: Observation, coming: Applied | None = None) -> list[DriftItem]:
+    """What differs, by kind and then by key. Nothing was applied there yet: nothing drifts.
+
+    A key that `coming` is about to set to the value that is there already is no drift (`spec.md` 12).
+    """
+    if applied is None:
+        return []
+    found = [
+        *_keyed("env_var", applied.env_vars, observed.env_vars, coming.env_vars if coming else None),
+        *_keyed("secret", applied.secrets, observed.secrets, coming.secrets if coming else None),
+    ]
+    if observed.observes_base_url and observed.base_url not in (applied.base_url, *((coming.base_url,) if coming else ())):
+        found.append(DriftItem(kind="base_url", expected=applied.base_url, observed=observed.base_url))
+    if observed.database is not None:
+        found += _keyed("database", applied.database or {}, observed.database, (coming.database or {}) if coming else None)
+    if observed.migrations is not None:
+        found += _migrations(applied.migrations, observed.migrations)
+    if observed.files is not None and observed.files not in (applied.files, *((coming.files,) if coming else ())):
+        found.append(DriftItem(kind="files", expected=applied.files, observed=observed.files))
+    found += [DriftItem(kind="files", key=path, expected=applied.files, observed="changed") for path in observed.changed_paths]
+    return found
+
+
+def _keyed(
+    kind: DriftKind, expected: Mapping[str, Any], observed: Mapping[str, Any] | None, coming: Mapping[str, Any] | None
+) -> list[DriftItem]:
+    if observed is None:
+        return []
+    found: list[DriftItem] = []
+    for key in sorted(expected.keys() | observed.keys()):
+        should, there = expected.get(key), observed.get(key)
+        if should == there:
+            continue
+        if coming is not None and coming.get(key) == there:
+            continue
+        found.append(DriftItem(kind=kind, key=key, expected=should, observed=there))
+    return found
+
+
+def _migrations(expected: Sequence[str], observed: Sequence[str]) -> list[DriftItem]:
+    """Those that are recorded and not there, and those that are there and not recorded."""
+    missing = [DriftItem(kind="migration", key=one, expected="applied") for one in expected if one not in observed]
+    foreign = [DriftItem(kind="migration", key=one, observed="applied") for one in observed if one not in expected]
+    return [*missing, *foreign]
+
+
+def emergency_edit(applied_revision: int, edited_revision: int) -> DriftItem:
+    """A change of the profile by hand that the environment has not got yet blocks as drift does (`spec.md` 6 and 12)."""
+    return DriftItem(kind="emergency_edit", expected=applied_revision, observed=edited_revision)
