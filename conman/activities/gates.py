@@ -17,9 +17,6 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from conman.activities.heartbeat import heartbeating
-from conman.activities.rendering import PROFILE_ENV, PROFILE_JSON, RenderedProfile, render
-from conman.activities.runner import CommandSpec, OutputLine, RunResult, run_command
-from conman.activities.runner_output import Stream
 from conman.config import Settings
 from conman.domain.app import ValidationGate
 from conman.domain.decision import Verdict
@@ -31,7 +28,10 @@ from conman.domain.redaction import Redactor
 from conman.domain.times import format_time
 from conman.faults import fault_point
 from conman.git.adapter import GitAdapter, GitError
+from conman.programs.runner import CommandSpec, OutputLine, RunResult, run_command
+from conman.programs.runner_output import Stream
 from conman.services.clock import now
+from conman.services.rendering import PROFILE_ENV, PROFILE_JSON, RenderedProfile, render
 from conman.services.secrets import Secrets
 from conman.services.vault import Vault, VaultError
 from conman.settings.programs import ProgramKind

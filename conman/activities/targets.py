@@ -22,7 +22,6 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from conman.activities.heartbeat import heartbeating
-from conman.activities.rendering import RenderedProfile, render
 from conman.config import Settings
 from conman.domain.deployment import check_target
 from conman.domain.environment import DIRECTORY_TARGET
@@ -31,6 +30,7 @@ from conman.domain.jobs import ReasonCode
 from conman.domain.messages import SwitchReply, SwitchRequest
 from conman.faults import fault_point
 from conman.git.adapter import EntryType, GitAdapter
+from conman.services.rendering import RenderedProfile, render
 from conman.services.secrets import Secrets
 from conman.services.vault import Vault
 from conman.store import locks, records

@@ -25,11 +25,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from conman.activities import runner
-from conman.activities.runner import CommandSpec, OutputLine, RunResult, Stream, run_command
-from conman.activities.runner_output import LINE_BYTES, LineSink
 from conman.domain.jobs import ReasonCode
 from conman.domain.redaction import MASK, Redactor
+from conman.programs import runner
+from conman.programs.runner import CommandSpec, OutputLine, RunResult, Stream, run_command
+from conman.programs.runner_output import LINE_BYTES, LineSink
 
 DEADLINE = 30.0
 MIB = 1024 * 1024
@@ -540,7 +540,7 @@ def test_a_worker_killed_at_any_moment_leaves_no_process_of_a_suite(tmp_path: Pa
     worker = textwrap.dedent("""
         import asyncio, sys
         from pathlib import Path
-        from conman.activities.runner import CommandSpec, run_command
+        from conman.programs.runner import CommandSpec, run_command
         async def on_line(line):
             print(line.text, flush=True)
         spec = CommandSpec([sys.executable, "-I", "-S", "-c", sys.argv[1]], Path(sys.argv[2]), {}, 600, 60, 1 << 30, 1 << 20)

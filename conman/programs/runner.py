@@ -1,6 +1,6 @@
 """Runs one suite command and tells how it ended (`spec.md` 9, `durability.md` 16).
 
-The command runs below a guard (`conman.activities.guard`), in a process group and session away from the
+The command runs below a guard (`conman.programs.guard`), in a process group and session away from the
 worker's. Whatever happens (a normal end, a timeout, a cancel, an exception here, `kill -9` of the worker) no
 process of it stays behind.
 """
@@ -24,10 +24,10 @@ from typing import Any
 
 import psutil
 
-from conman.activities import guard
-from conman.activities.runner_output import LineSink, OnLine, OutputLine, Stream
 from conman.domain.jobs import ReasonCode
 from conman.domain.redaction import Redactor
+from conman.programs import guard
+from conman.programs.runner_output import LineSink, OnLine, OutputLine, Stream
 
 __all__ = ["CommandSpec", "OnLine", "OutputLine", "RunResult", "Stream", "run_command"]
 
