@@ -5,6 +5,7 @@ These models read what is kept, and so ignore unknown fields; what people send g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
@@ -130,6 +131,35 @@ def env_file(variables: dict[str, str]) -> str:
     return "".join(f"{key}='{value.replace(chr(39), quote)}'\n" for key, value in sorted(variables.items()))
 
 
+_PIECE = r"""'[^']*'|"[^"$`\\]*"|\\[^\n]|[A-Za-z0-9_@%+=:,./^-]"""
+_LINE = re.compile(
+    rf"[ \t]*(?:(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=((?:{_PIECE})*+)(?:[ \t]+#[^\n]*|[ \t]*)|#[^\n]*)?(?:\n|\Z)"
+)
+
+
+def read_env_file(text: str) -> dict[str, str]:
+    """What a POSIX shell would read from lines of `KEY=value`, where no line has it run or expand anything.
+
+    Raises `ValueError`, with the line's number and nothing of its content, for any other line.
+    """
+    variables: dict[str, str] = {}
+    at = 0
+    while at < len(text):
+        line = _LINE.match(text, at)
+        if line is None:
+            raise ValueError(f"line {text.count(chr(10), 0, at) + 1} is not KEY='value'")
+        at = line.end()
+        if line[1] is not None:
+            variables[line[1]] = "".join(_unquoted(piece[0]) for piece in re.finditer(_PIECE, line[2]))
+    return variables
+
+
+def _unquoted(piece: str) -> str:
+    if piece[0] in "'\"":
+        return piece[1:-1]
+    return piece[1:] if piece[0] == "\\" else piece
+
+
 __all__ = [
     "DataStrategy",
     "Lifecycle",
@@ -144,5 +174,6 @@ __all__ = [
     "effective_variables",
     "env_file",
     "environment_variables",
+    "read_env_file",
     "rendered_value",
 ]

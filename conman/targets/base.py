@@ -1,19 +1,21 @@
 """What a target of deployments is: three questions that a place where environments live must answer (`spec.md` 12).
 
-To add one in code: a class with these three methods, and its name in `conman.targets.registry`. An operator adds one without code:
-a program, spoken to by `conman.targets.command` (`docs/targets.md`).
+To add one in code: a class with these three methods, and its name in `conman.targets.registry`. An operator adds one without
+code: a program, spoken to by `conman.targets.command` (`docs/targets.md`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
+from conman.domain.jobs import ReasonCode
 from conman.domain.target import Health, Observation, Place
+from conman.programs.runner_output import Stream
 from conman.services.rendering import RenderedProfile
 
-Tell = Callable[[Literal["stdout", "stderr", "system"], str], Awaitable[None]]
+Tell = Callable[[Stream, str], Awaitable[None]]
 """Takes one line for the log of the deployment's job; secrets are out of it already."""
 
 StillHolds = Callable[[], Awaitable[None]]
@@ -27,9 +29,12 @@ class TargetError(Exception):
     `fenced`: a later deployment has the environment, and nothing was changed.
     """
 
-    def __init__(self, message: str, *, again: bool = False, fenced: bool = False) -> None:
+    def __init__(
+        self, message: str, *, reason: ReasonCode = ReasonCode.INFRASTRUCTURE, again: bool = False, fenced: bool = False
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.reason = reason
         self.again = again
         self.fenced = fenced
 
@@ -39,12 +44,13 @@ class DeployOrder:
     """Put this commit and this profile in place. The same `deployment_id` may come again, and then changes nothing more.
 
     `still_holds` is asked just before each visible effect. `repo_path` is the app's repository, `rendered` holds the values of
-    secrets: a target writes them where only the environment reads them.
+    secrets: a target writes them where only the environment reads them. `job_id` is the job that scratch folders belong to.
     """
 
     place: Place
     deployment_id: str
     release_id: str
+    job_id: str
     tag: str
     commit_sha: str
     fence: int
