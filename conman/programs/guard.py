@@ -4,7 +4,7 @@ The runner starts it as a program of its own, `python -I -S guard.py STATUS_FD`,
 standard input:
 
 - The first line there is the order, one JSON object: `argv`, `cwd`, `env`, `cpu_seconds`, `memory_bytes`,
-  `kill_grace_seconds`.
+  `kill_grace_seconds`, and `stdin`: what the command reads from its own standard input, null for nothing.
 - A later line `stop` asks for the end: SIGTERM to the command's group, then, after the grace, SIGKILL.
 - The end of that input means that the worker is gone, also by `kill -9`: SIGKILL at once.
 
@@ -30,6 +30,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -120,14 +121,15 @@ class Guard:
             self._report({"error": f"no such folder: {order['cwd']}", "errno": errno.EIO})
             return None
         try:
-            self.process = subprocess.Popen(
-                order["argv"],
-                cwd=order["cwd"],
-                env=order["env"],
-                stdin=subprocess.DEVNULL,
-                process_group=0,
-                preexec_fn=prepare,
-            )
+            with _standard_input(order["stdin"]) as standard_input:
+                self.process = subprocess.Popen(
+                    order["argv"],
+                    cwd=order["cwd"],
+                    env=order["env"],
+                    stdin=standard_input,
+                    process_group=0,
+                    preexec_fn=prepare,
+                )
         except OSError as error:
             self._report({"error": f"{order['argv'][0]}: {error.strerror}", "errno": error.errno})
         except ValueError as error:
@@ -151,6 +153,20 @@ class Guard:
     def _report(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError):  # The worker is gone: nobody is left to tell.
             os.write(self.status_fd, json.dumps(message).encode() + b"\n")
+
+
+@contextlib.contextmanager
+def _standard_input(text: str | None) -> Iterator[int]:
+    """A file without a name that holds the text: a command that reads nothing of it keeps nobody waiting."""
+    if text is None:
+        yield subprocess.DEVNULL
+        return
+    import tempfile  # Here, since a gate reads nothing and this takes as long to import as all the rest.
+
+    with tempfile.TemporaryFile() as file:
+        file.write(text.encode())
+        file.seek(0)
+        yield file.fileno()
 
 
 def _control(option: int, value: int) -> None:

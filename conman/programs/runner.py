@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -70,6 +70,7 @@ class CommandSpec:
     it. `timeout_seconds` is wall time from the start. `output_bytes` is what is kept of both streams together.
     After a timeout or cancel the group has `kill_grace_seconds` between SIGTERM and SIGKILL. Each value of
     `redact` is replaced in the output; a value so short that it occurs by chance (`1`) blanks that too.
+    `stdin` is what the command reads from its standard input, None for nothing.
     Raises `ValueError` for an empty `argv`, or a limit that is not positive (the grace may be 0).
     """
 
@@ -82,6 +83,7 @@ class CommandSpec:
     output_bytes: int
     kill_grace_seconds: float = 5.0
     redact: Sequence[str] = field(default=(), repr=False)
+    stdin: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0]:
@@ -112,15 +114,20 @@ class RunResult:
     lines: int
 
 
-async def run_command(spec: CommandSpec, on_line: OnLine, cancel: asyncio.Event) -> RunResult:
+async def run_command(
+    spec: CommandSpec, on_line: OnLine, cancel: asyncio.Event, *, on_answer: Callable[[bytes], None] | None = None
+) -> RunResult:
     """Run the command to its end, its timeout, or until `cancel` is set.
 
     Every way out leaves no process of it. `on_line` is called with one line at a time. While it waits, a command
     that goes on writing waits too; timeout and cancel still end the command, but this call returns only after
     all lines are handed on: `on_line` needs a deadline of its own. What it raises ends the command and is
     raised here; the same holds for a cancellation of this coroutine. All other failures are results.
+
+    With `on_answer` the standard output is no log but an answer to Conman: its bytes go there as they come, unscrubbed and
+    uncounted. What it raises ends the command as well.
     """
-    run = _Run(spec, LineSink(on_line, Redactor(spec.redact), spec.output_bytes))
+    run = _Run(spec, LineSink(on_line, Redactor(spec.redact), spec.output_bytes), on_answer)
     if cancel.is_set():
         return run.result(None, ReasonCode.CANCELED, "It was canceled before it started.")
     try:
@@ -142,9 +149,10 @@ async def run_command(spec: CommandSpec, on_line: OnLine, cancel: asyncio.Event)
 class _Run:
     """One guard, with the tasks that read from it."""
 
-    def __init__(self, spec: CommandSpec, sink: LineSink) -> None:
+    def __init__(self, spec: CommandSpec, sink: LineSink, on_answer: Callable[[bytes], None] | None) -> None:
         self.spec = spec
         self.sink = sink
+        self.on_answer = on_answer
         self.started_at = datetime.now(UTC)
         self.clock = time.monotonic()
         self.report: dict[str, Any] = {}
@@ -181,6 +189,7 @@ class _Run:
             "cpu_seconds": self.spec.cpu_seconds,
             "memory_bytes": self.spec.memory_bytes,
             "kill_grace_seconds": self.spec.kill_grace_seconds,
+            "stdin": self.spec.stdin,
         }
         self._tell(json.dumps(order))
 
@@ -261,7 +270,10 @@ class _Run:
     async def _pump(self, descriptor: int, stream: Stream) -> None:
         async with _reading(descriptor) as reader:
             while data := await reader.read(65_536):
-                await self.sink.feed(stream, data)
+                if stream is Stream.STDOUT and self.on_answer is not None:
+                    self.on_answer(data)
+                else:
+                    await self.sink.feed(stream, data)
         await self.sink.finish(stream)
 
     async def _end_guard(self) -> None:
