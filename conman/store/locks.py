@@ -1,19 +1,27 @@
-"""The environments' locks and fences: one document per app, one guarded write (`durability.md` 15)."""
+"""The environments' locks, fences and lines, and the app's hold: one document per app, one guarded write (`durability.md` 15).
+
+    locks {_id: app, revision, hold?, closed?, undecided?, environments: {environment: {
+        fence, holder: {deployment_id, state, since, over?, kept_by?} | None, waiting?: [{deployment_id, since}], closed?}}}
+
+`waiting` is who gets the lock next, first come first served. `over` is the deployment from which a holder took the lock. A holder
+that came with others in one request is `kept_by` the first of them: whose record brings its record.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from pymongo.errors import DuplicateKeyError
 
+from conman.domain.hold import Hold
 from conman.domain.times import later
 from conman.store.database import Database, Document
 
 ORPHAN_AFTER = timedelta(minutes=1)
-"""A holder without a record counts as free after this long."""
+"""A holder, or one in line, without a record counts as gone after this long."""
 
 _FREE: Document = {"fence": 0, "holder": None}
 """The entry of an environment that was never deployed to."""
@@ -21,7 +29,7 @@ _FREE: Document = {"fence": 0, "holder": None}
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds an environment: a deployment, `pending` or `running`, since when."""
+    """Who holds an environment, or is first in its line: a deployment, `pending` or `running`, since when."""
 
     environment_id: str
     deployment_id: str
@@ -31,68 +39,185 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The outcome of a try: the raised fences by environment, or the holder that stood in the way."""
+    """The outcome of a try: the raised fences by environment, or what stood in the way.
+
+    `waits`: it has its place in the line behind `holder`. `superseded`: environment → the deployment from which it was taken.
+    """
 
     fences: dict[str, int]
     holder: Holder | None = None
     concurrent: bool = False
     closed: str | None = None
     """The environment in `wanted` that is archived, or the app's id when the app is."""
+    hold: Hold | None = None
+    waits: bool = False
+    superseded: dict[str, str] = field(default_factory=dict[str, str])
 
 
 async def is_free(db: Database, holder: Document, at: str) -> bool:
-    """Whether a holder counts as gone: its deployment has ended, or never came to be."""
+    """Whether a holder, or one in line, counts as gone: its deployment has ended, or never came to be."""
     deployment = await db["deployments"].find_one({"_id": holder["deployment_id"]}, {"owned.state": 1})
     if deployment is None:
+        keeper = holder.get("kept_by")
+        if keeper is not None and await db["deployments"].find_one({"_id": keeper}, {"_id": 1}) is not None:
+            return False  # its record is on its way
         return later(holder["since"], ORPHAN_AFTER) < at
     return deployment["owned"]["state"] in ("succeeded", "failed", "canceled")
 
 
-async def take(db: Database, app_id: str, wanted: dict[str, str], at: str) -> Taken:
+async def _line(db: Database, entry: Document, at: str) -> list[Document]:
+    """Those who still wait, in their order."""
+    return [one for one in entry.get("waiting", []) if not await is_free(db, one, at)]
+
+
+async def _holding(db: Database, entry: Document, at: str) -> Document | None:
+    holder: Document | None = entry["holder"]
+    return holder if holder is not None and not await is_free(db, holder, at) else None
+
+
+async def active(db: Database, app_id: str, at: str) -> dict[str, Holder]:
+    """Environment id → who holds it, or is the next to."""
+    found: dict[str, Holder] = {}
+    for environment_id, entry in (await read(db, app_id)).items():
+        one = await _active(db, environment_id, entry, at)
+        if one is not None:
+            found[environment_id] = one
+    return found
+
+
+async def _active(db: Database, environment_id: str, entry: Document, at: str) -> Holder | None:
+    one = await _holding(db, entry, at)
+    if one is None:
+        one = next(iter(await _line(db, entry, at)), None)
+    if one is None:
+        return None
+    return Holder(environment_id, one["deployment_id"], one.get("state", "pending"), one["since"])
+
+
+async def take(
+    db: Database,
+    app_id: str,
+    wanted: dict[str, str],
+    at: str,
+    *,
+    wait: bool = False,
+    over: Collection[str] = (),
+    start_at: str | None = None,
+    kept_by: str | None = None,
+) -> Taken:
     """Take the locks of all environments in `wanted` (environment id → deployment id), or none.
 
     A repeat by the same deployments finds its own locks and fences. `concurrent` says whether another deployment of the app
-    is `running`. Nothing is taken in an app or environment that is closed.
+    is `running`. Nothing is taken in an app or environment that is closed, nor where others wait in line.
+
+    `wait`: one that wants a single environment joins its line instead. `over`: holders from which the lock is taken unless they
+    run. `start_at`: a hold that stands at that time refuses it; None for what needs only the lock.
     """
     while True:
-        document = await _document(db, app_id)
+        document = await document_of(db, app_id)
         if document.get("closed"):
             return Taken({}, closed=app_id)
+        hold = _hold(document)
+        if hold is not None and start_at is not None and hold.stands(start_at):
+            return Taken({}, hold=hold)
         entries: dict[str, Document] = document["environments"]
-        changes: Document = {}
-        fences: dict[str, int] = {}
-        for environment_id, deployment_id in wanted.items():
-            entry = entries.get(environment_id, _FREE)
-            if entry.get("closed"):
-                return Taken({}, closed=environment_id)
-            holder = entry["holder"]
-            if holder is not None and holder["deployment_id"] == deployment_id:
-                fences[environment_id] = entry["fence"]
-                continue
-            if holder is not None and not await is_free(db, holder, at):
-                return Taken({}, Holder(environment_id, holder["deployment_id"], holder["state"], holder["since"]))
-            fences[environment_id] = entry["fence"] + 1
-            changes[f"environments.{environment_id}"] = {
-                "fence": entry["fence"] + 1,
-                "holder": {"deployment_id": deployment_id, "state": "pending", "since": at},
-            }
         running = any(
             entry["holder"] is not None and entry["holder"]["state"] == "running" and environment_id not in wanted
             for environment_id, entry in entries.items()
         )
-        if not changes:
-            return Taken(fences, concurrent=running)
-        if await _won(db, document, {"$set": changes}):
-            return Taken(fences, concurrent=running)
+        taken = Taken({}, concurrent=running)
+        changes: Document = {}
+        for environment_id, deployment_id in wanted.items():
+            entry = entries.get(environment_id, _FREE)
+            if entry.get("closed"):
+                return Taken({}, closed=environment_id)
+            if entry["holder"] is not None and entry["holder"]["deployment_id"] == deployment_id:
+                taken.fences[environment_id] = entry["fence"]
+                if entry["holder"].get("over") is not None:
+                    taken.superseded[environment_id] = entry["holder"]["over"]
+                continue
+            line = await _line(db, entry, at)
+            holder = await _holding(db, entry, at)
+            replaced = None
+            if holder is not None and holder["deployment_id"] in over and holder["state"] == "pending" and not line:
+                replaced, holder = holder["deployment_id"], None
+            in_the_way = holder if holder is not None else next(iter(line), None)
+            if in_the_way is not None and in_the_way["deployment_id"] != deployment_id:
+                found = Holder(
+                    environment_id, in_the_way["deployment_id"], in_the_way.get("state", "pending"), in_the_way["since"]
+                )
+                if not wait or len(wanted) > 1:
+                    return Taken({}, found)
+                taken = Taken({}, found, concurrent=running, waits=True)
+                if all(one["deployment_id"] != deployment_id for one in line):
+                    waiting = [*line, {"deployment_id": deployment_id, "since": at}]
+                    changes[f"environments.{environment_id}"] = {**entry, "waiting": waiting}
+                continue
+            others = [one for one in line if one["deployment_id"] != deployment_id]
+            given = _given(entry, deployment_id, at, others, over=replaced, kept_by=kept_by)
+            changes[f"environments.{environment_id}"] = given
+            taken.fences[environment_id] = given["fence"]
+            if replaced is not None:
+                taken.superseded[environment_id] = replaced
+        if not changes or await _won(db, document, {"$set": changes}):
+            return taken
 
 
-async def _document(db: Database, app_id: str) -> Document:
+def _given(entry: Document, deployment_id: str, at: str, waiting: list[Document], **more: str | None) -> Document:
+    """The entry once a deployment has been given the lock."""
+    holder = {"deployment_id": deployment_id, "state": "pending", "since": at}
+    holder |= {name: value for name, value in more.items() if value is not None}
+    return {**entry, "fence": entry["fence"] + 1, "holder": holder, "waiting": waiting}
+
+
+async def document_of(db: Database, app_id: str) -> Document:
+    """An app's whole document; it is made when there is none yet."""
     while True:
         document = await db["locks"].find_one({"_id": app_id})
         if document is not None:
             return document
         with suppress(DuplicateKeyError):  # another request made it first, and the loop reads that one
             await db["locks"].insert_one({"_id": app_id, "revision": 0, "environments": {}})
+
+
+async def release(db: Database, app_id: str, environment_id: str, deployment_id: str, at: str) -> str | None:
+    """Give up the lock, or the place in its line, that a deployment has; the fence stays.
+
+    The lock goes to the first in line in the same write. Returns that deployment, which is to be told; upkeep tells one whose
+    news was lost.
+    """
+    return await _hand_over(db, app_id, environment_id, at, leaving=deployment_id)
+
+
+async def advance(db: Database, app_id: str, environment_id: str, at: str) -> str | None:
+    """Give the lock to the first in line if its holder is gone; returns that deployment."""
+    return await _hand_over(db, app_id, environment_id, at, leaving=None)
+
+
+async def _hand_over(db: Database, app_id: str, environment_id: str, at: str, *, leaving: str | None) -> str | None:
+    while True:
+        document = await db["locks"].find_one({"_id": app_id})
+        entry: Document | None = document["environments"].get(environment_id) if document is not None else None
+        if document is None or entry is None:
+            return None
+        holder = entry["holder"]
+        waited = any(one["deployment_id"] == leaving for one in entry.get("waiting", []))
+        if leaving is None:
+            freed = await _holding(db, entry, at) is None
+        else:
+            freed = holder is not None and holder["deployment_id"] == leaving
+        if not freed and not waited:
+            return None
+        line = [one for one in await _line(db, entry, at) if one["deployment_id"] != leaving]
+        following = line[0]["deployment_id"] if freed and line else None
+        if following is not None:
+            after = _given(entry, following, at, line[1:])
+        elif freed:
+            after = {**entry, "holder": None, "waiting": line}
+        else:
+            after = {**entry, "waiting": line}
+        if after == entry or await _won(db, document, {"$set": {f"environments.{environment_id}": after}}):
+            return following
 
 
 async def close(db: Database, app_id: str, environment_ids: Sequence[str] | None, *, by: str, at: str) -> Holder | None:
@@ -103,12 +228,12 @@ async def close(db: Database, app_id: str, environment_ids: Sequence[str] | None
     kept as `undecided` until `settle` or `reopen`, so that upkeep finds what a crash left between this and the app's record.
     """
     while True:
-        document = await _document(db, app_id)
+        document = await document_of(db, app_id)
         entries: dict[str, Document] = document["environments"]
         for environment_id in entries if environment_ids is None else environment_ids:
-            holder = entries.get(environment_id, _FREE)["holder"]
-            if holder is not None and not await is_free(db, holder, at):
-                return Holder(environment_id, holder["deployment_id"], holder["state"], holder["since"])
+            holder = await _active(db, environment_id, entries.get(environment_id, _FREE), at)
+            if holder is not None:
+                return holder
         changes: Document = {}
         if environment_ids is None:
             changes["closed"] = _marked(document, by, at)
@@ -132,7 +257,7 @@ async def settle(db: Database, app_id: str, *, by: str) -> None:
 async def reopen(db: Database, app_id: str, *, by: str) -> None:
     """Undo what the call `by` has closed."""
     while True:
-        document = await _document(db, app_id)
+        document = await document_of(db, app_id)
         places = {f"environments.{key}.closed": entry.get("closed", []) for key, entry in document["environments"].items()}
         places |= {place: document.get(place, []) for place in ("closed", "undecided")}
         left = {
@@ -160,18 +285,21 @@ async def mark_running(db: Database, app_id: str, environment_id: str, deploymen
     return document is not None
 
 
-async def release(db: Database, app_id: str, environment_id: str, deployment_id: str) -> None:
-    """Free the lock if this deployment holds it; the fence stays."""
-    field = f"environments.{environment_id}.holder"
-    await db["locks"].find_one_and_update(
-        {"_id": app_id, f"{field}.deployment_id": deployment_id}, {"$set": {field: None}, "$inc": {"revision": 1}}
-    )
-
-
 async def read(db: Database, app_id: str) -> dict[str, Document]:
-    """Environment id → `{fence, holder}` of an app."""
+    """Environment id → `{fence, holder, waiting?}` of an app."""
     document = await db["locks"].find_one({"_id": app_id})
     return document["environments"] if document is not None else {}
+
+
+async def hold_of(db: Database, app_id: str) -> Hold | None:
+    """The hold that somebody has set, also one whose time is over and that nobody has taken off yet."""
+    document = await db["locks"].find_one({"_id": app_id}, {"hold": 1})
+    return _hold(document) if document is not None else None
+
+
+def _hold(document: Document) -> Hold | None:
+    kept = document.get("hold")
+    return Hold.model_validate(kept) if kept is not None else None
 
 
 async def current_fence(db: Database, app_id: str, environment_id: str) -> int:

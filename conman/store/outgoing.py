@@ -133,7 +133,7 @@ def deployment_ended(end: EndDeployment) -> Document:
 async def _end_deployment(db: Database, entry: Document) -> None:
     await _release_shows(db, entry)
     fault_point("end.release")
-    await locks.release(db, entry["app_id"], entry["environment_id"], entry["deployment_id"])
+    await locks.release(db, entry["app_id"], entry["environment_id"], entry["deployment_id"], entry["at"])
     fault_point("end.unlocked")
 
 

@@ -150,7 +150,7 @@ async def test_a_lock_starts_running_once(direct: Direct) -> None:
     assert await direct.run(direct.store.lock_running, start)
     held = await locks.read(direct.db, direct.app.id)
     assert held[owned.environment_id]["holder"]["state"] == "running"
-    await locks.release(direct.db, direct.app.id, owned.environment_id, deployment)
+    await locks.release(direct.db, direct.app.id, owned.environment_id, deployment, now())
     assert not await direct.run(direct.store.lock_running, start), "an attempt that was given up takes no lock back"
     await direct.db["deployments"].delete_one({"_id": deployment})
 
@@ -175,7 +175,7 @@ async def test_what_a_release_brings_to_a_profile_is_prepared_once(direct: Direc
     assert (await direct.row("profile_revisions", first.profile_revision_id))["content"]["base_url"] == override.base_url
     assert (await direct.row("profiles", profile_id))["revision_id"] != first.profile_revision_id
     await direct.db["releases"].update_one({"_id": owned.release_id}, {"$set": {"owned.members.0.overrides": []}})
-    await locks.release(direct.db, direct.app.id, owned.environment_id, deployment)
+    await locks.release(direct.db, direct.app.id, owned.environment_id, deployment, now())
     await direct.db["deployments"].delete_one({"_id": deployment})
 
 
@@ -396,7 +396,7 @@ async def test_a_missing_workflow_is_started_once(direct: Direct) -> None:
     assert await direct.run(direct.reconcile.start_missing) == 0
     handle = direct.platform.commands.client.get_workflow_handle(f"deployment:{deployment}")
     await handle.terminate("the test is over")
-    await locks.release(direct.db, direct.app.id, owned.environment_id, deployment)
+    await locks.release(direct.db, direct.app.id, owned.environment_id, deployment, now())
     await direct.db["deployments"].delete_one({"_id": deployment})
 
 

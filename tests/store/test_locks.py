@@ -48,7 +48,7 @@ async def test_the_fence_only_grows(db: Database) -> None:
     for number in range(4):
         await deployment(db, f"d{number}", "pending")
         fences.append((await locks.take(db, "app", {"env": f"d{number}"}, AT)).fences["env"])
-        await locks.release(db, "app", "env", f"d{number}")
+        await locks.release(db, "app", "env", f"d{number}", AT)
     assert fences == [1, 2, 3, 4]
     assert await locks.current_fence(db, "app", "env") == 4
 
@@ -69,7 +69,7 @@ async def test_only_the_holder_starts_and_frees(db: Database) -> None:
     await deployment(db, "one", "pending")
     await locks.take(db, "app", {"env": "one"}, AT)
     assert not await locks.mark_running(db, "app", "env", "two")
-    await locks.release(db, "app", "env", "two")
+    await locks.release(db, "app", "env", "two", AT)
     assert (await locks.read(db, "app"))["env"]["holder"]["deployment_id"] == "one"
     assert await locks.mark_running(db, "app", "env", "one")
     assert (await locks.read(db, "app"))["env"]["holder"]["state"] == "running"
@@ -79,7 +79,7 @@ async def test_another_running_deployment_makes_it_concurrent(db: Database) -> N
     await deployment(db, "one", "running")
     await locks.take(db, "app", {"a": "one"}, AT)
     assert not (await locks.take(db, "app", {"b": "two"}, AT)).concurrent
-    await locks.release(db, "app", "b", "two")
+    await locks.release(db, "app", "b", "two", AT)
     await locks.mark_running(db, "app", "a", "one")
     assert (await locks.take(db, "app", {"b": "three"}, AT)).concurrent
 
@@ -94,7 +94,7 @@ async def test_nothing_is_taken_in_an_environment_or_app_that_is_closed_until_al
     await locks.reopen(db, "app", by="two")
     assert (await locks.take(db, "app", {"a": "d", "b": "d"}, AT)).fences == {"a": 1, "b": 1}
     for environment in "abc":
-        await locks.release(db, "app", environment, "d")
+        await locks.release(db, "app", environment, "d", AT)
     assert await locks.close(db, "app", None, by="three", at=AT) is None
     assert (await locks.take(db, "app", {"new": "d"}, AT)).closed == "app"
     await locks.reopen(db, "app", by="three")
@@ -127,7 +127,7 @@ async def test_of_a_deployment_and_a_closing_at_the_same_moment_exactly_one_wins
 
 async def test_the_fence_outlives_a_closing(db: Database) -> None:
     await locks.take(db, "app", {"a": "d"}, AT)
-    await locks.release(db, "app", "a", "d")
+    await locks.release(db, "app", "a", "d", AT)
     await locks.close(db, "app", ["a"], by="one", at=AT)
     assert await locks.current_fence(db, "app", "a") == 1
 
