@@ -22,6 +22,7 @@ from conman.settings.git import GitSettings
 from conman.settings.limits import LimitSettings
 from conman.settings.mail import MailSettings
 from conman.settings.programs import ProgramSettings
+from conman.settings.targets import TargetSettings
 from conman.settings.vault import VaultSettings
 
 
@@ -37,7 +38,15 @@ class SettingsError(Exception):
 
 
 class Settings(
-    GitSettings, AccountSettings, LimitSettings, MailSettings, VaultSettings, CodecSettings, ProgramSettings, AssistantSettings
+    GitSettings,
+    AccountSettings,
+    LimitSettings,
+    MailSettings,
+    VaultSettings,
+    CodecSettings,
+    ProgramSettings,
+    TargetSettings,
+    AssistantSettings,
 ):
     """The effective configuration of one process."""
 
