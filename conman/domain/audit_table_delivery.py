@@ -113,11 +113,11 @@ RELEASE: Final[Actions] = {
 }
 
 _SECRET_DRIFT: Final = Record(
-    {"kind": OneOf(("secret",)), "key": TEXT}, {"expected": Nullable(DIGEST), "observed": Nullable(DIGEST)}
+    {"kind": OneOf(("secret",)), "key": TEXT}, {"expected": Nullable(DIGEST), "observed": Nullable(DIGEST), "omitted": FLAG}
 )
 _PLAIN_DRIFT: Final = Record(
     {"kind": OneOf(("env_var", "base_url", "database", "migration", "emergency_edit", "files"))},
-    {"key": Nullable(TEXT), "expected": JSON, "observed": JSON},
+    {"key": Nullable(TEXT), "expected": JSON, "observed": JSON, "omitted": FLAG},
 )
 DRIFT_REPORT: Final = ListOf(Either(_SECRET_DRIFT, _PLAIN_DRIFT))
 """What differs from the revision last applied (`spec.md` 12); of a secret only digests."""

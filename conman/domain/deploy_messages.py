@@ -6,6 +6,7 @@ from pydantic import Field
 
 from conman.domain.decision import Model
 from conman.domain.drift import DriftItem
+from conman.domain.jobs import ReasonCode
 
 
 class LockQuestion(Model):
@@ -70,7 +71,9 @@ class StartReply(Model):
 class DriftQuestion(Model):
     """What the environment's target observes against the revision last applied there. `deployment_id` None: a check by itself.
 
-    A key that this deployment is about to set to the value that is there already is no drift.
+    A key that this deployment is about to set to the value that is there already is no drift. `profile_revision_id` is the one
+    that it is about to set, without what its release brings (None: the profile's present one). `job_id` is the job of a check
+    that somebody asked for.
     """
 
     app_id: str
@@ -79,15 +82,68 @@ class DriftQuestion(Model):
     profile_revision_id: str | None = None
     cleared_revision_id: str | None = None
     at: str
+    job_id: str | None = None
+    attempt: int = 1
 
 
 class DriftReply(Model):
-    """`report` is empty where nothing differs. `emergency_revision_id` is an emergency edit that was not applied yet, if any."""
+    """`report` is empty where nothing differs. `emergency_revision_id` is an emergency edit that was not applied yet, if any.
+
+    `problem`: nobody could look, for the reason `reason_code`, and the report says nothing. `overtaken`: a deployment ran there
+    meanwhile, or the asking one no longer holds the environment, and what was seen is worth nothing (`durability.md` 25).
+    """
 
     report: list[DriftItem] = Field(default_factory=list[DriftItem])
     emergency_revision_id: str | None = None
     checked_at: str
     problem: str | None = None
+    reason_code: ReasonCode = ReasonCode.OK
+    overtaken: bool = False
+    first_seen_at: str | None = None
+    last_clean_at: str | None = None
+
+
+class DriftCheckStart(Model):
+    """How `job:{id}` of a check that somebody asked for is started."""
+
+    job_id: str
+    app_id: str
+    environment_id: str
+    environment: str = ""
+
+
+class DriftPlace(Model):
+    """An environment in which something is deployed."""
+
+    app_id: str
+    environment_id: str
+
+
+class DriftRound(Model):
+    """One page of a round through all environments: those after the environment `after`, in the order of their ids."""
+
+    after: str = ""
+
+
+class DriftPlaces(Model):
+    """The environments of a page; `last` is where the next page goes on, None when there is none."""
+
+    places: list[DriftPlace] = Field(default_factory=list[DriftPlace])
+    last: str | None = None
+
+
+class HealQuestion(Model):
+    """Put back what was last applied in an environment, where its policy and the limits say so."""
+
+    app_id: str
+    environment_id: str
+    at: str
+
+
+class HealReply(Model):
+    """The deployment that puts it back, None where none was started."""
+
+    deployment_id: str | None = None
 
 
 class MigrateRequest(Model):

@@ -6,24 +6,37 @@ values against it later.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
 from conman.domain.decision import Model
-from conman.domain.target import Observation
+from conman.domain.redaction import Redactor
+from conman.domain.target import WITHHELD, Observation
 
 DriftKind = Literal["env_var", "secret", "base_url", "database", "migration", "emergency_edit", "files"]
 
 
+MOST_ITEMS = 300
+"""How many differences a report names."""
+
+MOST_REPORT_BYTES = 128 * 1024
+"""How much the values of a report take together, bytes of JSON: a report stands in records, in the audit and in histories."""
+
+
 class DriftItem(Model):
-    """One difference. Of a secret `expected` and `observed` are digests, never values; None is what is not there."""
+    """One difference. Of a secret `expected` and `observed` are digests, never values; None is what is not there.
+
+    `omitted`: a value is not shown whole, since it holds that of a secret, or would make the report too long.
+    """
 
     kind: DriftKind
     key: str | None = None
     expected: Any = None
     observed: Any = None
+    omitted: bool = False
 
 
 class Applied(Model):
@@ -89,3 +102,57 @@ def _migrations(expected: Sequence[str], observed: Sequence[str]) -> list[DriftI
 def emergency_edit(applied_revision: int, edited_revision: int) -> DriftItem:
     """A change of the profile by hand that the environment has not got yet blocks as drift does (`spec.md` 6 and 12)."""
     return DriftItem(kind="emergency_edit", expected=applied_revision, observed=edited_revision)
+
+
+# -- Reports
+
+
+def told(items: Sequence[DriftItem], secrets: Sequence[str]) -> list[DriftItem]:
+    """The differences as records, audit and histories may hold them: no value of a secret in a text, and not too long.
+
+    A text that the target withholds, since it holds the value of a secret, is as it was applied when that one holds it too.
+    """
+    redactor = Redactor(secrets)
+    shown: list[DriftItem] = []
+    left = MOST_REPORT_BYTES
+    for item in items:
+        if item.kind == "secret":
+            shown.append(item)
+            continue
+        expected, observed = redactor.scrub_json(item.expected), redactor.scrub_json(item.observed)
+        if observed == WITHHELD and expected != item.expected:
+            continue
+        key = redactor.scrub_text(item.key) if item.key is not None else None
+        size = len(json.dumps([expected, observed]))
+        whole = size <= left
+        left -= size if whole else 0
+        same = (expected, observed) == (item.expected, item.observed) and observed != WITHHELD
+        values = (expected, observed) if whole else (_length(expected), _length(observed))
+        made = {"key": key, "expected": values[0], "observed": values[1], "omitted": not (whole and same)}
+        shown.append(item.model_copy(update=made))
+    return shown[:MOST_ITEMS]
+
+
+def _length(value: Any) -> str | None:
+    return None if value is None else f"({len(json.dumps(value))} bytes)"
+
+
+def same_report(one: Sequence[DriftItem], other: Sequence[DriftItem]) -> bool:
+    """Whether two reports tell the same. Digests are under another key each time: of a secret only what is there counts."""
+    return _essence(one) == _essence(other)
+
+
+def _essence(report: Sequence[DriftItem]) -> list[tuple[str, str, str, bool]]:
+    return sorted((item.kind, item.key or "", _values(item), item.omitted) for item in report)
+
+
+def _values(item: DriftItem) -> str:
+    values = [item.expected, item.observed]
+    if item.kind == "secret":
+        values = [value is not None for value in values]
+    return json.dumps(values, sort_keys=True)
+
+
+def put_right_by_a_deployment(report: Sequence[DriftItem]) -> list[DriftItem]:
+    """What putting a release and its profile in place again sets right: not migrated data, nor an edit of the profile."""
+    return [item for item in report if item.kind not in ("migration", "emergency_edit")]
