@@ -65,7 +65,10 @@ class EntityStart(Model):
 
 
 class GateStart(Model):
-    """One gate: which commit is judged, by which command, with which profile: at the revision that is pinned, else as it is."""
+    """One gate: which commit is judged, by which command, with which profile: at the revision that is pinned, else as it is.
+
+    `fresh`: it is never answered from an earlier result (a retry by hand, a doubt of a flaky suite).
+    """
 
     job_id: str
     app_id: str
@@ -79,6 +82,7 @@ class GateStart(Model):
     overrides: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
     tag: str | None = None
     what: str = ""
+    fresh: bool = False
 
 
 class GateRun(Model):
