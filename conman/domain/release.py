@@ -90,6 +90,14 @@ class Failure(Model):
     message: str = ""
 
 
+class PinnedProfile(Model):
+    """The profile revision that the release gate rendered for an environment; publish compares it with the present one."""
+
+    environment: str
+    profile_id: str
+    profile_revision_id: str
+
+
 class PublishIntent(Model):
     """The ref moves of a publish, recorded before they are made: afterwards there is only forward (`durability.md` 19)."""
 
@@ -122,6 +130,7 @@ class Release(Owned):
     base_sha: str | None = None
     candidate_sha: str | None = None
     prefix_shas: list[str] = Field(default_factory=list[str])
+    pinned_profiles: list[PinnedProfile] = Field(default_factory=list[PinnedProfile])
     published_sha: str | None = None
     published_at: str | None = None
     published_by: str | None = None
@@ -219,6 +228,7 @@ class AssemblyResult(Model):
     failure: Failure | None = None
     gate_job_ids: list[str] = Field(default_factory=list[str])
     conflicts: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    pinned_profiles: list[PinnedProfile] = Field(default_factory=list[PinnedProfile])
 
 
 HEAD_MOVED = "head_moved"
@@ -255,6 +265,7 @@ def decide_assembly_result(release_id: str, release: Release, found: AssemblyRes
                 "base_sha": found.base_sha,
                 "candidate_sha": found.candidate_sha,
                 "prefix_shas": found.prefix_shas,
+                "pinned_profiles": found.pinned_profiles,
             }
         )
         end = JobEnd(id=found.job_id, state=JobState.SUCCEEDED, reason_code=ReasonCode.OK, result=result)
