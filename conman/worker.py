@@ -35,6 +35,7 @@ from conman.activities.calls import CallActivities
 from conman.activities.gates import GateActivities
 from conman.activities.git import GitActivities
 from conman.activities.mail import MailActivities, NoticeActivities
+from conman.activities.publishing import PublishActivities
 from conman.activities.reconcile import ReconcileActivities
 from conman.activities.store import StoreActivities
 from conman.activities.targets import TargetActivities
@@ -89,7 +90,6 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
     """One Temporal worker per task queue."""
     settings, client = platform.settings, platform.commands.client
     store = StoreActivities(platform.db)
-    git = GitActivities(platform.db, platform.git)
     drain = timedelta(seconds=settings.worker_drain_seconds)
 
     def worker(queue: Queue, activities: list[Any], at_once: int, **more: Any) -> Worker:
@@ -119,8 +119,10 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
             )
         )
     if Queue.GIT in queues:
+        git = GitActivities(platform.db, platform.git)
+        publishing = PublishActivities(platform.db, platform.git)
         targets = TargetActivities(settings, platform.db, platform.git, platform.vault)
-        made.append(worker(Queue.GIT, [*git.all(), *targets.all()], 20))
+        made.append(worker(Queue.GIT, [*git.all(), *publishing.all(), *targets.all()], 20))
     if Queue.MSUITE in queues:
         gates = GateActivities(settings, platform.db, platform.git, platform.vault)
         made.append(worker(Queue.MSUITE, gates.all(), settings.gate_concurrency))

@@ -226,7 +226,7 @@ async def test_a_composition_makes_the_same_commits_again(direct: Direct) -> Non
 
 async def test_a_release_takes_one_number(direct: Direct) -> None:
     request = TagRequest(app_id=direct.app.id, release_id=fresh_id(), at=now())
-    first, second = await direct.twice(direct.on_git.reserve_tag, request, crash="tag.reserved")
+    first, second = await direct.twice(direct.publishing.reserve_tag, request, crash="tag.reserved")
     assert first == second
     assert await direct.db["release_tags"].count_documents({"release_id": request.release_id}) == 1
 
@@ -235,7 +235,7 @@ async def test_a_release_takes_one_number(direct: Direct) -> None:
 async def test_a_number_whose_tag_exists_is_skipped_once(direct: Direct, crash: str) -> None:
     head = direct.released.published_sha or ""
     wanted = TagRequest(app_id=direct.app.id, release_id=fresh_id(), at=now())
-    tag = await direct.run(direct.on_git.reserve_tag, wanted)
+    tag = await direct.run(direct.publishing.reserve_tag, wanted)
     members = (await direct.members())[:1]
     start = AssembleStart(app_id=direct.app.id, release_id=wanted.release_id, job_id=fresh_id(), tag=tag, members=members)
     composed = await direct.run(direct.on_git.compose_release, start)
@@ -249,7 +249,7 @@ async def test_a_number_whose_tag_exists_is_skipped_once(direct: Direct, crash: 
         members=members,
         at=wanted.at,
     )
-    first, second = await direct.twice(direct.on_git.publish_facts, question, crash=crash)
+    first, second = await direct.twice(direct.publishing.publish_facts, question, crash=crash)
     assert first == second
     assert first.tag != tag
     held = await direct.db["release_tags"].find({"release_id": wanted.release_id}).to_list()
@@ -266,7 +266,7 @@ async def test_branch_and_tag_move_once(direct: Direct, crash: str) -> None:
     composed = await direct.run(direct.on_git.compose_release, start)
     tag = f"r-{uuid4().hex[:8]}"
     request = MoveRefs(app_id=direct.app.id, old_sha=old, new_sha=composed.prefix_shas[-1], tag=tag)
-    first, second = await direct.twice(direct.on_git.move_refs, request, crash=crash)
+    first, second = await direct.twice(direct.publishing.move_refs, request, crash=crash)
     assert first == second
     assert first.moved
     refs = await direct.git.list_refs(direct.repo, "refs/")
