@@ -33,6 +33,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from conman import __version__
 from conman.activities.calls import CallActivities
 from conman.activities.gates import GateActivities
+from conman.activities.composing import ComposeActivities
 from conman.activities.git import GitActivities
 from conman.activities.mail import MailActivities, NoticeActivities
 from conman.activities.publishing import PublishActivities
@@ -120,9 +121,10 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
         )
     if Queue.GIT in queues:
         git = GitActivities(platform.db, platform.git)
+        composing = ComposeActivities(platform.db, platform.git)
         publishing = PublishActivities(platform.db, platform.git)
         targets = TargetActivities(settings, platform.db, platform.git, platform.vault)
-        made.append(worker(Queue.GIT, [*git.all(), *publishing.all(), *targets.all()], 20))
+        made.append(worker(Queue.GIT, [*git.all(), *composing.all(), *publishing.all(), *targets.all()], 20))
     if Queue.MSUITE in queues:
         gates = GateActivities(settings, platform.db, platform.git, platform.vault)
         made.append(worker(Queue.MSUITE, gates.all(), settings.gate_concurrency))

@@ -37,6 +37,7 @@ from conman.services.clock import now
 from conman.services.upkeep import finish_and_forget
 from conman.store import locks, memberships, records
 from conman.store.database import Database, Document
+from conman.store.job_progress import show_progress
 from conman.store.outgoing import TERMINAL_JOB_STATES, Written, deliver, deployment_ended, sweep, write_owned
 
 
@@ -103,6 +104,8 @@ class StoreActivities:
         for job_id in request.job_ids:
             job = NewJob(job_id, request.job_type, request.entity_type, request.entity_id, max_attempts(request.job_type))
             await records.insert_once(self.db, "jobs", job_document(job, app_id=request.app_id, at=request.at))
+        if request.progress is not None:
+            await show_progress(self.db, request.progress, request.at)
         fault_point("jobs.created")
 
     @activity.defn

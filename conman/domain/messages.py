@@ -246,8 +246,25 @@ class ComposeReply(Model):
     conflicts: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
 
 
+class ExclusionsQuestion(Model):
+    """Which members of a selection that does not merge onto `base_sha` exclude each other."""
+
+    app_id: str
+    base_sha: str
+    members: list[Member]
+
+
+class JobProgress(Model):
+    """How far a job that is running has come."""
+
+    job_id: str
+    done: int
+    total: int
+    message: str
+
+
 class NewJobs(Model):
-    """Jobs that a workflow starts by itself."""
+    """Jobs that a workflow starts by itself; `progress` is that of the job which they are a part of."""
 
     app_id: str
     job_type: JobType
@@ -255,6 +272,7 @@ class NewJobs(Model):
     entity_id: str
     job_ids: list[str]
     at: str
+    progress: JobProgress | None = None
 
 
 class JobEnds(Model):

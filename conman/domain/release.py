@@ -10,6 +10,7 @@ from pydantic import Field
 
 from conman.domain.decision import Decision, Event, JobEnd, Model, NewJob, Owned
 from conman.domain.errors import DomainError, ErrorCode
+from conman.domain.exclusions import Exclusions
 from conman.domain.jobs import JobState, JobType, ReasonCode, end_state, max_attempts
 from conman.domain.overrides import FrozenOverride
 from conman.domain.transitions import follow
@@ -229,6 +230,7 @@ class AssemblyResult(Model):
     gate_job_ids: list[str] = Field(default_factory=list[str])
     conflicts: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
     pinned_profiles: list[PinnedProfile] = Field(default_factory=list[PinnedProfile])
+    exclusions: Exclusions | None = None
 
 
 HEAD_MOVED = "head_moved"
@@ -257,6 +259,7 @@ def decide_assembly_result(release_id: str, release: Release, found: AssemblyRes
         "gate_job_ids": found.gate_job_ids,
         "candidate_sha": found.candidate_sha,
         "conflicts": found.conflicts,
+        **(found.exclusions.model_dump(mode="json") if found.exclusions is not None else {}),
     }
     if failure is None:
         after = release.model_copy(

@@ -12,6 +12,7 @@ from temporalio.testing import ActivityEnvironment
 
 from conman.activities.calls import CallActivities
 from conman.activities.gates import GateActivities
+from conman.activities.composing import ComposeActivities
 from conman.activities.git import GitActivities
 from conman.activities.publishing import PublishActivities
 from conman.activities.reconcile import ReconcileActivities
@@ -58,6 +59,7 @@ class Direct:
         self.repo = self.app.repo_path
         self.store = StoreActivities(db)
         self.on_git = GitActivities(db, git)
+        self.composing = ComposeActivities(db, git)
         self.publishing = PublishActivities(db, git)
         self.targets = TargetActivities(settings, db, git, self.platform.vault)
         self.gates = GateActivities(settings, db, git, self.platform.vault)
@@ -66,7 +68,7 @@ class Direct:
 
     def activities(self) -> list[str]:
         """The names of all that a worker registers."""
-        made = (self.store, self.on_git, self.publishing, self.targets, self.gates, self.calls, self.reconcile)
+        made = (self.store, self.on_git, self.composing, self.publishing, self.targets, self.gates, self.calls, self.reconcile)
         return [method.__name__ for group in made for method in group.all()]
 
     async def run(self, activity: Any, *arguments: Any) -> Any:

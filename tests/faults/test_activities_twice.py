@@ -17,6 +17,7 @@ from conman.domain.jobs import JobType, ReasonCode
 from conman.domain.messages import (
     AssembleStart,
     DeployQuestion,
+    ExclusionsQuestion,
     GateProfilesQuestion,
     GateRun,
     GateStart,
@@ -59,6 +60,7 @@ COVERED = {
     "trial_merges": "test_trial_merges_make_the_same_commits_again",
     "compose_release": "test_a_composition_makes_the_same_commits_again",
     "integration_head": "test_what_only_reads_changes_nothing",
+    "find_exclusions": "test_what_only_reads_changes_nothing",
     "reserve_tag": "test_a_release_takes_one_number",
     "publish_facts": "test_a_number_whose_tag_exists_is_skipped_once",
     "move_refs": "test_branch_and_tag_move_once",
@@ -219,7 +221,7 @@ async def test_a_composition_makes_the_same_commits_again(direct: Direct) -> Non
     start = AssembleStart(
         app_id=direct.app.id, release_id=fresh_id(), job_id=fresh_id(), tag="r1", members=await direct.members()
     )
-    first, second = await direct.twice(direct.on_git.compose_release, start, crash="compose.merged")
+    first, second = await direct.twice(direct.composing.compose_release, start, crash="compose.merged")
     assert first == second
     assert len(first.prefix_shas) == len(direct.queued)
 
@@ -238,7 +240,7 @@ async def test_a_number_whose_tag_exists_is_skipped_once(direct: Direct, crash: 
     tag = await direct.run(direct.publishing.reserve_tag, wanted)
     members = (await direct.members())[:1]
     start = AssembleStart(app_id=direct.app.id, release_id=wanted.release_id, job_id=fresh_id(), tag=tag, members=members)
-    composed = await direct.run(direct.on_git.compose_release, start)
+    composed = await direct.run(direct.composing.compose_release, start)
     await direct.git.update_refs(direct.repo, [RefUpdate(f"refs/tags/{tag}", None, head)])  # by somebody else
     question = PublishQuestion(
         app_id=direct.app.id,
@@ -263,7 +265,7 @@ async def test_branch_and_tag_move_once(direct: Direct, crash: str) -> None:
     old = await direct.git.resolve(direct.repo, "refs/heads/main") or ""
     members: list[Member] = (await direct.members())[:1]
     start = AssembleStart(app_id=direct.app.id, release_id=fresh_id(), job_id=fresh_id(), tag="r2", members=members)
-    composed = await direct.run(direct.on_git.compose_release, start)
+    composed = await direct.run(direct.composing.compose_release, start)
     tag = f"r-{uuid4().hex[:8]}"
     request = MoveRefs(app_id=direct.app.id, old_sha=old, new_sha=composed.prefix_shas[-1], tag=tag)
     first, second = await direct.twice(direct.publishing.move_refs, request, crash=crash)
@@ -405,7 +407,12 @@ async def test_what_only_reads_changes_nothing(direct: Direct) -> None:
     setting = ReminderSetting(hours=48)
     assert await direct.twice(direct.store.review_reminder_hours, direct.app.id) == (setting, setting)
     head = direct.released.published_sha
-    assert await direct.twice(direct.on_git.integration_head, direct.app.id) == (head, head)
+    assert await direct.twice(direct.composing.integration_head, direct.app.id) == (head, head)
+    members = await direct.members()
+    selection = ExclusionsQuestion(app_id=direct.app.id, base_sha=head or "", members=members)
+    first, second = await direct.twice(direct.composing.find_exclusions, selection)
+    assert first == second
+    assert first.largest_subset == [member.changeset_id for member in members]
     question = DeployQuestion(
         app_id=direct.app.id,
         environment_id=direct.app.environments[0]["id"],
