@@ -72,6 +72,7 @@ WORKFLOWS = [
     UpkeepWorkflow,
 ]
 SIGN_OF_LIFE_SECONDS = 5.0
+CLEAR_SECONDS = 600.0
 UPKEEP_EVERY = timedelta(minutes=1)
 
 
@@ -90,7 +91,7 @@ def sandbox() -> SandboxedWorkflowRunner:
 def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
     """One Temporal worker per task queue."""
     settings, client = platform.settings, platform.commands.client
-    store = StoreActivities(platform.db)
+    store = StoreActivities(platform.db, settings.job_log_days)
     drain = timedelta(seconds=settings.worker_drain_seconds)
 
     def worker(queue: Queue, activities: list[Any], at_once: int, **more: Any) -> Worker:
@@ -187,6 +188,16 @@ async def _signs_of_life(platform: Platform, identity: str, queues: list[str]) -
         await asyncio.sleep(SIGN_OF_LIFE_SECONDS)
 
 
+async def _clear_again(gates: GateActivities) -> None:
+    """What a dead worker of this machine left for a job that went on elsewhere goes once that has ended."""
+    while True:
+        await asyncio.sleep(CLEAR_SECONDS)
+        try:
+            await gates.clear_left_behind()
+        except PyMongoError as error:
+            log.warning("clearing_failed", error=str(error)[:200])
+
+
 def say_what_mails_lack(settings: Settings, queues: set[Queue]) -> None:
     """One line when this worker is to send mails and can't make the links of some."""
     if settings.secret is None and Queue.MAIL in queues:
@@ -209,17 +220,21 @@ async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> No
         await ensure_upkeep(platform.commands.client)
         identity = f"{os.getpid()}@{socket.gethostname()}"
         names = sorted(options.queue_name(queue) for queue in chosen)
+        gates = GateActivities(settings, platform.db, platform.git, platform.vault)
         if Queue.MSUITE in chosen:
-            await GateActivities(settings, platform.db, platform.git, platform.vault).clear_left_behind()
+            await gates.clear_left_behind()
         async with AsyncExitStack() as stack:
             workers = make_workers(platform, chosen)
             for worker in workers:
                 await stack.enter_async_context(worker)
-            life = asyncio.create_task(_signs_of_life(platform, identity, names))
+            beside = [asyncio.create_task(_signs_of_life(platform, identity, names))]
+            if Queue.MSUITE in chosen:
+                beside.append(asyncio.create_task(_clear_again(gates)))
             log.info("worker_ready", queues=names, identity=identity)
             await stop.wait()
             log.info("worker_draining", seconds=settings.worker_drain_seconds)
-            life.cancel()
+            for task in beside:
+                task.cancel()
             await platform.db["workers"].delete_one({"_id": identity})
             # Together, so that the drain is waited for once; the workflows' worker last, where what they finish goes on.
             await asyncio.gather(*(worker.shutdown() for worker in workers[Queue.MAIN in chosen :]))

@@ -34,6 +34,7 @@ from conman.domain.roles import Capability, allows
 from conman.faults import fault_point
 from conman.services import arrivals
 from conman.services.clock import now
+from conman.services.expiry import forget_logs
 from conman.services.upkeep import finish_and_forget
 from conman.store import locks, memberships, records
 from conman.store.database import Database, Document
@@ -42,10 +43,11 @@ from conman.store.outgoing import TERMINAL_JOB_STATES, Written, deliver, deploym
 
 
 class StoreActivities:
-    """Bound to one database."""
+    """Bound to one database; job logs are kept for `job_log_days`, 0 for ever."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, job_log_days: int = 0) -> None:
         self.db = db
+        self.job_log_days = job_log_days
 
     def all(self) -> list[Any]:
         """The activities to register."""
@@ -242,6 +244,7 @@ class StoreActivities:
         """Deliver what crashes left behind; returns how many. Keys that have had their time are forgotten on the way."""
         async with heartbeating():
             await finish_and_forget(self.db, now())
+            await forget_logs(self.db, now(), self.job_log_days)
             return await sweep(self.db)
 
 
