@@ -38,7 +38,7 @@ async def find_exclusions(
 
 
 def _colliding(members: Sequence[Member]) -> list[tuple[str, str]]:
-    """Pairs whose overrides collide. The queue keeps them apart (`spec.md` 6); a selection made before a collision may have some."""
+    """Pairs whose overrides collide: the queue parts them, but not before a publish or an entry has it look (`spec.md` 6)."""
     overriding = [member for member in members if member.overrides]
     return [
         (one.changeset_id, other.changeset_id)

@@ -15,6 +15,7 @@ from workflow_names import sha, uid
 from conman.activities.heartbeat import heartbeating
 from conman.domain.decision import JobEnd, NewJob, Verdict
 from conman.domain.deployment import Move
+from conman.domain.exclusions import Exclusions
 from conman.domain.jobs import ReasonCode, end_state, max_attempts
 from conman.domain.messages import (
     Answer,
@@ -23,6 +24,7 @@ from conman.domain.messages import (
     DeployFacts,
     DeployQuestion,
     EndDeployment,
+    ExclusionsQuestion,
     GateProfile,
     GateProfiles,
     GateProfilesQuestion,
@@ -210,6 +212,7 @@ class Fakes:
     suite: Suite = passing
     queue: Callable[[QueueCall], Answer] = answer_queue
     calls: list[QueueCall] = field(default_factory=list)
+    progress: list[tuple[int, int, str]] = field(default_factory=list)
     told: list[tuple[str, str]] = field(default_factory=list)
     runs: list[GateRun] = field(default_factory=list)
     switches: list[SwitchRequest] = field(default_factory=list)
@@ -263,6 +266,8 @@ class Fakes:
         for job_id in request.job_ids:
             job = NewJob(job_id, request.job_type, request.entity_type, request.entity_id, max_attempts(request.job_type))
             self.store.jobs.setdefault(job_id, job_document(job, app_id=request.app_id, at=request.at))
+        if request.progress is not None:
+            self.progress.append((request.progress.done, request.progress.total, request.progress.message))
         await self._reach("create_jobs")
 
     @activity.defn
@@ -347,6 +352,13 @@ class Fakes:
                 return ComposeReply(base_sha=self.head, prefix_shas=prefixes, conflicted=member.changeset_id, conflicts=found)
             prefixes.append(sha(f"prefix-{number}"))
         return ComposeReply(base_sha=self.head, prefix_shas=prefixes)
+
+    @activity.defn
+    async def find_exclusions(self, question: ExclusionsQuestion) -> Exclusions:
+        await self._reach("find_exclusions")
+        ids = [member.changeset_id for member in question.members]
+        alone = [one for one in ids if one in self.conflicts]
+        return Exclusions(excludes=[], alone=alone, largest_subset=[one for one in ids if one not in alone], exact=True)
 
     @activity.defn
     async def integration_head(self, _app_id: str) -> str:
@@ -435,6 +447,7 @@ class Fakes:
             "git": [
                 self.trial_merges,
                 self.compose_release,
+                self.find_exclusions,
                 self.integration_head,
                 self.reserve_tag,
                 self.publish_facts,
