@@ -278,7 +278,7 @@ async def test_the_profile_with_which_a_prefix_failed_is_the_first_to_judge_the_
 
 
 def _override(profile: GateProfile, name: str) -> FrozenOverride:
-    keys = {"env_vars.A": "digest"}
+    keys: dict[str, str | None] = {"env_vars.A": "digest"}
     return FrozenOverride(profile_id=profile.profile_id, content_id=f"{name} for {profile.environment}", keys=keys)
 
 
