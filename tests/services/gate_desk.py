@@ -36,7 +36,7 @@ from pathlib import Path
 told = Path(os.environ["TOLD"])
 with told.joinpath("runs").open("a") as runs:
     print(os.environ["CONMAN_JOB"], file=runs)
-print("the suite runs")
+print("the suite runs", flush=True)
 Path(os.environ["MSUITE_REPORT"]).write_text(json.dumps({"checked": 3, "token": os.environ.get("TOKEN")}))
 script = told / "script.py"
 if script.exists():
