@@ -12,7 +12,7 @@ from conman.domain.deployment import Ending
 from conman.domain.jobs import JobType
 from conman.domain.overrides import FrozenOverride
 from conman.domain.queue import Entry, RetriedJob
-from conman.domain.release import Member
+from conman.domain.release import Member, PinnedProfile
 
 
 class LoadRequest(Model):
@@ -179,12 +179,44 @@ class ReminderSetting(Model):
 
 
 class SweepStart(Model):
-    """One revalidation of a queue."""
+    """One revalidation of a queue.
+
+    A sweep that continues as new knows what it has `merged` (job id → merge commit), and how many verdicts it has `sent`.
+    """
 
     app_id: str
     epoch: int
     integration_sha: str
     entries: list[Entry]
+    merged: dict[str, str] = Field(default_factory=dict[str, str])
+    sent: int = 0
+
+
+class SweepChange(Model):
+    """What changed in the queue while a sweep is under way: entries that join it, jobs that leave it.
+
+    `order` has the jobs of all that run, in the order of the queue.
+    """
+
+    joins: list[Entry]
+    leaves: list[str]
+    order: list[str]
+
+
+def revalidation_gate(app_id: str, entry: Entry, commit_sha: str) -> GateStart:
+    """The gate that judges a queued changeset on its merge onto the present integration head."""
+    return GateStart(
+        job_id=entry.job_id or "",
+        app_id=app_id,
+        job_type=JobType.REVALIDATE_QUEUED_CHANGESET,
+        entity_type="changeset",
+        entity_id=entry.changeset_id,
+        commit_sha=commit_sha,
+        scope="submit",
+        overrides=[one.model_dump(mode="json") for one in entry.overrides],
+        what=f"{entry.title} on the new integration head",
+        fresh=entry.fresh,
+    )
 
 
 class TrialRequest(Model):
@@ -283,17 +315,25 @@ class JobEnds(Model):
 
 
 class PublishFacts(Model):
-    """What Git says just before a publish."""
+    """What Git and the records say just before a publish.
+
+    `unexplained` paths differ between base and candidate though no member changed them; `uprooted` members were made on commits
+    that the base does not contain; commits of `lost` members are not in the candidate. `changed_profiles`: those that the gate
+    used and that have changed, as they are now. `supersedes`: the release that was published last.
+    """
 
     integration_sha: str
-    contained: bool
+    contained: bool = False
     tag: str
     unexplained: list[str] = Field(default_factory=list[str])
+    uprooted: list[str] = Field(default_factory=list[str])
+    lost: list[str] = Field(default_factory=list[str])
+    changed_profiles: list[PinnedProfile] = Field(default_factory=list[PinnedProfile])
     supersedes: str | None = None
 
 
 class PublishQuestion(Model):
-    """What is asked of Git before a publish."""
+    """What is asked before a publish."""
 
     app_id: str
     release_id: str
@@ -301,23 +341,27 @@ class PublishQuestion(Model):
     base_sha: str
     candidate_sha: str
     members: list[Member]
-    at: str
+    pinned_profiles: list[PinnedProfile] = Field(default_factory=list[PinnedProfile])
 
 
 class MoveRefs(Model):
-    """The integration branch and the tag, in one transaction."""
+    """The integration branch and the tag, in one transaction, for the release that has reserved the tag's number."""
 
     app_id: str
     old_sha: str
     new_sha: str
     tag: str
+    release_id: str = ""
 
 
 class MoveRefsReply(Model):
-    """`moved` False: the integration branch was not at `old_sha` any more, and nothing moved."""
+    """`moved` False: the integration branch was not at `old_sha` any more, and nothing moved. `tag` is the one that was made:
+    another than was asked for where somebody else had made that meanwhile.
+    """
 
     moved: bool
     integration_sha: str
+    tag: str | None = None
 
 
 class TagRequest(Model):
@@ -325,7 +369,6 @@ class TagRequest(Model):
 
     app_id: str
     release_id: str
-    at: str
 
 
 class DeployQuestion(Model):

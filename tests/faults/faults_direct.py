@@ -184,6 +184,13 @@ class Direct:
             requested_by=before.requested_by,
         )
 
+    async def draft_release(self) -> str:
+        """The record of a release that has no tag yet."""
+        at, release = now(), fresh_id()
+        owned = Release(app_id=self.app.id).model_dump(mode="json")
+        await self.db["releases"].insert_one({"_id": release, "app_id": self.app.id, "created_at": at, "owned": owned})
+        return release
+
     async def members(self) -> list[Member]:
         """The queued changesets as a release holds them."""
         queue = await self.db["queues"].find_one({"_id": self.app.id})

@@ -227,16 +227,17 @@ async def test_a_composition_makes_the_same_commits_again(direct: Direct) -> Non
 
 
 async def test_a_release_takes_one_number(direct: Direct) -> None:
-    request = TagRequest(app_id=direct.app.id, release_id=fresh_id(), at=now())
+    request = TagRequest(app_id=direct.app.id, release_id=await direct.draft_release())
     first, second = await direct.twice(direct.publishing.reserve_tag, request, crash="tag.reserved")
     assert first == second
     assert await direct.db["release_tags"].count_documents({"release_id": request.release_id}) == 1
+    await direct.db["releases"].delete_one({"_id": request.release_id})
 
 
 @pytest.mark.parametrize("crash", ["tag.skipped", "tag.reserved"])
 async def test_a_number_whose_tag_exists_is_skipped_once(direct: Direct, crash: str) -> None:
     head = direct.released.published_sha or ""
-    wanted = TagRequest(app_id=direct.app.id, release_id=fresh_id(), at=now())
+    wanted = TagRequest(app_id=direct.app.id, release_id=await direct.draft_release())
     tag = await direct.run(direct.publishing.reserve_tag, wanted)
     members = (await direct.members())[:1]
     start = AssembleStart(app_id=direct.app.id, release_id=wanted.release_id, job_id=fresh_id(), tag=tag, members=members)
@@ -249,7 +250,6 @@ async def test_a_number_whose_tag_exists_is_skipped_once(direct: Direct, crash: 
         base_sha=head,
         candidate_sha=composed.prefix_shas[-1],
         members=members,
-        at=wanted.at,
     )
     first, second = await direct.twice(direct.publishing.publish_facts, question, crash=crash)
     assert first == second
@@ -257,6 +257,30 @@ async def test_a_number_whose_tag_exists_is_skipped_once(direct: Direct, crash: 
     held = await direct.db["release_tags"].find({"release_id": wanted.release_id}).to_list()
     assert [row["tag"] for row in held] == [first.tag]
     await direct.git.update_refs(direct.repo, [RefUpdate(f"refs/tags/{tag}", head, None)])
+    await direct.db["releases"].delete_one({"_id": wanted.release_id})
+
+
+@pytest.mark.parametrize("crash", ["tag.skipped", "tag.reserved", "refs.moved"])
+async def test_a_number_whose_tag_was_made_since_the_publish_began_is_skipped_once(direct: Direct, crash: str) -> None:
+    """And back again, so that the other tests find the head that they know."""
+    old = await direct.git.resolve(direct.repo, "refs/heads/main") or ""
+    release = await direct.draft_release()
+    tag = await direct.run(direct.publishing.reserve_tag, TagRequest(app_id=direct.app.id, release_id=release))
+    members: list[Member] = (await direct.members())[:1]
+    start = AssembleStart(app_id=direct.app.id, release_id=release, job_id=fresh_id(), tag=tag, members=members)
+    new = (await direct.run(direct.on_git.compose_release, start)).prefix_shas[-1]
+    await direct.git.update_refs(direct.repo, [RefUpdate(f"refs/tags/{tag}", None, old)])  # by somebody else
+    request = MoveRefs(app_id=direct.app.id, old_sha=old, new_sha=new, tag=tag, release_id=release)
+    first, second = await direct.twice(direct.publishing.move_refs, request, crash=crash)
+    assert first == second
+    assert first.moved
+    assert first.tag not in (None, tag)
+    refs = await direct.git.list_refs(direct.repo, "refs/")
+    assert (refs["refs/heads/main"], refs[f"refs/tags/{first.tag}"], refs[f"refs/tags/{tag}"]) == (new, new, old)
+    assert [name for name, sha in refs.items() if name.startswith("refs/tags/") and sha == new] == [f"refs/tags/{first.tag}"]
+    back = [RefUpdate("refs/heads/main", new, old), RefUpdate(f"refs/tags/{first.tag}", new, None)]
+    await direct.git.update_refs(direct.repo, [*back, RefUpdate(f"refs/tags/{tag}", old, None)])
+    await direct.db["releases"].delete_one({"_id": release})
 
 
 @pytest.mark.parametrize("crash", ["refs.begun", "refs.moved"])
@@ -277,7 +301,7 @@ async def test_branch_and_tag_move_once(direct: Direct, crash: str) -> None:
     await direct.git.update_refs(direct.repo, back)
 
 
-@pytest.mark.parametrize("crash", ["gate.started", "gate.ended"])
+@pytest.mark.parametrize("crash", ["gate.started", "gate.ended", "gate.kept"])
 async def test_a_gate_leaves_one_log_per_attempt_and_no_folder(direct: Direct, crash: str) -> None:
     job = fresh_id()
     gate = GateStart(
@@ -288,6 +312,7 @@ async def test_a_gate_leaves_one_log_per_attempt_and_no_folder(direct: Direct, c
         entity_id=direct.queued[0],
         commit_sha=direct.released.published_sha or "",
         scope="submit",
+        fresh=True,
     )
     made = NewJobs(
         app_id=direct.app.id,
@@ -300,14 +325,19 @@ async def test_a_gate_leaves_one_log_per_attempt_and_no_folder(direct: Direct, c
     await direct.run(direct.store.create_jobs, made)
     with crash_at(crash):
         await direct.run(direct.gates.run_gate, GateRun(gate=gate, attempt=1, max_attempts=4, timeout_seconds=60))
-    for attempt in (2, 2):
+    logs: list[str] = []
+    for attempt in (2, 3, 3):
         run = GateRun(gate=gate, attempt=attempt, max_attempts=4, timeout_seconds=60)
         verdict = await direct.run(direct.gates.run_gate, run)
-        assert verdict.reason_code is ReasonCode.OK
+        assert (verdict.reason_code, verdict.reused_from) == (ReasonCode.OK, None)
+        chunks = await direct.db["job_logs"].find({"job_id": job, "attempt": attempt}).to_list()
+        (line,) = [line["text"] for chunk in chunks for line in chunk["lines"]]
+        logs.append(line)
     row = await direct.row("jobs", job)
-    assert (row["state"], row["attempt"]) == ("running", 2), "its end is written by who asked for it"
-    chunks = await direct.db["job_logs"].find({"job_id": job, "attempt": 2}).to_list()
-    assert [line["text"] for chunk in chunks for line in chunk["lines"]] == ["checking submit"]
+    assert (row["state"], row["attempt"]) == ("running", 3), "its end is written by who asked for it"
+    whose = 1 if crash == "gate.kept" else 2
+    assert [f"attempt {whose} of this job" in line for line in logs] == [whose == 1, True, True]
+    assert logs[0] == "checking submit" or whose == 1
     assert not list(direct.gates.scratch.glob(f"{job}*"))
 
 

@@ -224,7 +224,10 @@ class Fakes:
     head: str = sha("main-1")
     head_after_assembly: str | None = None
     unexplained: list[str] = field(default_factory=list)
+    edited_profiles: list[str] = field(default_factory=list)
+    published_before: str | None = None
     tag: str = "r2026.01.01.1"
+    tag_made: str | None = None
     refs_move: bool = True
     eligible: Callable[[str], bool] = lambda user_id: True
     holds_lock: bool = True
@@ -371,15 +374,22 @@ class Fakes:
     @activity.defn
     async def publish_facts(self, question: PublishQuestion) -> PublishFacts:
         await self._reach("publish_facts")
-        return PublishFacts(integration_sha=self.head, contained=False, tag=question.tag, unexplained=self.unexplained)
+        return PublishFacts(
+            integration_sha=self.head,
+            tag=question.tag,
+            unexplained=self.unexplained,
+            changed_profiles=[one for one in question.pinned_profiles if one.profile_id in self.edited_profiles],
+            supersedes=self.published_before,
+        )
 
     @activity.defn
     async def move_refs(self, request: MoveRefs) -> MoveRefsReply:
+        await self._reach(f"move_refs of {request.app_id}")
         await self._reach("move_refs")
         if not self.refs_move:
             return MoveRefsReply(moved=False, integration_sha=sha("elsewhere"))
         self.store.log.append("refs moved")
-        return MoveRefsReply(moved=True, integration_sha=request.new_sha)
+        return MoveRefsReply(moved=True, integration_sha=request.new_sha, tag=self.tag_made or request.tag)
 
     @activity.defn
     async def switch_environment(self, request: SwitchRequest) -> SwitchReply:

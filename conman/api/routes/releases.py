@@ -10,10 +10,12 @@ from pydantic import Field
 from conman.api.access import Caller, capability
 from conman.api.body import Body, Empty, body
 from conman.api.routes import PageLimit, PageNumber, data, listed
+from conman.api.versions import IfMatch, expected_version
 from conman.domain.roles import Capability
 from conman.services import releases
 from conman.services.jobs import job_record
 from conman.store import records
+from conman.store.database import Document
 
 router = APIRouter(prefix="/apps/{app}/releases", tags=["releases"])
 _C = Capability
@@ -64,6 +66,13 @@ async def create_release(caller: Caller = capability(_C.RELEASE_MANAGE), new: Ne
     return data(releases.release_record(made))
 
 
+async def _found(r: str, caller: Caller, if_match: str | None) -> Document:
+    """The release that a command names, as its writer read it. Raises `not_found` and `stale_write`."""
+    found = await releases.find(caller.platform, caller.of_app, r)
+    releases.check_version(found, expected_version(if_match))
+    return found
+
+
 @router.get("/{r}")
 async def show_release(r: str, caller: Caller = capability(_C.RELEASE_READ)) -> dict[str, Any]:
     """One release."""
@@ -71,25 +80,37 @@ async def show_release(r: str, caller: Caller = capability(_C.RELEASE_READ)) -> 
 
 
 @router.delete("/{r}", status_code=204)
-async def drop_release(r: str, caller: Caller = capability(_C.RELEASE_MANAGE)) -> None:
+async def drop_release(r: str, caller: Caller = capability(_C.RELEASE_MANAGE), if_match: IfMatch = None) -> None:
     """Drop a draft or validated release."""
-    found = await releases.find(caller.platform, caller.of_app, r)
+    found = await _found(r, caller, if_match)
     await releases.drop(caller.platform, caller.call, found)
 
 
 @router.post("/{r}/changesets")
-async def edit_release(r: str, caller: Caller = capability(_C.RELEASE_MANAGE), edit: Edit = body(Edit)) -> dict[str, Any]:
+async def edit_release(
+    r: str, caller: Caller = capability(_C.RELEASE_MANAGE), edit: Edit = body(Edit), if_match: IfMatch = None
+) -> dict[str, Any]:
     """Change the selection; a validated release returns to draft."""
+    version = expected_version(if_match)
     found = await releases.find(caller.platform, caller.of_app, r)
-    wanted = releases.edited(found, whole=edit.changeset_ids, add=edit.add, remove=edit.remove)
-    await releases.select(caller.platform, caller.call, found, wanted)
+    await releases.edit(
+        caller.platform,
+        caller.call,
+        found,
+        whole=edit.changeset_ids,
+        add=edit.add,
+        remove=edit.remove,
+        version=version,
+    )
     return await show_release(r, caller)
 
 
 @router.post("/{r}/reorder")
-async def reorder_release(r: str, caller: Caller = capability(_C.RELEASE_MANAGE), order: Order = body(Order)) -> dict[str, Any]:
+async def reorder_release(
+    r: str, caller: Caller = capability(_C.RELEASE_MANAGE), order: Order = body(Order), if_match: IfMatch = None
+) -> dict[str, Any]:
     """Change the merge order; a validated release returns to draft."""
-    found = await releases.find(caller.platform, caller.of_app, r)
+    found = await _found(r, caller, if_match)
     await releases.reorder(caller.platform, caller.call, found, order.ordered_changeset_ids)
     return await show_release(r, caller)
 
@@ -106,10 +127,14 @@ async def assemble_release(r: str, caller: Caller = capability(_C.RELEASE_MANAGE
 
 @router.post("/{r}/publish", responses={202: {"description": "not published within 20 s: it goes on"}})
 async def publish_release(
-    r: str, response: Response, caller: Caller = capability(_C.RELEASE_MANAGE), _: Empty = body(Empty)
+    r: str,
+    response: Response,
+    caller: Caller = capability(_C.RELEASE_MANAGE),
+    _: Empty = body(Empty),
+    if_match: IfMatch = None,
 ) -> dict[str, Any]:
     """Move the integration branch and make the tag, in one transaction."""
-    found = await releases.find(caller.platform, caller.of_app, r)
+    found = await _found(r, caller, if_match)
     if not await releases.publish(caller.platform, caller.call, found):
         response.status_code = 202
     present = await releases.find(caller.platform, caller.of_app, r)
