@@ -180,6 +180,35 @@ async def release_bisected(world: World) -> Recorded:
     return {"release-bisected": entity.workflow_id, "assemble-bisects": options.job_workflow(world.id("job"))}
 
 
+async def release_conflicts(world: World) -> Recorded:
+    """A member does not merge: it is found out which exclude each other."""
+    world.fakes.conflicts = {uid("b"): [{"path": "b.json"}]}
+    entity = release(world, ReleaseState.DRAFT_RELEASE, "a", "b", "c")
+    await world.do(entity, "assemble", AssembleCommand, job_id=world.id("job"))
+    await world.until(lambda: release_shown(world).failure is not None, "the result")
+    return {"assemble-conflicts": options.job_workflow(world.id("job"))}
+
+
+async def release_in_doubt(world: World) -> Recorded:
+    """The suite fails with the second of two profiles, and on the last prefix that passed when that is looked at again."""
+    qa, live = gate_profile("QA"), gate_profile("Live")
+    world.fakes.profiles = [qa, live]
+    seen: list[str] = []
+
+    async def suite(run: GateRun) -> ReasonCode:
+        if run.gate.profile_id == live.profile_id:
+            seen.append(run.gate.commit_sha)
+            if run.gate.commit_sha == sha("prefix-3") or seen.count(sha("prefix-2")) == 2:
+                return ReasonCode.TESTS_FAILED
+        return ReasonCode.OK
+
+    world.fakes.suite = suite
+    entity = release(world, ReleaseState.DRAFT_RELEASE, "a", "b", "c")
+    await world.do(entity, "assemble", AssembleCommand, job_id=world.id("job"))
+    await world.until(lambda: release_shown(world).failure is not None, "the result")
+    return {"assemble-in-doubt": options.job_workflow(world.id("job"))}
+
+
 async def deployment_ordinary(world: World) -> Recorded:
     """Gate, switch, verify."""
     world.store.jobs[world.id("job")] = {"state": "queued"}
@@ -282,6 +311,8 @@ SCENARIOS: list[Scenario] = [
     queue_life,
     release_life,
     release_bisected,
+    release_conflicts,
+    release_in_doubt,
     deployment_ordinary,
     deployment_approved,
     deployment_canceled,
