@@ -28,6 +28,7 @@ from conman.domain.app import ValidationGate
 from conman.domain.decision import Verdict
 from conman.domain.errors import DomainError
 from conman.domain.jobs import ReasonCode, end_state
+from conman.domain.jobs import timeout_seconds as default_timeout
 from conman.domain.messages import GateRun, GateStart
 from conman.domain.overrides import frozen_of
 from conman.domain.redaction import Redactor
@@ -131,7 +132,8 @@ class GateActivities:
         policy = ReusePolicy(gate.scope, chosen.reuse, self.settings.suite_reuse_hours, gate.fresh)
         timeout_seconds = float(chosen.timeout_seconds or run.timeout_seconds)
         try:
-            key = await self._key(gate, app, chosen.command, suite, rendered, timeout_seconds) if policy.keeps else None
+            commit = await self.git.commit(app["repo_path"], gate.commit_sha)
+            key = await self._key(gate, commit.tree_id, chosen.command, suite, rendered, timeout_seconds) if policy.keeps else None
             earlier = None if key is None else await suite_results.find(self.db, key)
             if earlier is not None and policy.accepts(earlier, gate.job_id, now()):
                 return await _taken_over(run, log, earlier)
@@ -164,18 +166,37 @@ class GateActivities:
         verdict = await _verdict(run, result, folder, rendered)
         return verdict if key is None else await self._remembered(key, verdict)
 
+    async def would_reuse(self, gate: GateStart, tree_id: str) -> bool:
+        """Whether a gate on this tree would be answered from a kept result now, as far as this process has the worker's commands
+        and limits: with others the suite runs, so the answer is False.
+        """
+        app = await records.get(self.db, "apps", gate.app_id, what="app")
+        chosen = ValidationGate.model_validate(app["settings"]["validation_gates"].get(gate.scope, {}))
+        suite = self._suite(chosen.command)
+        policy = ReusePolicy(gate.scope, chosen.reuse, self.settings.suite_reuse_hours, gate.fresh)
+        if suite is None or not policy.keeps:
+            return False
+        base_id, overrides = app["settings"]["default_base_profile_id"], frozen_of(gate.overrides)
+        try:
+            rendered = await render(self.secrets, app, gate.profile_id or base_id, gate.profile_revision_id, overrides)
+        except (VaultError, DomainError, LookupError):
+            return False  # the gate itself will say what is wrong with the profile
+        timeout_seconds = float(chosen.timeout_seconds or default_timeout(gate.job_type))
+        key = await self._key(gate, tree_id, chosen.command, suite, rendered, timeout_seconds)
+        earlier = await suite_results.find(self.db, key)
+        return earlier is not None and policy.accepts(earlier, gate.job_id, now())
+
     async def _key(
-        self, gate: GateStart, app: Document, command: str, suite: _Suite, rendered: RenderedProfile, timeout_seconds: float
+        self, gate: GateStart, tree_id: str, command: str, suite: _Suite, rendered: RenderedProfile, timeout_seconds: float
     ) -> str:
-        """The key of the results for just this input. Raises `GitError`."""
-        commit = await self.git.commit(app["repo_path"], gate.commit_sha)
+        """The key of the results for just this input."""
         program = await asyncio.to_thread(
             suite_results.program_digest, suite.version, suite.argv, rendered.environment, suite.parts
         )
         return SuiteInput(
             app_id=gate.app_id,
             scope=gate.scope,
-            tree_id=commit.tree_id,
+            tree_id=tree_id,
             profile=rendered.digest(self.secrets.vault),
             command=command,
             argv=suite.argv,

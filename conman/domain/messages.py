@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -261,6 +262,11 @@ class GateProfile(Model):
     profile_id: str
     profile_revision_id: str
     waiting: list[FrozenOverride] = Field(default_factory=list[FrozenOverride])
+
+    def overrides_with(self, members: Sequence[Member]) -> list[FrozenOverride]:
+        """What arrives there with these members: what waits for it, then their own, in merge order."""
+        brought = [one.bare for member in members for one in member.overrides]
+        return [*self.waiting, *(one for one in brought if one.profile_id == self.profile_id)]
 
 
 class GateProfiles(Model):

@@ -199,8 +199,7 @@ class AssembleWorkflow:
 
     def _rendering(self, profile: GateProfile, prefix: int) -> dict[str, Any]:
         """What of a gate says with which profile it runs."""
-        brought = [one.bare for member in self.start.members[:prefix] for one in member.overrides]
-        overrides = [*profile.waiting, *(one for one in brought if one.profile_id == profile.profile_id)]
+        overrides = profile.overrides_with(self.start.members[:prefix])
         return {
             "profile_id": profile.profile_id,
             "profile_revision_id": profile.profile_revision_id,
