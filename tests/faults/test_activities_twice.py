@@ -268,7 +268,7 @@ async def test_a_number_whose_tag_was_made_since_the_publish_began_is_skipped_on
     tag = await direct.run(direct.publishing.reserve_tag, TagRequest(app_id=direct.app.id, release_id=release))
     members: list[Member] = (await direct.members())[:1]
     start = AssembleStart(app_id=direct.app.id, release_id=release, job_id=fresh_id(), tag=tag, members=members)
-    new = (await direct.run(direct.on_git.compose_release, start)).prefix_shas[-1]
+    new = (await direct.run(direct.composing.compose_release, start)).prefix_shas[-1]
     await direct.git.update_refs(direct.repo, [RefUpdate(f"refs/tags/{tag}", None, old)])  # by somebody else
     request = MoveRefs(app_id=direct.app.id, old_sha=old, new_sha=new, tag=tag, release_id=release)
     first, second = await direct.twice(direct.publishing.move_refs, request, crash=crash)
