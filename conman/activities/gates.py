@@ -132,8 +132,10 @@ class GateActivities:
         policy = ReusePolicy(gate.scope, chosen.reuse, self.settings.suite_reuse_hours, gate.fresh)
         timeout_seconds = float(chosen.timeout_seconds or run.timeout_seconds)
         try:
-            commit = await self.git.commit(app["repo_path"], gate.commit_sha)
-            key = await self._key(gate, commit.tree_id, chosen.command, suite, rendered, timeout_seconds) if policy.keeps else None
+            key: str | None = None
+            if policy.keeps:
+                tree_id = (await self.git.commit(app["repo_path"], gate.commit_sha)).tree_id
+                key = await self._key(gate, tree_id, chosen.command, suite, rendered, timeout_seconds)
             earlier = None if key is None else await suite_results.find(self.db, key)
             if earlier is not None and policy.accepts(earlier, gate.job_id, now()):
                 return await _taken_over(run, log, earlier)
