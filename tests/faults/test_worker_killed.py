@@ -48,6 +48,9 @@ async def submit(app: App, *, point: str) -> None:
 
     job = await killed_at(app, point, command)
     assert job["attempt"] == (2 if point.startswith("gate.") else 1)
+    first = await app.ann.get(f"{app.path}/jobs/{job['id']}/logs?attempt=1")
+    assert first["ended"]
+    assert [line["text"] for line in first["lines"]] == ["checking submit"]
     shown = await app.ann.get(f"{app.path}/changesets/{changeset}")
     assert (shown["current_revision"], shown["gate"]["state"]) == (1, "succeeded")
     await invariants.check(app, changesets={changeset: SUBMITTED})
@@ -147,6 +150,7 @@ POINTS: dict[Callable[..., Awaitable[None]], tuple[str, ...]] = {
         "persist.written.changesets:1",  # in the handler's own write
         "deliver.audited:1",
         "gate.logged:1",
+        "gate.kept:1",
         "persist.written.changesets:2",  # the verdict
     ),
     enqueue: (
