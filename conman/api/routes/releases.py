@@ -7,13 +7,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
+from conman.activities.gates import GateActivities
 from conman.api.access import Caller, capability
 from conman.api.body import Body, Empty, body
 from conman.api.routes import PageLimit, PageNumber, data, listed
 from conman.api.versions import IfMatch, expected_version
+from conman.domain.messages import GateStart
 from conman.domain.roles import Capability
-from conman.services import releases
+from conman.services import dry_runs, releases
 from conman.services.jobs import job_record
+from conman.services.platform import Platform
 from conman.store import records
 from conman.store.database import Document
 
@@ -115,14 +118,35 @@ async def reorder_release(
     return await show_release(r, caller)
 
 
-@router.post("/{r}/assemble", status_code=202)
-async def assemble_release(r: str, caller: Caller = capability(_C.RELEASE_MANAGE), _: Empty = body(Empty)) -> dict[str, Any]:
+@router.post("/{r}/assemble", status_code=202, responses={200: {"description": "a dry run: what would happen"}})
+async def assemble_release(
+    r: str,
+    response: Response,
+    dry_run: bool = Query(False, description="tell what would happen, and change nothing"),
+    caller: Caller = capability(_C.RELEASE_MANAGE),
+    _: Empty = body(Empty),
+) -> dict[str, Any]:
     """Compose the candidate and run the release gate on it."""
     found = await releases.find(caller.platform, caller.of_app, r)
+    if dry_run:
+        told = await dry_runs.dry_run(caller.platform, caller.call, caller.of_app, found, _reuse(caller.platform))
+        response.status_code = 200
+        return data({"release": releases.release_record(found), "job": None, "dry_run": told})
     job_id = await releases.assemble(caller.platform, caller.call, found)
     job = await records.get(caller.platform.db, "jobs", job_id, what="job")
     present = await releases.find(caller.platform, caller.of_app, r)
     return data({"release": releases.release_record(present), "job": job_record(job)})
+
+
+def _reuse(platform: Platform) -> dry_runs.Kept:
+    """Whether suites would be answered from kept results; without master keys there is no profile to compare with theirs."""
+
+    async def unknown(_gate: GateStart, _tree_id: str) -> bool:
+        return False
+
+    if platform.keyring is None:
+        return unknown
+    return GateActivities(platform.settings, platform.db, platform.git, platform.vault).would_reuse
 
 
 @router.post("/{r}/publish", responses={202: {"description": "not published within 20 s: it goes on"}})
