@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.release import Release, ReleaseState
 from conman.services.diffs import Sides
@@ -12,29 +10,17 @@ from conman.services.releases import owned
 from conman.store.database import Document
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """The two ends of a release's diff, and the release that the base is of: None for the commit that it was assembled on."""
-
-    sides: Sides
-    before: Document | None
-
-
-async def compared(platform: Platform, app: Document, document: Document) -> Compared:
+async def compared(platform: Platform, app: Document, document: Document) -> Sides:
     """A release against the one published before it, an open one as its candidate is now.
 
-    The base is the commit that it was assembled on where no release was published before, or where its candidate does not
-    contain that one: a dropped one's own changes are told, not what was published since. Raises `conflict` when there is no
+    The base is the commit that it was assembled on where no release was published before. Raises `conflict` when there is no
     candidate. The ends of a published release stay what they are.
     """
     state = owned(document)
     head = _commit(state)
     before = await release_before(platform, app, state)
-    if before is not None:
-        base = str(before["owned"]["published_sha"])
-        if state.published_sha is not None or await platform.git.is_ancestor(app["repo_path"], base, head):
-            return Compared(Sides(base, head), before)
-    return Compared(Sides(state.base_sha or head, head), None)
+    base = before["owned"]["published_sha"] if before is not None else state.base_sha
+    return Sides(base or head, head)
 
 
 async def compared_with(platform: Platform, app: Document, document: Document, against: str) -> Sides:
@@ -47,11 +33,22 @@ async def compared_with(platform: Platform, app: Document, document: Document, a
 
 
 async def release_before(platform: Platform, app: Document, state: Release) -> Document | None:
-    """The release that was published last before this one; before one that is not published, the last of all."""
+    """The release that was published last before this one; before one that is not published, the last of all.
+
+    None where what this one has does not contain that: of a dropped one its own changes are told, not what was published since.
+    """
+    releases = platform.db["releases"]
+    if state.supersedes is not None:
+        return await releases.find_one({"_id": state.supersedes})
     query: Document = {"app_id": app["_id"], "owned.published_sha": {"$ne": None}}
     if state.published_at is not None:
         query["owned.published_at"] = {"$lt": state.published_at}
-    return await platform.db["releases"].find_one(query, sort=[("owned.published_at", -1), ("_id", -1)])
+    found = await releases.find_one(query, sort=[("owned.published_at", -1), ("_id", -1)])
+    head = commit_of(state)
+    if found is None or head is None:
+        return found
+    contained = await platform.git.is_ancestor(app["repo_path"], found["owned"]["published_sha"], head)
+    return found if contained else None
 
 
 def commit_of(state: Release) -> str | None:

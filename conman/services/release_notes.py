@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from conman.domain.changeset import Vote
@@ -132,7 +133,7 @@ def _ends(state: Release) -> list[Sides]:
     prefixes = state.prefix_shas
     if commit_of(state) is None or state.base_sha is None or len(prefixes) != len(state.members):
         return [Sides(member.base_sha, member.head_sha) for member in state.members]
-    return [Sides(base, head) for base, head in zip([state.base_sha, *prefixes[:-1]], prefixes, strict=True)]
+    return [Sides(base, head) for base, head in pairwise([state.base_sha, *prefixes])]
 
 
 async def _compared(platform: Platform, repo: str, ends: Sequence[Sides]) -> list[Changes]:

@@ -34,7 +34,7 @@ async def release_diff(
     platform, app = caller.platform, caller.of_app
     found = await releases.find(platform, app, r)
     if against is None:
-        sides = (await release_diffs.compared(platform, app, found)).sides
+        sides = await release_diffs.compared(platform, app, found)
     else:
         sides = await release_diffs.compared_with(platform, app, found, against)
     if mode == "semantic":
