@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from enum import StrEnum
 from itertools import chain
 from multiprocessing import get_context
@@ -22,6 +23,9 @@ from conman.msuite.findings import Finding
 
 REPORT_VARIABLE = "MSUITE_REPORT"
 """The variable that names the report's file where the command line does not."""
+
+PROGRESS_VARIABLE = "MSUITE_PROGRESS"
+"""The variable that names a file for the progress, as a gate's worker gives it."""
 
 HELP = """\
 Check the JSON, YAML and TOML files below a folder.
@@ -99,6 +103,7 @@ def _run(path: Path, report: Path | None, out: TextIO, form: Form) -> int:
                     if form is not Form.JSON:
                         print(_annotation(path, each) if form is Form.GITHUB else each.text(), file=out, flush=True)
             done += checked
+            _tell_progress(done, len(listing.paths))
             if len(listing.paths) > FEW_FILES and checked:
                 print(f"msuite: checked {done} of {len(listing.paths)} files", file=notes, flush=True)
     except BrokenProcessPool:
@@ -114,6 +119,17 @@ def _run(path: Path, report: Path | None, out: TextIO, form: Form) -> int:
         except OSError as error:
             return _not_checked(f"the report can't be written: {report}: {error.strerror}", notes)
     return FOUND if found else OK
+
+
+def _tell_progress(done: int, total: int) -> None:
+    """Write how far the check is where `MSUITE_PROGRESS` says, so that no half of it is seen."""
+    named = os.environ.get(PROGRESS_VARIABLE)
+    if not named:
+        return
+    part = Path(f"{named}.part")
+    with suppress(OSError):  # the findings do not depend on what is shown meanwhile
+        part.write_text(json.dumps({"done": done, "total": total, "message": "files checked"}), encoding="utf-8")
+        part.replace(named)
 
 
 def _not_checked(why: str, notes: TextIO) -> int:

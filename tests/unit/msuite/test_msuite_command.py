@@ -134,7 +134,9 @@ def test_thousands_of_files_are_checked_with_progress_and_in_order(tmp_path: Pat
         folder = tmp_path / "f" / f"{number // 100:02}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number:04}.json").write_text("{" if number % 500 == 7 else '{"a": 1}' if number != 1999 else "{}")
-    done = msuite(str(tmp_path), cwd=tmp_path)
+    progress = tmp_path / "progress"
+    done = msuite(str(tmp_path), cwd=tmp_path, env={"MSUITE_PROGRESS": str(progress)})
+    assert json.loads(progress.read_text()) == {"done": 2001, "total": 2001, "message": "files checked"}
     lines = done.stdout.splitlines()
     assert done.returncode == 1
     assert [line.split(":")[0] for line in lines if " error: " in line] == [
