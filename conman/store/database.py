@@ -38,6 +38,11 @@ class Index:
         """The index's name in MongoDB."""
         return "_".join(self.keys).replace(".", "_")
 
+    @property
+    def model(self) -> IndexModel:
+        """What PyMongo makes it from."""
+        return IndexModel([(key, ASCENDING) for key in self.keys], name=self.name, unique=self.unique, sparse=self.sparse)
+
 
 INDEXES: tuple[Index, ...] = (
     Index("users", ("email",), "one account per email", unique=True),
@@ -122,12 +127,14 @@ def connect(uri: str) -> AsyncMongoClient[Document]:
 async def ensure_indexes(db: Database) -> None:
     """Make all indexes, after what an earlier version left is brought into their form.
 
-    Raises `StoreError` naming the one that could not be made.
+    One command per collection, since every process asks for all of them when it starts. Raises `StoreError` naming the indexes of
+    the collection beside the server's own words, which say what is in the way.
     """
     await bring_up_to_date(db)
-    for index in INDEXES:
-        model = IndexModel([(key, ASCENDING) for key in index.keys], name=index.name, unique=index.unique, sparse=index.sparse)
+    for collection in dict.fromkeys(index.collection for index in INDEXES):
+        indexes = [index for index in INDEXES if index.collection == collection]
         try:
-            await db[index.collection].create_indexes([model])
+            await db[collection].create_indexes([index.model for index in indexes])
         except PyMongoError as error:
-            raise StoreError(f"index {index.name} of {index.collection} ({index.why}) could not be made: {error}") from error
+            rules = ", ".join(f"{index.name} ({index.why})" for index in indexes)
+            raise StoreError(f"an index of {collection} could not be made: {error}; its indexes are {rules}") from error
