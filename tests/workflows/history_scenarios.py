@@ -154,6 +154,41 @@ async def queue_life(world: World) -> Recorded:
     return {"queue-life": entity.workflow_id, "revalidation-sweep": options.revalidation_workflow(world.app_id, 1)}
 
 
+async def queue_swept(world: World) -> Recorded:
+    """While a sweep runs one enters, one leaves and one is judged again by hand; the next publish supersedes it."""
+    slow = Held()
+
+    async def suite(run: GateRun) -> ReasonCode:
+        if run.gate.entity_id == uid("b"):
+            await slow.wait()
+        return ReasonCode.TESTS_FAILED if run.gate.entity_id == uid("a") else ReasonCode.OK
+
+    world.fakes.suite = suite
+    world.fakes.conflicts = {uid("x"): [{"path": "x.json"}]}
+    entity = queue(world, *(entry(name) for name in ("a", "b", "x")))
+    await world.do(entity, "published", PublishedCommand, release_id=uid("release"), integration_sha=sha("main-2"))
+    await world.until(lambda: queue_shown(world).progress_done == 2 and not queue_shown(world).undelivered, "two verdicts")
+    await slow.reached.wait()
+    await world.do(entity, "enqueue", EnqueueCommand, entry=entry("c", hotpatch=True).model_dump())
+    await world.do(entity, "revalidate", RevalidateCommand, changeset_id=uid("a"))
+    await world.until(lambda: queue_shown(world).progress_done == 3 and not queue_shown(world).undelivered, "two more")
+    await world.do(entity, "remove", RemoveCommand, changeset_id=uid("b"))
+    await world.until(lambda: queue_shown(world).sweep is None and not queue_shown(world).leaving, "the sweep has ended")
+    await world.client.get_workflow_handle(options.revalidation_workflow(world.app_id, 1)).result()
+    slow.reached.clear()
+    await world.do(entity, "enqueue", EnqueueCommand, entry=entry("b", hotpatch=True).model_dump())
+    await slow.reached.wait()
+    await world.do(entity, "published", PublishedCommand, release_id=uid("next"), integration_sha=sha("main-3"))
+    slow.free.set()
+    await world.until(lambda: queue_shown(world).sweep is None and not queue_shown(world).undelivered, "the last head is judged")
+    await world.client.get_workflow_handle(options.revalidation_workflow(world.app_id, 2)).result()
+    return {
+        "queue-sweep-changes": entity.workflow_id,
+        "revalidation-changes": options.revalidation_workflow(world.app_id, 1),
+        "revalidation-superseded": options.revalidation_workflow(world.app_id, 2),
+    }
+
+
 async def release_life(world: World) -> Recorded:
     """Select, assemble, publish."""
     entity = release(world)
@@ -309,6 +344,7 @@ SCENARIOS: list[Scenario] = [
     changeset_reviewed,
     gate_lost,
     queue_life,
+    queue_swept,
     release_life,
     release_bisected,
     release_conflicts,
