@@ -270,6 +270,7 @@ async def show_queue(caller: Caller = capability(_C.QUEUE_READ)) -> dict[str, An
     items = [
         {
             "changeset_id": entry.changeset_id,
+            "title": entry.title,
             "position": number,
             "queued_at": entry.queued_at,
             "state": entry.state.value,
