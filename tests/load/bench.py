@@ -29,16 +29,18 @@ async def _large(stack: Stack) -> list[Row]:
     return await bench_git.over_http(large, ann, workspace)
 
 
-async def measure(ready: dict[str, Any], data: Path, *, growth: bool) -> list[Row]:
-    """All rows that need the stack."""
+async def measure(ready: dict[str, Any], data: Path, rows: list[Row], *, growth: bool) -> None:
+    """All rows that need the stack; those that were measured before something failed stay in `rows`."""
     stack = await stack_of(ready, data)
     try:
         async with bare_temporal(ready["temporal_address"]) as bare:
             if growth:
-                return await bench_growth.measure(stack, bare)
-            app = await stack.app("bench", 200)
-            rows = await bench_commands.budgets(app, bare)
-            return [*rows, *await bench_queue.budgets(await stack.app("queue", 200), bare), *await _large(stack)]
+                for part in bench_growth.PARTS:
+                    rows += await part(stack, bare)
+                return
+            rows += await bench_commands.budgets(await stack.app("bench", 200), bare)
+            rows += await bench_queue.budgets(await stack.app("queue", 200), bare)
+            rows += await _large(stack)
     finally:
         await stack.close()
 
@@ -48,14 +50,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--growth", action="store_true", help="how times grow, instead of the budgets")
     growth = parser.parse_args().growth
-    with tempfile.TemporaryDirectory(prefix="conman-bench-") as name:
-        folder = Path(name)
-        with running(folder) as ready:
-            rows = asyncio.run(measure(ready, folder / "data", growth=growth))
-        if not growth:
-            (folder / "git").mkdir()
-            rows += asyncio.run(bench_git.measure(folder / "git"))
-    console.print(table("How times grow, in one run" if growth else "Side by side, in one run", rows))
+    rows: list[Row] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="conman-bench-") as name:
+            folder = Path(name)
+            with running(folder) as ready:
+                asyncio.run(measure(ready, folder / "data", rows, growth=growth))
+            if not growth:
+                (folder / "git").mkdir()
+                rows += asyncio.run(bench_git.measure(folder / "git"))
+    finally:
+        if rows:
+            console.print(table("How times grow, in one run" if growth else "Side by side, in one run", rows))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.load import bench_queue
 from tests.load.bench_bare import BareTemporal
-from tests.load.bench_stack import Stack
+from tests.load.bench_stack import App, Stack
 from tests.load.report import Row, row, sample, say
 
 QUEUES = (10, 50, 150, 500)
@@ -14,12 +14,8 @@ FILES = 200
 """Of repositories whose size is not what grows."""
 
 
-async def measure(stack: Stack, bare: BareTemporal) -> list[Row]:
-    """All rows, from the cheapest to the dearest."""
-    return [*await _files(stack, bare), *await _members(stack, bare), *await _queued(stack, bare)]
-
-
-async def _queued(stack: Stack, bare: BareTemporal) -> list[Row]:
+async def queued(stack: Stack, bare: BareTemporal) -> list[Row]:
+    """With the changesets in the queue."""
     app = await stack.app("growing-queue", FILES)
     rows: list[Row] = []
     for length in QUEUES:
@@ -34,30 +30,32 @@ async def _queued(stack: Stack, bare: BareTemporal) -> list[Row]:
     return rows
 
 
-async def _members(stack: Stack, bare: BareTemporal) -> list[Row]:
+async def members(stack: Stack, _bare: BareTemporal) -> list[Row]:
+    """With the changesets in a release, which empties the queue."""
     app = await stack.app("growing-release", FILES)
     rows: list[Row] = []
-    for members in RELEASES:
-        say(f"release of {members}")
-        await app.fill(members)
-        found = await bench_queue.release(app, members)
-        where = f"{members} in the release"
+    for count in RELEASES:
+        say(f"release of {count}")
+        await app.fill(count)
+        found = await bench_queue.release(app, count)
+        where = f"{count} in the release"
         rows.append(bench_queue.released_row(found, where))
         rows.append(row(f"publish alone, {where}", found.published))
     return rows
 
 
-async def _files(stack: Stack, bare: BareTemporal) -> list[Row]:
+async def files(stack: Stack, bare: BareTemporal) -> list[Row]:
+    """With the files of the repository."""
     rows: list[Row] = []
-    for files in REPOSITORIES:
-        say(f"repository of {files} files")
-        app = await stack.app(f"files-{files}", files)
+    for count in REPOSITORIES:
+        say(f"repository of {count} files")
+        app = await stack.app(f"files-{count}", count)
         await app.fill(20)
-        rows += await _all_of_it(app, bare, f"{files:,} files", 10)
+        rows += await _all_of_it(app, bare, f"{count:,} files", 10)
     return rows
 
 
-async def _all_of_it(app: bench_queue.App, bare: BareTemporal, where: str, members: int) -> list[Row]:
+async def _all_of_it(app: App, bare: BareTemporal, where: str, members: int) -> list[Row]:
     no_op = (await bare.no_ops(10)).p50
     median, _ = await bench_queue.verdicts(app, 5)
     found = await bench_queue.release(app, members)
@@ -66,3 +64,7 @@ async def _all_of_it(app: bench_queue.App, bare: BareTemporal, where: str, membe
         bench_queue.released_row(found, where),
     ]
     return [*rows, await bench_queue.sweep_row(found, bare, where)] if found.swept else rows
+
+
+PARTS = (files, members, queued)
+"""From the cheapest to the dearest."""
