@@ -64,7 +64,7 @@ async def start_missing(db: Database, commands: Commands) -> int:
             fault_point("missing.started")
             log.warning("started_missing_workflow", missing=entity.workflow_id)
     started += await start_missing_notices(db, commands)
-    started += await _start_lost_sweeps(db, commands)
+    started += await start_lost_sweeps(db, commands)
     await app_settings.tell_queues(db, commands)
     await archive.end_all(db, commands)
     await votes.take_back_all(db, commands)
@@ -89,7 +89,7 @@ async def _wanted(db: Database, commands: Commands) -> AsyncIterator[EntityWorkf
         yield commands.queue_start(row["app_id"])
 
 
-async def _start_lost_sweeps(db: Database, commands: Commands) -> int:
+async def start_lost_sweeps(db: Database, commands: Commands) -> int:
     """Tell queues whose verdicts can't come, since somebody terminated the process of their sweep; returns how many."""
     lost = 0
     async for row in db["queues"].find({"owned.sweep": {"$ne": None}, "owned.sweep_started": True}, {"owned.epoch": 1}):
