@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from temporalio.exceptions import ApplicationError
-from workflow_fakes import Held, gate_profile
+from workflow_fakes import Held, answer_queue, gate_profile
 from workflow_names import sha, uid
 from workflow_samples import (
     ask_review,
@@ -33,6 +33,7 @@ from conman.domain.changeset import ChangesetState, Move
 from conman.domain.deployment import Approval
 from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.messages import (
+    Answer,
     EjectCommand,
     EnqueueCommand,
     GateRun,
@@ -44,7 +45,7 @@ from conman.domain.messages import (
     RevalidateCommand,
 )
 from conman.domain.notification import NotifyStart
-from conman.domain.release import ReleaseState
+from conman.domain.release import PinnedProfile, ReleaseState
 from conman.domain.times import parse_time
 from conman.workflows import options
 from conman.workflows.deployment import ApproveCommand, CancelCommand
@@ -244,6 +245,32 @@ async def release_in_doubt(world: World) -> Recorded:
     return {"assemble-in-doubt": options.job_workflow(world.id("job"))}
 
 
+async def release_refused(world: World) -> Recorded:
+    """A publish is refused because a profile changed, another because a member left; edits and a reorder lie between; then one
+    goes through.
+    """
+    pinned = PinnedProfile(environment="Live", profile_id=uid("profile"), profile_revision_id=uid("profile-1"))
+    entity = release(world, ReleaseState.VALIDATED, "a", pinned_profiles=[pinned])
+    world.fakes.edited_profiles = [uid("profile")]
+    await refused(world.send(entity, "publish", await world.command(PublishCommand)))
+    selection = {"kind": "change", "add": [uid("b")]}
+    await world.do(entity, "select", SelectCommand, selection=selection)
+    order = {"kind": "reorder", "changeset_ids": [uid("b"), uid("a")]}
+    await world.do(entity, "select", SelectCommand, changeset_ids=order["changeset_ids"], selection=order)
+    left = [{"changeset_id": uid("b"), "state": "needs_revalidation", "release_id": world.id("release")}]
+    answer = Answer(refusal={"code": "conflict", "message": "Choose from the queue.", "details": left})
+    for number in (1, 2):
+        await world.do(entity, "assemble", AssembleCommand, job_id=world.id(f"job {number}"))
+        await world.until(lambda: release_shown(world).state is ReleaseState.VALIDATED, "the result")
+        if number == 1:
+            world.fakes.queue = lambda _call: answer
+            await refused(world.send(entity, "publish", await world.command(PublishCommand)))
+            world.fakes.queue = answer_queue
+    await world.do(entity, "publish", PublishCommand)
+    await world.client.get_workflow_handle(entity.workflow_id).result()
+    return {"release-refused": entity.workflow_id}
+
+
 async def deployment_ordinary(world: World) -> Recorded:
     """Gate, switch, verify."""
     world.store.jobs[world.id("job")] = {"state": "queued"}
@@ -347,6 +374,7 @@ SCENARIOS: list[Scenario] = [
     queue_swept,
     release_life,
     release_bisected,
+    release_refused,
     release_conflicts,
     release_in_doubt,
     deployment_ordinary,
