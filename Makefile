@@ -8,8 +8,9 @@ RUN := .venv/bin
 ONCE ?=
 EXAMPLES ?= 2000
 JOBS ?= 2
+GROWTH ?=
 
-.PHONY: help setup demo test fuzz check lint types imports unit bench docs proto clean up servers
+.PHONY: help setup demo test fuzz check lint types imports unit bench growth docs proto clean up servers
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,8 +55,11 @@ imports: setup
 
 check: lint types imports test ## Lint, types, layers and all tests
 
-bench: servers ## Print latencies as ratios, measured side by side in one run
-	@$(RUN)/python -m tests.load.bench
+bench: servers ## Print the budgets beside the bare things that they stand on; GROWTH=1 as growth
+	@$(RUN)/python -m tests.load.bench $(if $(GROWTH),--growth)
+
+growth: ## Print how times grow with queues, releases and repositories; about a quarter of an hour
+	@$(MAKE) --no-print-directory bench GROWTH=1
 
 docs: setup ## Write the generated pages
 	@$(RUN)/python -m conman.configuration > docs/configuration.md

@@ -16,6 +16,8 @@ from rich.table import Table
 from conman import __version__
 from conman.cli_secrets import secrets
 from conman.config import Settings, SettingsError, load_settings
+from conman.msuite import Form
+from conman.msuite.main import HELP as MSUITE_HELP
 
 cli = typer.Typer(
     name="conman",
@@ -330,17 +332,20 @@ def codec_keys(data: DataOption = None, as_json: JsonOption = False) -> None:
     out.print(table)
 
 
-@cli.command()
+@cli.command(help=MSUITE_HELP)
 def msuite(
     path: Annotated[Path, typer.Argument(help="Folder with the configuration files.")] = Path(),
     report: Annotated[
         Path | None, typer.Option("--report", envvar="MSUITE_REPORT", help="Write the findings as JSON to this file.")
     ] = None,
+    form: Annotated[
+        Form, typer.Option("--format", help="What is printed: lines, the report as JSON, or annotations of GitHub Actions.")
+    ] = Form.TEXT,
 ) -> None:
-    """Check configuration files: syntax, duplicate keys, merge markers, JSON Schemas. Exit 0 ok, 1 findings, 2 can't run."""
+    """Check configuration files; the suite itself has the help."""
     from conman.msuite import run as check
 
-    raise typer.Exit(check(path, report, sys.stdout))
+    raise typer.Exit(check(path, report, sys.stdout, form))
 
 
 @cli.command()

@@ -18,6 +18,7 @@ from pydantic_settings import SettingsConfigDict
 from conman.settings.accounts import AccountSettings
 from conman.settings.assistant import AssistantSettings
 from conman.settings.codec import CodecSettings
+from conman.settings.gates import GateSettings
 from conman.settings.git import GitSettings
 from conman.settings.limits import LimitSettings
 from conman.settings.mail import MailSettings
@@ -46,6 +47,7 @@ class Settings(
     CodecSettings,
     ProgramSettings,
     TargetSettings,
+    GateSettings,
     AssistantSettings,
 ):
     """The effective configuration of one process."""
@@ -101,15 +103,6 @@ class Settings(
         le=120,
         description="How long a publish request waits for the end before it answers 202, seconds.",
     )
-
-    gate_memory_mb: int = Field(default=2048, ge=64, description="Address space of one gate run, MiB.")
-    gate_cpu_seconds: int = Field(default=600, ge=1, description="CPU time of one gate run, seconds.")
-    gate_output_bytes: int = Field(
-        default=10_485_760,
-        ge=1024,
-        description="Log kept of one gate run, bytes; the rest is cut with a note.",
-    )
-    gate_concurrency: int = Field(default=4, ge=1, le=256, description="Gates that one worker runs at once.")
 
     worker_drain_seconds: float = Field(
         default=10.0,

@@ -30,6 +30,7 @@ POINTS: Mapping[str, str] = {
     "gate.started": "the job says running, the suite has not started",
     "gate.logged": "the suite runs and has printed something",
     "gate.ended": "the suite has ended, nobody knows its verdict",
+    "gate.kept": "the result of a suite is kept for others, its own job does not know it",
     "compose.merged": "one more merge commit of an assembly is made",
     "trial.merged": "one more trial merge of a revalidation is made",
     "tag.reserved": "a tag's number is taken, its release does not know",

@@ -32,9 +32,11 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from conman import __version__
 from conman.activities.calls import CallActivities
+from conman.activities.composing import ComposeActivities
 from conman.activities.gates import GateActivities
 from conman.activities.git import GitActivities
 from conman.activities.mail import MailActivities, NoticeActivities
+from conman.activities.publishing import PublishActivities
 from conman.activities.reconcile import ReconcileActivities
 from conman.activities.store import StoreActivities
 from conman.activities.targets import TargetActivities
@@ -70,26 +72,37 @@ WORKFLOWS = [
     UpkeepWorkflow,
 ]
 SIGN_OF_LIFE_SECONDS = 5.0
+CLEAR_SECONDS = 600.0
 UPKEEP_EVERY = timedelta(minutes=1)
 
 
 def sandbox() -> SandboxedWorkflowRunner:
-    """The sandbox; the pure domain and the models pass through it, since they are deterministic and slow to import twice.
+    """The sandbox that tests and replays run workflows in: it refuses what is not deterministic.
 
-    The options do too: inside a copy of them, workflows would not see the configured prefix of the task queues.
+    The pure domain and the models pass through it, since they are deterministic and slow to import twice. The options do too:
+    inside a copy of them, workflows would not see the configured prefix of the task queues.
     """
-    return SandboxedWorkflowRunner(
-        restrictions=SandboxRestrictions.default.with_passthrough_modules(
-            "conman.domain", "conman.workflows.options", "pydantic", "pydantic_core"
-        )
-    )
+    return _sandbox("conman.domain", "conman.workflows.options")
+
+
+def open_sandbox() -> SandboxedWorkflowRunner:
+    """The sandbox of a worker: the workflows' modules pass through too, which have been held to `sandbox` by tests and replays.
+
+    Else each workflow imports them anew from the disk: 6 to 13 ms of computing for each one that starts or comes back into the
+    cache, and a mixture of versions when the files under a running worker are replaced. They keep nothing in their modules.
+    """
+    return _sandbox("conman.domain", "conman.workflows")
+
+
+def _sandbox(*modules: str) -> SandboxedWorkflowRunner:
+    passing = SandboxRestrictions.default.with_passthrough_modules(*modules, "pydantic", "pydantic_core")
+    return SandboxedWorkflowRunner(restrictions=passing)
 
 
 def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
     """One Temporal worker per task queue."""
     settings, client = platform.settings, platform.commands.client
-    store = StoreActivities(platform.db)
-    git = GitActivities(platform.db, platform.git)
+    store = StoreActivities(platform.db, settings.job_log_days)
     drain = timedelta(seconds=settings.worker_drain_seconds)
 
     def worker(queue: Queue, activities: list[Any], at_once: int, **more: Any) -> Worker:
@@ -114,13 +127,16 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
                 [*store.all(), *NoticeActivities(platform.db).all()],
                 100,
                 workflows=WORKFLOWS,
-                workflow_runner=sandbox(),
+                workflow_runner=open_sandbox(),
                 sticky_queue_schedule_to_start_timeout=options.STICKY_TIMEOUT,
             )
         )
     if Queue.GIT in queues:
+        git = GitActivities(platform.db, platform.git)
+        composing = ComposeActivities(platform.db, platform.git)
+        publishing = PublishActivities(platform.db, platform.git)
         targets = TargetActivities(settings, platform.db, platform.git, platform.vault)
-        made.append(worker(Queue.GIT, [*git.all(), *targets.all()], 20))
+        made.append(worker(Queue.GIT, [*git.all(), *composing.all(), *publishing.all(), *targets.all()], 20))
     if Queue.MSUITE in queues:
         gates = GateActivities(settings, platform.db, platform.git, platform.vault)
         made.append(worker(Queue.MSUITE, gates.all(), settings.gate_concurrency))
@@ -183,6 +199,16 @@ async def _signs_of_life(platform: Platform, identity: str, queues: list[str]) -
         await asyncio.sleep(SIGN_OF_LIFE_SECONDS)
 
 
+async def _clear_again(gates: GateActivities) -> None:
+    """What a dead worker of this machine left for a job that went on elsewhere goes once that has ended."""
+    while True:
+        await asyncio.sleep(CLEAR_SECONDS)
+        try:
+            await gates.clear_left_behind()
+        except PyMongoError as error:
+            log.warning("clearing_failed", error=str(error)[:200])
+
+
 def say_what_mails_lack(settings: Settings, queues: set[Queue]) -> None:
     """One line when this worker is to send mails and can't make the links of some."""
     if settings.secret is None and Queue.MAIL in queues:
@@ -205,17 +231,21 @@ async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> No
         await ensure_upkeep(platform.commands.client)
         identity = f"{os.getpid()}@{socket.gethostname()}"
         names = sorted(options.queue_name(queue) for queue in chosen)
+        gates = GateActivities(settings, platform.db, platform.git, platform.vault)
         if Queue.MSUITE in chosen:
-            await GateActivities(settings, platform.db, platform.git, platform.vault).clear_left_behind()
+            await gates.clear_left_behind()
         async with AsyncExitStack() as stack:
             workers = make_workers(platform, chosen)
             for worker in workers:
                 await stack.enter_async_context(worker)
-            life = asyncio.create_task(_signs_of_life(platform, identity, names))
+            beside = [asyncio.create_task(_signs_of_life(platform, identity, names))]
+            if Queue.MSUITE in chosen:
+                beside.append(asyncio.create_task(_clear_again(gates)))
             log.info("worker_ready", queues=names, identity=identity)
             await stop.wait()
             log.info("worker_draining", seconds=settings.worker_drain_seconds)
-            life.cancel()
+            for task in beside:
+                task.cancel()
             await platform.db["workers"].delete_one({"_id": identity})
             # Together, so that the drain is waited for once; the workflows' worker last, where what they finish goes on.
             await asyncio.gather(*(worker.shutdown() for worker in workers[Queue.MAIN in chosen :]))

@@ -6,30 +6,35 @@ import asyncio
 import json
 import shutil
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import bson
 from bson.errors import BSONError
-from pymongo.errors import PyMongoError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from conman import __version__, msuite
 from conman.activities.heartbeat import heartbeating
+from conman.activities.job_log import LogWriter
+from conman.activities.progress import Progress, read_file
 from conman.config import Settings
 from conman.domain.app import ValidationGate
 from conman.domain.decision import Verdict
 from conman.domain.errors import DomainError
 from conman.domain.jobs import ReasonCode, end_state
-from conman.domain.messages import GateRun
+from conman.domain.jobs import timeout_seconds as default_timeout
+from conman.domain.messages import GateRun, GateStart
 from conman.domain.overrides import frozen_of
 from conman.domain.redaction import Redactor
-from conman.domain.times import format_time
+from conman.domain.suite_result import VOIDING, ReusePolicy, SuiteInput, SuiteResult
 from conman.faults import fault_point
 from conman.git.adapter import GitAdapter, GitError
 from conman.programs.runner import CommandSpec, OutputLine, RunResult, run_command
 from conman.programs.runner_output import Stream
+from conman.services import suite_results
 from conman.services.clock import now
 from conman.services.rendering import PROFILE_ENV, PROFILE_JSON, RenderedProfile, render
 from conman.services.secrets import Secrets
@@ -39,61 +44,14 @@ from conman.store import records
 from conman.store.database import Database, Document
 from conman.store.outgoing import TERMINAL_JOB_STATES
 
-FLUSH_SECONDS = 0.3
-FLUSH_LINES = 200
 KILL_GRACE_SECONDS = 5.0
+MIB = 1024 * 1024
+REPORT = "report.json"
+PROGRESS = "progress.json"
 REPORT_LIMIT_BYTES = 256 * 1024
 """A report larger than this is left out of the job's summary."""
 REPORT_DEPTH = 64
 """A report nested deeper than this is left out too: MongoDB keeps 100 levels, those around it included."""
-
-
-class LogWriter:
-    """A job's log in chunks; a chunk is written once, also when the write is repeated."""
-
-    def __init__(self, db: Database, job_id: str, attempt: int) -> None:
-        self.db = db
-        self.job_id = job_id
-        self.attempt = attempt
-        self.lines: list[Document] = []
-        self._one_at_a_time = asyncio.Lock()
-
-    async def write(self, line: OutputLine) -> None:
-        """Take one line; it is kept within a third of a second."""
-        self.lines.append({"seq": line.seq, "at": format_time(line.at), "stream": line.stream.value, "text": line.text})
-        if len(self.lines) >= FLUSH_LINES:
-            await self.flush()
-
-    async def flush(self) -> None:
-        """Keep what has come in."""
-        if not self.lines:
-            return
-        async with self._one_at_a_time:
-            lines = list(self.lines)
-            if not lines:
-                return
-            chunk = {
-                "job_id": self.job_id,
-                "attempt": self.attempt,
-                "first_seq": lines[0]["seq"],
-                "last_seq": lines[-1]["seq"],
-                "lines": lines,
-            }
-            # Set as a whole: a repeat whose first try landed unseen may have grown meanwhile.
-            await self.db["job_logs"].update_one(
-                {"_id": f"{self.job_id}:{self.attempt}:{lines[0]['seq']:09d}"}, {"$set": chunk}, upsert=True
-            )
-            del self.lines[: len(lines)]
-        fault_point("gate.logged")
-
-    async def flushing(self) -> None:
-        """Flush again and again until canceled; what could not be kept is kept with what comes next."""
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            try:
-                await self.flush()
-            except PyMongoError as error:
-                activity.logger.warning("the log of job %s is not kept yet: %s", self.job_id, error)
 
 
 class GateActivities:
@@ -154,8 +112,8 @@ class GateActivities:
         await asyncio.to_thread(_fresh, folder, tree, gate.job_id)
         app = await records.get(self.db, "apps", gate.app_id, what="app")
         chosen = ValidationGate.model_validate(app["settings"]["validation_gates"].get(gate.scope, {}))
-        argv = self._argv(chosen.command)
-        if argv is None:
+        suite = self._suite(chosen.command)
+        if suite is None:
             message = (
                 f"This worker knows no msuite command {chosen.command!r}: its operator adds it to CONMAN_COMMANDS_FILE, "
                 "or an app admin chooses another one."
@@ -171,40 +129,122 @@ class GateActivities:
             return await _not_run(run, log, ReasonCode.RUNNER_ERROR, f"The profile can't be rendered: {error.message}")
         except LookupError as error:
             return await _not_run(run, log, ReasonCode.INFRASTRUCTURE, f"The profile can't be rendered: {error.args[0]}.")
-        await asyncio.to_thread(rendered.write, folder)
+        policy = ReusePolicy(gate.scope, chosen.reuse, self.settings.suite_reuse_hours, gate.fresh)
+        timeout_seconds = float(chosen.timeout_seconds or run.timeout_seconds)
         try:
+            key: str | None = None
+            if policy.keeps:
+                tree_id = (await self.git.commit(app["repo_path"], gate.commit_sha)).tree_id
+                key = await self._key(gate, tree_id, chosen.command, suite, rendered, timeout_seconds)
+            earlier = None if key is None else await suite_results.find(self.db, key)
+            if earlier is not None and policy.accepts(earlier, gate.job_id, now()):
+                return await _taken_over(run, log, earlier)
+            await asyncio.to_thread(rendered.write, folder)
             await self.git.export(app["repo_path"], gate.commit_sha, tree)
         except GitError as error:
             raise ApplicationError(str(error), type=ReasonCode.GIT_ERROR.value, non_retryable=True) from error
         spec = CommandSpec(
-            argv=argv,
+            argv=suite.argv,
             cwd=tree,
             env={**rendered.environment, **_about(run, app, folder)},
-            timeout_seconds=float(chosen.timeout_seconds or run.timeout_seconds),
+            timeout_seconds=timeout_seconds,
             cpu_seconds=self.settings.gate_cpu_seconds,
-            memory_bytes=self.settings.gate_memory_mb * 1024 * 1024,
+            memory_bytes=self.settings.gate_memory_mb * MIB,
             output_bytes=self.settings.gate_output_bytes,
             kill_grace_seconds=KILL_GRACE_SECONDS,
             redact=tuple(rendered.secrets.values()),
         )
-        flusher = asyncio.create_task(log.flushing())
+        progress = Progress(self.db, gate.job_id, folder / PROGRESS, Redactor(spec.redact))
+        beside = [asyncio.create_task(log.flushing()), asyncio.create_task(progress.following())]
         try:
             result = await run_command(spec, log.write, canceled)
         finally:
-            flusher.cancel()
-            await asyncio.gather(flusher, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await log.flush()
+        await progress.show()
         fault_point("gate.ended")
-        return await _verdict(run, result, folder, rendered)
+        verdict = await _verdict(run, result, folder, rendered)
+        return verdict if key is None else await self._remembered(key, verdict)
 
-    def _argv(self, name: str) -> tuple[str, ...] | None:
+    async def would_reuse(self, gate: GateStart, tree_id: str) -> bool:
+        """Whether a gate on this tree would be answered from a kept result now, as far as this process has the worker's commands
+        and limits: with others the suite runs, so the answer is False.
+        """
+        app = await records.get(self.db, "apps", gate.app_id, what="app")
+        chosen = ValidationGate.model_validate(app["settings"]["validation_gates"].get(gate.scope, {}))
+        suite = self._suite(chosen.command)
+        policy = ReusePolicy(gate.scope, chosen.reuse, self.settings.suite_reuse_hours, gate.fresh)
+        if suite is None or not policy.keeps:
+            return False
+        base_id, overrides = app["settings"]["default_base_profile_id"], frozen_of(gate.overrides)
+        try:
+            rendered = await render(self.secrets, app, gate.profile_id or base_id, gate.profile_revision_id, overrides)
+        except (VaultError, DomainError, LookupError):
+            return False  # the gate itself will say what is wrong with the profile
+        timeout_seconds = float(chosen.timeout_seconds or default_timeout(gate.job_type))
+        key = await self._key(gate, tree_id, chosen.command, suite, rendered, timeout_seconds)
+        earlier = await suite_results.find(self.db, key)
+        return earlier is not None and policy.accepts(earlier, gate.job_id, now())
+
+    async def _key(
+        self, gate: GateStart, tree_id: str, command: str, suite: _Suite, rendered: RenderedProfile, timeout_seconds: float
+    ) -> str:
+        """The key of the results for just this input."""
+        program = await asyncio.to_thread(
+            suite_results.program_digest, suite.version, suite.argv, rendered.environment, suite.parts
+        )
+        return SuiteInput(
+            app_id=gate.app_id,
+            scope=gate.scope,
+            tree_id=tree_id,
+            profile=rendered.digest(self.secrets.vault),
+            command=command,
+            argv=suite.argv,
+            program=program,
+            timeout_seconds=timeout_seconds,
+            cpu_seconds=self.settings.gate_cpu_seconds,
+            memory_bytes=self.settings.gate_memory_mb * MIB,
+        ).key
+
+    async def _remembered(self, key: str, verdict: Verdict) -> Verdict:
+        """Keep a result that others may reuse, or forget one that it contradicts and say so: a flaky suite can't hide."""
+        summary = verdict.summary or {}
+        if verdict.reason_code is ReasonCode.OK:
+            kept = SuiteResult(
+                job_id=verdict.job_id,
+                attempt=verdict.attempt,
+                ended_at=now(),
+                report=summary.get("report"),
+            )
+            await suite_results.keep(self.db, key, kept, self.settings.suite_reuse_hours)
+            fault_point("gate.kept")
+        voided = await suite_results.void(self.db, key) if verdict.reason_code in VOIDING else None
+        if voided is None:
+            return verdict
+        passed = f"It passed on the same tree, profile and command at {voided.ended_at}, in job {voided.job_id}: it may be flaky."
+        message = f"{summary.get('message', '')} {passed}".strip()
+        return verdict.model_copy(update={"summary": {**summary, "message": message}})
+
+    def _suite(self, name: str) -> _Suite | None:
         """The operator's command of this name; `conman msuite` is this very program, without a shell's detours."""
         program = self.settings.program(ProgramKind.MSUITE, name)
         if program is None:
             return None
         if program.argv[:2] == ("conman", "msuite"):
-            return (sys.executable, "-m", "conman.msuite", *program.argv[2:])
-        return program.argv
+            parts = sorted(Path(msuite.__file__).parent.glob("*.py"))
+            return _Suite((sys.executable, "-m", "conman.msuite", *program.argv[2:]), __version__, tuple(parts))
+        return _Suite(program.argv, program.version)
+
+
+@dataclass(frozen=True, slots=True)
+class _Suite:
+    """A command, what its operator calls its version, and the files that it is made of beside those that its words name."""
+
+    argv: tuple[str, ...]
+    version: str
+    parts: tuple[Path, ...] = ()
 
 
 def _about(run: GateRun, app: Document, folder: Path) -> dict[str, str]:
@@ -219,7 +259,8 @@ def _about(run: GateRun, app: Document, folder: Path) -> dict[str, str]:
         "CONMAN_ATTEMPT": str(run.attempt),
         "CONMAN_PROFILE_ENV": str(folder / PROFILE_ENV),
         "CONMAN_PROFILE_JSON": str(folder / PROFILE_JSON),
-        "MSUITE_REPORT": str(folder / "report.json"),
+        "MSUITE_REPORT": str(folder / REPORT),
+        "MSUITE_PROGRESS": str(folder / PROGRESS),
         "HOME": str(folder),
         "TMPDIR": str(folder),
     }
@@ -227,8 +268,7 @@ def _about(run: GateRun, app: Document, folder: Path) -> dict[str, str]:
 
 async def _not_run(run: GateRun, log: LogWriter, reason: ReasonCode, message: str) -> Verdict:
     """The verdict where the suite can't even be started; its log says why."""
-    await log.write(OutputLine(seq=1, at=datetime.now(UTC), stream=Stream.SYSTEM, text=message))
-    await log.flush()
+    await _say(log, message)
     return Verdict(
         job_id=run.gate.job_id,
         state=end_state(reason),
@@ -236,6 +276,37 @@ async def _not_run(run: GateRun, log: LogWriter, reason: ReasonCode, message: st
         attempt=run.attempt,
         summary={"message": message},
     )
+
+
+async def _taken_over(run: GateRun, log: LogWriter, earlier: SuiteResult) -> Verdict:
+    """The verdict of an earlier run on the same input; the log says whose it is."""
+    own = earlier.job_id == run.gate.job_id
+    whose = f"attempt {earlier.attempt} of this job, whose worker was lost after it" if own else f"job {earlier.job_id}"
+    message = (
+        f"Reused: the suite passed at {earlier.ended_at} on the same tree, profile and command, in {whose}. It was not run again."
+    )
+    await _say(log, message)
+    summary = {"duration_ms": 0, "lines": 1, "output_truncated": False, "message": message}
+    if earlier.report is not None:
+        summary["report"] = earlier.report
+    reused_from = None if own else earlier.job_id
+    if reused_from is not None:
+        summary["reused_from"] = reused_from
+    return Verdict(
+        job_id=run.gate.job_id,
+        state=end_state(ReasonCode.OK),
+        reason_code=ReasonCode.OK,
+        attempt=run.attempt,
+        exit_code=0,
+        summary=summary,
+        reused_from=reused_from,
+    )
+
+
+async def _say(log: LogWriter, message: str) -> None:
+    """The one line of a log where no suite runs."""
+    await log.write(OutputLine(seq=1, at=datetime.now(UTC), stream=Stream.SYSTEM, text=message))
+    await log.flush()
 
 
 async def _verdict(run: GateRun, result: RunResult, folder: Path, rendered: RenderedProfile) -> Verdict:
@@ -247,7 +318,7 @@ async def _verdict(run: GateRun, result: RunResult, folder: Path, rendered: Rend
         "output_truncated": result.output_truncated,
         "message": redactor.scrub_text(result.message),
     }
-    report = await asyncio.to_thread(_report, folder / "report.json")
+    report = await asyncio.to_thread(_report, folder / REPORT)
     if report is not None:
         summary["report"] = redactor.scrub_json(report)
     return Verdict(
@@ -271,9 +342,7 @@ def _fresh(folder: Path, tree: Path, job_id: str) -> None:
 def _report(path: Path) -> Any:
     """The suite's own report, None when it wrote none that can be kept."""
     try:
-        if path.stat().st_size > REPORT_LIMIT_BYTES:
-            return None
-        report = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        report = json.loads(read_file(path, REPORT_LIMIT_BYTES), parse_constant=_no_number)
         bson.encode({"report": report})
         if _is_deeper(report, REPORT_DEPTH):
             return None

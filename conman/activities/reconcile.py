@@ -14,13 +14,14 @@ from conman.activities.heartbeat import heartbeating
 from conman.activities.reconcile_notices import start_missing_notices
 from conman.domain.changeset_reminders import AWAITING_REVIEW, MOST_REMINDERS
 from conman.faults import fault_point
-from conman.services import app_settings, archive, votes
+from conman.services import app_settings, archive, jobs, votes
 from conman.services.clock import now
 from conman.services.secret_rotation import finish_rotations
 from conman.services.secrets import SecretStore
 from conman.services.upkeep import finish_and_forget
 from conman.store.database import Database, Document
 from conman.store.outgoing import sweep
+from conman.workflows import options
 from conman.workflows.client import Commands, EntityWorkflow
 
 log = structlog.get_logger(__name__)
@@ -63,9 +64,11 @@ async def start_missing(db: Database, commands: Commands) -> int:
             fault_point("missing.started")
             log.warning("started_missing_workflow", missing=entity.workflow_id)
     started += await start_missing_notices(db, commands)
+    started += await start_lost_sweeps(db, commands)
     await app_settings.tell_queues(db, commands)
     await archive.end_all(db, commands)
     await votes.take_back_all(db, commands)
+    await jobs.finish_cancels(db, commands)
     return started
 
 
@@ -81,9 +84,21 @@ async def _wanted(db: Database, commands: Commands) -> AsyncIterator[EntityWorkf
     for query in ({"$or": working}, reminding):
         async for row in _rows(db, "changesets", query):
             yield commands.changeset_start(row["app_id"], row["_id"])
-    telling = [{"owned.sweep_started": False}, {"owned.undelivered.0": {"$exists": True}}]
+    telling = [{"owned.sweep_started": False}, {"owned.sweep": {"$ne": None}}, {"owned.undelivered.0": {"$exists": True}}]
     async for row in _rows(db, "queues", {"$or": telling}):
         yield commands.queue_start(row["app_id"])
+
+
+async def start_lost_sweeps(db: Database, commands: Commands) -> int:
+    """Tell queues whose verdicts can't come, since somebody terminated the process of their sweep; returns how many."""
+    lost = 0
+    async for row in db["queues"].find({"owned.sweep": {"$ne": None}, "owned.sweep_started": True}, {"owned.epoch": 1}):
+        app_id, epoch = row["_id"], row["owned"]["epoch"]
+        if not await is_running(commands.client, options.revalidation_workflow(app_id, epoch)):
+            await commands.client.get_workflow_handle(options.queue_workflow(app_id)).signal("sweep_lost", epoch)
+            log.warning("started_lost_sweep", app_id=app_id, epoch=epoch)
+            lost += 1
+    return lost
 
 
 async def _rows(db: Database, collection: str, query: Document) -> AsyncIterator[Document]:

@@ -34,17 +34,20 @@ from conman.domain.roles import Capability, allows
 from conman.faults import fault_point
 from conman.services import arrivals
 from conman.services.clock import now
+from conman.services.expiry import forget_logs
 from conman.services.upkeep import finish_and_forget
 from conman.store import locks, memberships, records
 from conman.store.database import Database, Document
+from conman.store.job_progress import show_progress
 from conman.store.outgoing import TERMINAL_JOB_STATES, Written, deliver, deployment_ended, sweep, write_owned
 
 
 class StoreActivities:
-    """Bound to one database."""
+    """Bound to one database; job logs are kept for `job_log_days`, 0 for ever."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, job_log_days: int = 0) -> None:
         self.db = db
+        self.job_log_days = job_log_days
 
     def all(self) -> list[Any]:
         """The activities to register."""
@@ -103,6 +106,8 @@ class StoreActivities:
         for job_id in request.job_ids:
             job = NewJob(job_id, request.job_type, request.entity_type, request.entity_id, max_attempts(request.job_type))
             await records.insert_once(self.db, "jobs", job_document(job, app_id=request.app_id, at=request.at))
+        if request.progress is not None:
+            await show_progress(self.db, request.progress, request.at)
         fault_point("jobs.created")
 
     @activity.defn
@@ -239,6 +244,7 @@ class StoreActivities:
         """Deliver what crashes left behind; returns how many. Keys that have had their time are forgotten on the way."""
         async with heartbeating():
             await finish_and_forget(self.db, now())
+            await forget_logs(self.db, now(), self.job_log_days)
             return await sweep(self.db)
 
 

@@ -27,10 +27,12 @@ from conman.api.routes import (
     members,
     overrides,
     profiles,
+    release_contents,
     releases,
     users,
     workspaces,
 )
+from conman.services.job_logs import LogFeeds
 from conman.services.master_keys import check_master_keys
 from conman.services.platform import Platform
 from conman.services.platform_admins import ensure_platform_admin
@@ -54,6 +56,7 @@ ROUTERS = (
     overrides.router,
     assistant.router,
     releases.router,
+    release_contents.router,
     deployments.router,
     jobs.router,
 )
@@ -81,6 +84,7 @@ def create_api(platform: Platform) -> FastAPI:
     )
     app.state.platform = platform
     app.state.rate_limiter = RateLimiter(platform.db, platform.settings)
+    app.state.log_feeds = LogFeeds(platform.db)
     errors.install(app)
     access.check_every_route(ROUTERS)
     for router in ROUTERS:

@@ -50,12 +50,14 @@ PROFILE_SCOPES: Mapping[str, tuple[str, ...]] = {"submit": ("base",), "release":
 class ValidationGate(Model):
     """The suite that runs at one gate: a command by its name in the operator's configuration, never a program.
 
-    Without `timeout_seconds` the default of the gate's type of job holds (`spec.md` 9).
+    Without `timeout_seconds` the default of the gate's type of job holds (`spec.md` 9). `reuse`: the suite need not run where it
+    passed on the same input already (domain/suite_result.py); it is shown where it is off.
     """
 
     command: str = "msuite"
     profile_scope: Literal["base", "affected", "all", "target"] | None = None
     timeout_seconds: int | None = Field(default=None, ge=1, le=LONGEST_SUITE_SECONDS)
+    reuse: bool = Field(default=True, exclude_if=bool)
 
 
 class Webhook(Model):

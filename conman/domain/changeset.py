@@ -110,11 +110,12 @@ def target(state: ChangesetState, move: Move) -> ChangesetState:
 
 
 class Gate(Model):
-    """The submit gate of the current revision."""
+    """The submit gate of the current revision. `fresh`: somebody asked for the run itself, no earlier result will do."""
 
     state: JobState
     job_id: str
     reason_code: ReasonCode | None = None
+    fresh: bool = False
 
 
 class Revision(Model):

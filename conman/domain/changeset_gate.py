@@ -76,7 +76,7 @@ def decide_retry(changeset_id: str, cs: Changeset, job_id: str, new_job_id: str,
             _NO_RETRY.get(gate.state, _NO_RETRY[JobState.RUNNING]).format(state=gate.state.value, number=cs.current_revision),
             {"from": gate.state.value, "to": JobState.QUEUED.value},
         )
-    again = Gate(state=JobState.QUEUED, job_id=new_job_id)
+    again = Gate(state=JobState.QUEUED, job_id=new_job_id, fresh=True)
     revision: Revision = cs.revisions[-1].model_copy(update={"job_id": new_job_id})
     after = cs.model_copy(update={"gate": again, "revisions": [*cs.revisions[:-1], revision]})
     event = retried_event(job_id, gate.state, gate.reason_code, new_job_id, JobType.MSUITE_SUBMIT, changeset_id, cs.head_sha)

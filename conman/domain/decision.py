@@ -125,7 +125,10 @@ class Decision(Generic[OwnedT]):
 
 
 class Verdict(Model):
-    """How a job's run ended, with what it judged (`durability.md` 17)."""
+    """How a job's run ended, with what it judged (`durability.md` 17).
+
+    `reused_from`: no suite ran; this is the result of that job, which judged the same tree, profile and command.
+    """
 
     job_id: str
     state: JobState
@@ -133,14 +136,15 @@ class Verdict(Model):
     attempt: int = 1
     exit_code: int | None = None
     summary: dict[str, Any] | None = None
+    reused_from: str | None = None
 
     def end(self, result: dict[str, Any] | None = None) -> JobEnd:
-        """The end of the job that this verdict says."""
+        """The end of the job that this verdict says; its summary names the job whose result was taken over."""
         return JobEnd(
             id=self.job_id,
             state=self.state,
             reason_code=self.reason_code,
             exit_code=self.exit_code,
-            summary=self.summary,
+            summary=self.summary if self.reused_from is None else {**(self.summary or {}), "reused_from": self.reused_from},
             result=result,
         )

@@ -76,3 +76,11 @@ def time_of(uuid: str) -> int:
     if not is_uuid(uuid) or uuid[14] != "7":
         raise ValueError(f"{uuid!r} is not a UUIDv7")
     return int(uuid[:8] + uuid[9:13], 16)
+
+
+def first_id_of(at_ms: int) -> str:
+    """A text that sorts after the ids of all earlier times and before all others.
+
+    Raises `ValueError` for a time outside 48 bits.
+    """
+    return uuid7(at_ms, bytes(10))

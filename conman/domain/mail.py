@@ -7,7 +7,6 @@ then, under the same Message-ID, by which mailboxes tell that it is the same. do
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +17,7 @@ from pydantic import Field
 
 from conman.domain.decision import Model
 from conman.domain.ids import derived_uuid7
+from conman.domain.plain_text import plain_line, shortened
 from conman.domain.times import milliseconds
 
 
@@ -179,15 +179,12 @@ class NoticeEnd(Model):
 LONGEST_REPLY = 200
 LONGEST_LINE = 200
 _MAYBE_A_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")
-_BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def one_line(text: str) -> str:
     """A name as it may stand in a mail: one line, no control characters, nothing that reverses the text's direction, at most 200
     characters. Its `://` gets a space, so that no mail program makes a link of somebody's name."""
-    kept = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs") else c for c in text if c not in _BIDI_CONTROLS)
-    line = " ".join(kept.split()).replace("://", ": //")
-    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1] + "…"
+    return shortened(plain_line(text).replace("://", ": //"), LONGEST_LINE)
 
 
 def harmless_reply(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -12,7 +13,7 @@ from conman.domain.deployment import Ending
 from conman.domain.jobs import JobType
 from conman.domain.overrides import FrozenOverride
 from conman.domain.queue import Entry, RetriedJob
-from conman.domain.release import Member
+from conman.domain.release import Member, PinnedProfile
 
 
 class LoadRequest(Model):
@@ -65,7 +66,10 @@ class EntityStart(Model):
 
 
 class GateStart(Model):
-    """One gate: which commit is judged, by which command, with which profile: at the revision that is pinned, else as it is."""
+    """One gate: which commit is judged, by which command, with which profile: at the revision that is pinned, else as it is.
+
+    `fresh`: it is never answered from an earlier result (a retry by hand, a doubt of a flaky suite).
+    """
 
     job_id: str
     app_id: str
@@ -79,6 +83,7 @@ class GateStart(Model):
     overrides: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
     tag: str | None = None
     what: str = ""
+    fresh: bool = False
 
 
 class GateRun(Model):
@@ -175,12 +180,44 @@ class ReminderSetting(Model):
 
 
 class SweepStart(Model):
-    """One revalidation of a queue."""
+    """One revalidation of a queue.
+
+    A sweep that continues as new knows what it has `merged` (job id → merge commit), and how many verdicts it has `sent`.
+    """
 
     app_id: str
     epoch: int
     integration_sha: str
     entries: list[Entry]
+    merged: dict[str, str] = Field(default_factory=dict[str, str])
+    sent: int = 0
+
+
+class SweepChange(Model):
+    """What changed in the queue while a sweep is under way: entries that join it, jobs that leave it.
+
+    `order` has the jobs of all that run, in the order of the queue.
+    """
+
+    joins: list[Entry]
+    leaves: list[str]
+    order: list[str]
+
+
+def revalidation_gate(app_id: str, entry: Entry, commit_sha: str) -> GateStart:
+    """The gate that judges a queued changeset on its merge onto the present integration head."""
+    return GateStart(
+        job_id=entry.job_id or "",
+        app_id=app_id,
+        job_type=JobType.REVALIDATE_QUEUED_CHANGESET,
+        entity_type="changeset",
+        entity_id=entry.changeset_id,
+        commit_sha=commit_sha,
+        scope="submit",
+        overrides=[one.model_dump(mode="json") for one in entry.overrides],
+        what=f"{entry.title} on the new integration head",
+        fresh=entry.fresh,
+    )
 
 
 class TrialRequest(Model):
@@ -226,6 +263,11 @@ class GateProfile(Model):
     profile_revision_id: str
     waiting: list[FrozenOverride] = Field(default_factory=list[FrozenOverride])
 
+    def overrides_with(self, members: Sequence[Member]) -> list[FrozenOverride]:
+        """What arrives there with these members: what waits for it, then their own, in merge order."""
+        brought = [one.bare for member in members for one in member.overrides]
+        return [*self.waiting, *(one for one in brought if one.profile_id == self.profile_id)]
+
 
 class GateProfiles(Model):
     """The profiles, in stage order of their environments."""
@@ -242,8 +284,25 @@ class ComposeReply(Model):
     conflicts: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
 
 
+class ExclusionsQuestion(Model):
+    """Which members of a selection that does not merge onto `base_sha` exclude each other."""
+
+    app_id: str
+    base_sha: str
+    members: list[Member]
+
+
+class JobProgress(Model):
+    """How far a job that is running has come."""
+
+    job_id: str
+    done: int
+    total: int
+    message: str
+
+
 class NewJobs(Model):
-    """Jobs that a workflow starts by itself."""
+    """Jobs that a workflow starts by itself; `progress` is that of the job which they are a part of."""
 
     app_id: str
     job_type: JobType
@@ -251,6 +310,7 @@ class NewJobs(Model):
     entity_id: str
     job_ids: list[str]
     at: str
+    progress: JobProgress | None = None
 
 
 class JobEnds(Model):
@@ -261,17 +321,25 @@ class JobEnds(Model):
 
 
 class PublishFacts(Model):
-    """What Git says just before a publish."""
+    """What Git and the records say just before a publish.
+
+    `unexplained` paths differ between base and candidate though no member changed them; `uprooted` members were made on commits
+    that the base does not contain; commits of `lost` members are not in the candidate. `changed_profiles`: those that the gate
+    used and that have changed, as they are now. `supersedes`: the release that was published last.
+    """
 
     integration_sha: str
-    contained: bool
+    contained: bool = False
     tag: str
     unexplained: list[str] = Field(default_factory=list[str])
+    uprooted: list[str] = Field(default_factory=list[str])
+    lost: list[str] = Field(default_factory=list[str])
+    changed_profiles: list[PinnedProfile] = Field(default_factory=list[PinnedProfile])
     supersedes: str | None = None
 
 
 class PublishQuestion(Model):
-    """What is asked of Git before a publish."""
+    """What is asked before a publish."""
 
     app_id: str
     release_id: str
@@ -279,23 +347,27 @@ class PublishQuestion(Model):
     base_sha: str
     candidate_sha: str
     members: list[Member]
-    at: str
+    pinned_profiles: list[PinnedProfile] = Field(default_factory=list[PinnedProfile])
 
 
 class MoveRefs(Model):
-    """The integration branch and the tag, in one transaction."""
+    """The integration branch and the tag, in one transaction, for the release that has reserved the tag's number."""
 
     app_id: str
     old_sha: str
     new_sha: str
     tag: str
+    release_id: str = ""
 
 
 class MoveRefsReply(Model):
-    """`moved` False: the integration branch was not at `old_sha` any more, and nothing moved."""
+    """`moved` False: the integration branch was not at `old_sha` any more, and nothing moved. `tag` is the one that was made:
+    another than was asked for where somebody else had made that meanwhile.
+    """
 
     moved: bool
     integration_sha: str
+    tag: str | None = None
 
 
 class TagRequest(Model):
@@ -303,7 +375,6 @@ class TagRequest(Model):
 
     app_id: str
     release_id: str
-    at: str
 
 
 class DeployQuestion(Model):

@@ -12,7 +12,7 @@ from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, JobType, ReasonCode, max_attempts
 from conman.domain.override_collisions import Collision, collided
 from conman.domain.queue_records import Entry, EntryState, EntryStatus, News, Queue, Sweep
-from conman.domain.queue_verdicts import EntryVerdict, counted, decide_verdicts
+from conman.domain.queue_verdicts import Judged, counted, decide_verdicts
 
 JobIds = Callable[[str], str]
 """Changeset id → a fresh, deterministic job id."""
@@ -32,38 +32,78 @@ def _superseded_jobs(entries: Sequence[Entry]) -> list[JobEnd]:
     ]
 
 
+def _revalidated(
+    queue: Queue, ids: Sequence[str], job_ids: JobIds, *, adapts: bool, fresh: bool = False
+) -> tuple[Queue, list[NewJob], list[JobEnd]]:
+    """The entries `ids` are judged on the present head: with the sweep that is under way, or in a new epoch where none is."""
+    if queue.sweep is None or not queue.sweep.adapts:
+        return _with_sweep(queue, queue.integration_sha, ids, job_ids, adapts=adapts, fresh=ids if fresh else ())
+    wanted = [entry.changeset_id for entry in queue.entries if entry.changeset_id in ids and not _runs(entry)]
+    entries, jobs = _running(queue, wanted, job_ids, fresh=wanted if fresh else ())
+    asked = [*queue.sweep.changeset_ids, *(one for one in wanted if one not in queue.sweep.changeset_ids)]
+    after = queue.model_copy(
+        update={
+            "entries": entries,
+            "sweep": queue.sweep.model_copy(update={"changeset_ids": asked}),
+            "joining": [*queue.joining, *(job.id for job in jobs)],
+            "progress_total": len(asked),
+        }
+    )
+    return counted(after), jobs, []
+
+
 def _with_sweep(
-    queue: Queue, integration_sha: str, ids: Sequence[str], job_ids: JobIds
+    queue: Queue, integration_sha: str, ids: Sequence[str], job_ids: JobIds, *, adapts: bool, fresh: Sequence[str] = ()
 ) -> tuple[Queue, list[NewJob], list[JobEnd]]:
     """A new epoch in which the entries `ids` are judged against `integration_sha`; an older sweep is superseded."""
     ends = _superseded_jobs(queue.entries)
-    running = {entry.changeset_id for entry in queue.entries if entry.status is EntryStatus.RUNNING}
-    wanted = [entry.changeset_id for entry in queue.entries if entry.changeset_id in ids or entry.changeset_id in running]
-    jobs = {changeset_id: job_ids(changeset_id) for changeset_id in wanted}
-    entries = [
-        entry.model_copy(update={"status": EntryStatus.RUNNING, "job_id": jobs[entry.changeset_id]})
-        if entry.changeset_id in jobs
-        else entry
-        for entry in queue.entries
-    ]
+    wanted = [entry.changeset_id for entry in queue.entries if entry.changeset_id in ids or _runs(entry)]
+    entries, jobs = _running(queue, wanted, job_ids, fresh=fresh)
     epoch = queue.epoch + 1
-    superseded = [*queue.superseded_epochs, *([queue.epoch] if queue.sweep is not None else [])]
+    sweep = Sweep(epoch=epoch, integration_sha=integration_sha, changeset_ids=wanted, adapts=adapts)
+    superseded = [*queue.superseded_epochs, *([queue.epoch] if queue.sweep is not None or queue.leaving else [])]
     after = queue.model_copy(
         update={
             "entries": entries,
             "epoch": epoch,
             "integration_sha": integration_sha,
-            "sweep": Sweep(epoch=epoch, integration_sha=integration_sha, changeset_ids=wanted) if wanted else None,
+            "sweep": sweep if wanted else None,
             "sweep_started": not wanted and not superseded,  # an older sweep is stopped even where none follows it
+            "joining": [],
+            "leaving": [],
             "superseded_epochs": superseded,
             "progress_done": 0,
             "progress_total": len(wanted),
         }
     )
-    return after, [_revalidation_job(jobs[changeset_id], changeset_id) for changeset_id in wanted], ends
+    return after, jobs, ends
 
 
-def decide_enqueue(queue: Queue, entry: Entry, job_ids: JobIds) -> Decision[Queue]:
+def _runs(entry: Entry) -> bool:
+    return entry.status is EntryStatus.RUNNING
+
+
+def _running(queue: Queue, ids: Sequence[str], job_ids: JobIds, *, fresh: Sequence[str]) -> tuple[list[Entry], list[NewJob]]:
+    """The entries of the queue, those of `ids` with a new job each."""
+    jobs = {changeset_id: job_ids(changeset_id) for changeset_id in ids}
+
+    def begun(entry: Entry) -> Entry:
+        asked = {"status": EntryStatus.RUNNING, "job_id": jobs[entry.changeset_id], "fresh": entry.changeset_id in fresh}
+        return entry.model_copy(update=asked)
+
+    entries = [begun(entry) if entry.changeset_id in jobs else entry for entry in queue.entries]
+    return entries, [_revalidation_job(job_id, changeset_id) for changeset_id, job_id in jobs.items()]
+
+
+def _left(queue: Queue, entry: Entry) -> Queue:
+    """The queue, counted, whose sweep lets go of an entry that is there no more, or that is judged already."""
+    if not _runs(entry) or queue.sweep is None or not queue.sweep.adapts or entry.job_id is None:
+        return counted(queue)
+    joining = [job_id for job_id in queue.joining if job_id != entry.job_id]
+    return counted(queue.model_copy(update={"joining": joining, "leaving": [*queue.leaving, entry.job_id]}))
+
+
+def decide_enqueue(queue: Queue, entry: Entry, job_ids: JobIds, *, adapts: bool = True) -> Decision[Queue]:
     """An approved changeset is appended (a hotpatch goes to the head).
 
     A hotpatch, what entered by a clean merge, what is behind the integration head, and what was judged on an older one are
@@ -80,7 +120,7 @@ def decide_enqueue(queue: Queue, entry: Entry, job_ids: JobIds) -> Decision[Queu
     after = queue.model_copy(update={"entries": entries})
     if entry.judged_sha == entry.base_sha == queue.integration_sha and not entry.hotpatch and not entry.revalidate:
         return Decision(after)
-    after, jobs, ends = _with_sweep(after, queue.integration_sha, [entry.changeset_id, *leaving], job_ids)
+    after, jobs, ends = _revalidated(after, [entry.changeset_id, *leaving], job_ids, adapts=adapts)
     return _with_collisions(Decision(after, jobs=tuple(jobs), job_ends=tuple(ends)), leaving)
 
 
@@ -89,29 +129,20 @@ def _collided(entries: Sequence[Entry]) -> dict[str, list[Collision]]:
 
 
 def _with_collisions(decision: Decision[Queue], leaving: Mapping[str, Sequence[Collision]]) -> Decision[Queue]:
-    """A new sweep in which those whose overrides collide have their verdict already (`spec.md` 10)."""
+    """A sweep in which those whose overrides collide have their verdict already (`spec.md` 10)."""
     queue = decision.owned
-    verdicts = [
-        EntryVerdict(
-            epoch=queue.epoch,
-            integration_sha=queue.integration_sha,
-            changeset_id=entry.changeset_id,
-            head_sha=entry.head_sha,
-            job_id=entry.job_id or "",
-            status=EntryStatus.CONFLICTED,
-            job_state=JobState.FAILED,
-            reason_code=ReasonCode.TESTS_FAILED,
-            conflicts=[one.record() for one in leaving[entry.changeset_id]],
-        )
-        for entry in queue.entries
-        if entry.changeset_id in leaving
-    ]
+    judges = Judged(queue.epoch, queue.integration_sha)
+    found = {one: [collision.record() for collision in leaving[one]] for one in leaving}
+    verdicts = [judges.conflicted(entry, found[one]) for entry in queue.entries if (one := entry.changeset_id) in found]
     judged = decide_verdicts(queue, verdicts)
     if judged is None:
         return decision
+    over = [verdict.job_id for verdict in verdicts]
+    given = [job_id for job_id in over if job_id not in queue.joining] if queue.sweep_started else []
+    told = {"joining": [job_id for job_id in queue.joining if job_id not in over], "leaving": [*queue.leaving, *given]}
     return replace(
         decision,
-        owned=judged.owned,
+        owned=judged.owned.model_copy(update=told),
         events=(*decision.events, *judged.events),
         job_ends=(*decision.job_ends, *judged.job_ends),
     )
@@ -129,7 +160,7 @@ def decide_remove(queue: Queue, changeset_id: str) -> Decision[Queue]:
             [{"changeset_id": changeset_id, "state": entry.state.value, "release_id": entry.reserved_by}],
         )
     after = queue.model_copy(update={"entries": [old for old in queue.entries if old.changeset_id != changeset_id]})
-    return Decision(counted(after), job_ends=tuple(_superseded_jobs([entry])), result={"removed": True})
+    return Decision(_left(after, entry), job_ends=tuple(_superseded_jobs([entry])), result={"removed": True})
 
 
 def decide_reorder(queue: Queue, ordered: Sequence[str], expected_version: int) -> Decision[Queue]:
@@ -194,7 +225,9 @@ def decide_reserve(queue: Queue, release_id: str, changeset_ids: Sequence[str]) 
     )
 
 
-def decide_published(queue: Queue, release_id: str, integration_sha: str, job_ids: JobIds) -> Decision[Queue]:
+def decide_published(
+    queue: Queue, release_id: str, integration_sha: str, job_ids: JobIds, *, adapts: bool = True
+) -> Decision[Queue]:
     """A release was published: its members leave, what remains is revalidated on the new head in a new epoch."""
     if release_id in queue.published_releases:
         return Decision(queue)
@@ -205,7 +238,7 @@ def decide_published(queue: Queue, release_id: str, integration_sha: str, job_id
             "published_releases": [*queue.published_releases, release_id][-100:],
         }
     )
-    after, jobs, ends = _with_sweep(before, integration_sha, [entry.changeset_id for entry in rest], job_ids)
+    after, jobs, ends = _with_sweep(before, integration_sha, [entry.changeset_id for entry in rest], job_ids, adapts=adapts)
     events = (
         (
             Event(
@@ -231,8 +264,12 @@ class RetriedJob(Model):
     reason_code: ReasonCode | None = None
 
 
-def decide_revalidate(queue: Queue, changeset_id: str, job_ids: JobIds, retried: RetriedJob | None = None) -> Decision[Queue]:
+def decide_revalidate(
+    queue: Queue, changeset_id: str, job_ids: JobIds, retried: RetriedJob | None = None, *, adapts: bool = True
+) -> Decision[Queue]:
     """One entry is judged again on the present head (`spec.md` 10), `retried` where somebody retries its ended job.
+
+    Who asks by hand doubts the earlier result, so the suite runs afresh; what other sweeps judge meanwhile goes on.
 
     Raises `invalid_transition` when it is not in the queue, `conflict` for a job that is no longer its latest.
     """
@@ -251,7 +288,7 @@ def decide_revalidate(queue: Queue, changeset_id: str, job_ids: JobIds, retried:
         )
     if entry.status is EntryStatus.RUNNING:
         return Decision(queue, result={"job_id": entry.job_id})
-    after, jobs, ends = _with_sweep(queue, queue.integration_sha, [changeset_id], job_ids)
+    after, jobs, ends = _revalidated(queue, [changeset_id], job_ids, adapts=adapts, fresh=True)
     renewed = after.entry(changeset_id)
     again: tuple[Event, ...] = ()
     if retried is not None:
@@ -277,7 +314,7 @@ def decide_eject(queue: Queue, release_id: str, changeset_id: str, *, conflicted
         blamed = {"state": EntryState.NEEDS_REVALIDATION, "status": EntryStatus.FAILED, "reserved_by": None, "job_id": job_id}
         entries = queue.replaced(entry.model_copy(update=blamed))
     ended = tuple(_superseded_jobs([entry]))
-    return Decision(counted(queue.model_copy(update={"entries": entries})), job_ends=ended)
+    return Decision(_left(queue.model_copy(update={"entries": entries}), entry), job_ends=ended)
 
 
 def decide_delivered(queue: Queue, delivered: Sequence[News]) -> Decision[Queue]:
@@ -287,8 +324,15 @@ def decide_delivered(queue: Queue, delivered: Sequence[News]) -> Decision[Queue]
     return Decision(queue.model_copy(update={"undelivered": rest}), job_ends=ends)
 
 
-def decide_sweep_started(queue: Queue, epoch: int) -> Decision[Queue] | None:
-    """The workflow of this epoch's sweep is there, and the ones before it were told to stop; None when a newer epoch began."""
-    if queue.epoch != epoch or queue.sweep_started:
+def decide_sweep_told(queue: Queue, epoch: int, told: Sequence[str] = ()) -> Decision[Queue] | None:
+    """The process of this epoch's sweep is there, those before it were told to stop, and it knows of the jobs `told`.
+
+    None when a newer epoch began, or when that was known.
+    """
+    joining = [job_id for job_id in queue.joining if job_id not in told]
+    leaving = [job_id for job_id in queue.leaving if job_id not in told]
+    known = queue.sweep_started and (joining, leaving) == (queue.joining, queue.leaving)
+    if queue.epoch != epoch or known:
         return None
-    return Decision(queue.model_copy(update={"sweep_started": True, "superseded_epochs": []}))
+    update = {"sweep_started": True, "superseded_epochs": [], "joining": joining, "leaving": leaving}
+    return Decision(queue.model_copy(update=update))

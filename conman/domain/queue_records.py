@@ -45,16 +45,23 @@ class Entry(Model):
     revalidate: bool = False
     """It entered by a clean merge alone (`queue_gate: clean_merge`), and no suite has seen the merge."""
     job_id: str | None = None
+    fresh: bool = False
+    """Somebody asked for this revalidation by hand: it is never answered from an earlier result."""
     reserved_by: str | None = None
     overrides: list[FrozenOverride] = Field(default_factory=list[FrozenOverride])
 
 
 class Sweep(Model):
-    """One revalidation of what the queue shows: started once per epoch, judged against one head."""
+    """One revalidation of what the queue shows: one process per epoch, judging against one head.
+
+    `changeset_ids` are all that it was asked for, each once. `adapts`: its process takes in what joins it and lets go of what
+    leaves; one that was begun before processes could do so is superseded instead.
+    """
 
     epoch: int
     integration_sha: str
     changeset_ids: list[str]
+    adapts: bool = False
 
 
 class News(Model):
@@ -74,6 +81,10 @@ class Queue(Owned):
     entries: list[Entry] = Field(default_factory=list[Entry])
     sweep: Sweep | None = None
     sweep_started: bool = True
+    joining: list[str] = Field(default_factory=list[str])
+    """Jobs that the sweep's process must still be given."""
+    leaving: list[str] = Field(default_factory=list[str])
+    """Jobs that the sweep's process has, for which nobody waits any more."""
     superseded_epochs: list[int] = Field(default_factory=list[int])
     undelivered: list[News] = Field(default_factory=list[News])
     published_releases: list[str] = Field(default_factory=list[str])

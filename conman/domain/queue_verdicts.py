@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from pydantic import Field
 
 from conman.domain.changeset_news import QueueNews
-from conman.domain.decision import Decision, Event, JobEnd, Model
+from conman.domain.decision import Decision, Event, JobEnd, Model, Verdict
 from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.queue_records import Entry, EntryState, EntryStatus, News, Queue
 
@@ -27,6 +28,60 @@ class EntryVerdict(Model):
     exit_code: int | None = None
     summary: dict[str, Any] | None = None
     conflicts: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+
+
+BATCH_BYTES = 512 * 1024
+"""What travels and is written at once: Temporal refuses payloads over 2 MiB, and a suite's report may have 256 KiB."""
+
+ModelT = TypeVar("ModelT", bound=Model)
+
+
+def first_batch(items: Sequence[ModelT]) -> list[ModelT]:
+    """The first of these, as many as `BATCH_BYTES` hold but one at least."""
+    batch: list[ModelT] = []
+    size = 0
+    for item in items:
+        size += len(item.model_dump_json())
+        if batch and size > BATCH_BYTES:
+            break
+        batch.append(item)
+    return batch
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Makes the verdicts of one epoch, on one integration head."""
+
+    epoch: int
+    integration_sha: str
+
+    def conflicted(self, entry: Entry, conflicts: Sequence[dict[str, Any]]) -> EntryVerdict:
+        """It does not merge, or its overrides collide."""
+        found = self._verdict(entry, EntryStatus.CONFLICTED, JobState.FAILED, ReasonCode.TESTS_FAILED)
+        return found.model_copy(update={"conflicts": list(conflicts)})
+
+    def canceled(self, entry: Entry) -> EntryVerdict:
+        """The sweep ended before it was judged."""
+        return self._verdict(entry, EntryStatus.UNKNOWN, JobState.CANCELED, ReasonCode.CANCELED)
+
+    def by_suite(self, entry: Entry, verdict: Verdict) -> EntryVerdict:
+        """What the suite says; what is no verdict on the files leaves it `unknown` (`spec.md` 10)."""
+        known = {ReasonCode.OK: EntryStatus.VALID, ReasonCode.TESTS_FAILED: EntryStatus.FAILED}
+        status = known.get(verdict.reason_code, EntryStatus.UNKNOWN)
+        found = self._verdict(entry, status, verdict.state, verdict.reason_code)
+        return found.model_copy(update={"exit_code": verdict.exit_code, "summary": verdict.end().summary})
+
+    def _verdict(self, entry: Entry, status: EntryStatus, state: JobState, reason: ReasonCode) -> EntryVerdict:
+        return EntryVerdict(
+            epoch=self.epoch,
+            integration_sha=self.integration_sha,
+            changeset_id=entry.changeset_id,
+            head_sha=entry.head_sha,
+            job_id=entry.job_id or "",
+            status=status,
+            job_state=state,
+            reason_code=reason,
+        )
 
 
 def decide_verdicts(queue: Queue, verdicts: Sequence[EntryVerdict]) -> Decision[Queue] | None:

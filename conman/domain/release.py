@@ -9,7 +9,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from conman.domain.decision import Decision, Event, JobEnd, Model, NewJob, Owned
-from conman.domain.errors import DomainError, ErrorCode
+from conman.domain.errors import DomainError, ErrorCode, invalid
+from conman.domain.exclusions import Exclusions
 from conman.domain.jobs import JobState, JobType, ReasonCode, end_state, max_attempts
 from conman.domain.overrides import FrozenOverride
 from conman.domain.transitions import follow
@@ -90,8 +91,19 @@ class Failure(Model):
     message: str = ""
 
 
+class PinnedProfile(Model):
+    """The profile revision that the release gate rendered for an environment; publish compares it with the present one."""
+
+    environment: str
+    profile_id: str
+    profile_revision_id: str
+
+
 class PublishIntent(Model):
-    """The ref moves of a publish, recorded before they are made: afterwards there is only forward (`durability.md` 19)."""
+    """The ref moves of a publish, recorded before they are made: afterwards there is only forward (`durability.md` 19).
+
+    `supersedes` is the release that was published last before it.
+    """
 
     command_id: str
     actor: dict[str, Any]
@@ -99,6 +111,29 @@ class PublishIntent(Model):
     new_sha: str
     tag: str
     at: str
+    supersedes: str | None = None
+
+
+class Selection(Model):
+    """What a selection is to be: `changeset_ids` as a whole, or as another order of the present one (`reorder`), or the present
+    one without `remove` and with `add` at its end. It is applied under the release's lock, so that no edit undoes another.
+    """
+
+    kind: Literal["whole", "reorder", "change"] = "whole"
+    changeset_ids: list[str] = Field(default_factory=list[str])
+    add: list[str] = Field(default_factory=list[str])
+    remove: list[str] = Field(default_factory=list[str])
+
+    def of(self, present: Sequence[str]) -> list[str]:
+        """The selection, from the present one. Raises `validation_error` when a reorder does not name exactly that."""
+        if self.kind == "whole":
+            return self.changeset_ids
+        if self.kind == "reorder":
+            if sorted(self.changeset_ids) != sorted(present):
+                raise invalid("ordered_changeset_ids", "must name every changeset of the release, each once")
+            return self.changeset_ids
+        kept = [one for one in present if one not in self.remove]
+        return kept + [one for one in self.add if one not in kept]
 
 
 class EditIntent(Model):
@@ -108,6 +143,7 @@ class EditIntent(Model):
     kind: Literal["select", "drop", "assemble", "publish"]
     actor: dict[str, Any]
     changeset_ids: list[str] = Field(default_factory=list[str])
+    selection: Selection | None = None
     facts: dict[str, Any] = Field(default_factory=dict[str, Any])
 
 
@@ -122,6 +158,7 @@ class Release(Owned):
     base_sha: str | None = None
     candidate_sha: str | None = None
     prefix_shas: list[str] = Field(default_factory=list[str])
+    pinned_profiles: list[PinnedProfile] = Field(default_factory=list[PinnedProfile])
     published_sha: str | None = None
     published_at: str | None = None
     published_by: str | None = None
@@ -143,7 +180,7 @@ def _snapshot(release: Release) -> dict[str, Any]:
     return {"state": release.state.value, "ordered_changeset_ids": release.ordered_changeset_ids}
 
 
-def _event(
+def release_event(
     release_id: str,
     action: str,
     before: Release | None,
@@ -151,6 +188,7 @@ def _event(
     git_sha: str | None = None,
     **more: Any,
 ) -> Event:
+    """An audit event of a release: its state and selection before and after, and what else the action tells."""
     return Event(
         "release",
         release_id,
@@ -161,6 +199,12 @@ def _event(
     )
 
 
+def check_select(release: Release, selection: Selection) -> None:
+    """A selection needs an open release. Raises `validation_error` for no order of the present one, or `invalid_transition`."""
+    selection.of(release.ordered_changeset_ids)
+    target(release.state, Move.EDIT)
+
+
 def decide_selected(release_id: str, release: Release, members: Sequence[Member], tag: str | None) -> Decision[Release]:
     """The queue has reserved the selection; the first time, the release gets its tag and is created (`spec.md` 11)."""
     after = release.model_copy(
@@ -169,17 +213,18 @@ def decide_selected(release_id: str, release: Release, members: Sequence[Member]
             "members": list(members),
             "candidate_sha": None,
             "prefix_shas": [],
+            "pinned_profiles": [],
             "edit": None,
             "created": True,
             "tag": release.tag or tag,
         }
     )
     if not release.created:
-        return Decision(after, events=(_event(release_id, "created", None, after, tag=after.tag),))
+        return Decision(after, events=(release_event(release_id, "created", None, after, tag=after.tag),))
     same = sorted(release.ordered_changeset_ids) == sorted(after.ordered_changeset_ids)
-    events = [_event(release_id, "reordered" if same else "changesets_modified", release, after)]
+    events = [release_event(release_id, "reordered" if same else "changesets_modified", release, after)]
     if release.state is ReleaseState.VALIDATED:
-        events.append(_event(release_id, "returned_to_draft", release, after, reason="the selection was edited"))
+        events.append(release_event(release_id, "returned_to_draft", release, after, reason="the selection was edited"))
     return Decision(after, events=tuple(events))
 
 
@@ -200,6 +245,7 @@ def decide_assemble(release_id: str, release: Release, job_id: str, by: str | No
             "failure": None,
             "candidate_sha": None,
             "prefix_shas": [],
+            "pinned_profiles": [],
             "edit": None,
         }
     )
@@ -219,6 +265,8 @@ class AssemblyResult(Model):
     failure: Failure | None = None
     gate_job_ids: list[str] = Field(default_factory=list[str])
     conflicts: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    pinned_profiles: list[PinnedProfile] = Field(default_factory=list[PinnedProfile])
+    exclusions: Exclusions | None = None
 
 
 HEAD_MOVED = "head_moved"
@@ -247,6 +295,7 @@ def decide_assembly_result(release_id: str, release: Release, found: AssemblyRes
         "gate_job_ids": found.gate_job_ids,
         "candidate_sha": found.candidate_sha,
         "conflicts": found.conflicts,
+        **(found.exclusions.model_dump(mode="json") if found.exclusions is not None else {}),
     }
     if failure is None:
         after = release.model_copy(
@@ -255,11 +304,12 @@ def decide_assembly_result(release_id: str, release: Release, found: AssemblyRes
                 "base_sha": found.base_sha,
                 "candidate_sha": found.candidate_sha,
                 "prefix_shas": found.prefix_shas,
+                "pinned_profiles": found.pinned_profiles,
             }
         )
         end = JobEnd(id=found.job_id, state=JobState.SUCCEEDED, reason_code=ReasonCode.OK, result=result)
         events = tuple(
-            _event(release_id, action, release, after, git_sha=found.candidate_sha, base_sha=found.base_sha)
+            release_event(release_id, action, release, after, git_sha=found.candidate_sha, base_sha=found.base_sha)
             for action in ("assembled", "validated")
         )
         return Decision(after, events=events, job_ends=(end,))
@@ -278,7 +328,7 @@ def decide_assembly_result(release_id: str, release: Release, found: AssemblyRes
         summary={"message": failure.message},
         result={**result, "failure": failure.model_dump(mode="json")},
     )
-    event = _event(
+    event = release_event(
         release_id,
         "assembly_failed",
         release,
@@ -290,63 +340,29 @@ def decide_assembly_result(release_id: str, release: Release, found: AssemblyRes
     return Decision(after, events=(event,), job_ends=(end,))
 
 
-def check_publish(release: Release, integration_sha: str) -> None:
-    """Publishing needs a validated candidate on the present integration head. Raises `invalid_transition` or `conflict`."""
-    target(release.state, Move.PUBLISH)
-    if release.base_sha != integration_sha:
-        raise DomainError(
-            ErrorCode.CONFLICT,
-            "The integration branch moved since this release was assembled: assemble it again, then publish.",
-            {"assembled_on": release.base_sha, "integration_sha": integration_sha},
-        )
+def decide_returned(release_id: str, release: Release, failure: Failure, reason: str) -> Decision[Release]:
+    """A validated release that can't be published as it is returns to draft with its members (`spec.md` 3).
 
-
-def decide_head_moved(release_id: str, release: Release) -> Decision[Release]:
-    """A validated release whose integration head has moved returns to draft (`spec.md` 3)."""
+    `reason` is what the audit says of it.
+    """
     after = release.model_copy(
         update={
             "state": target(release.state, Move.RETURN),
             "candidate_sha": None,
             "prefix_shas": [],
+            "pinned_profiles": [],
             "edit": None,
             "publishing": None,
-            "failure": Failure(reason_code=HEAD_MOVED, message="The integration branch moved; assemble again."),
+            "failure": failure,
         }
     )
-    event = _event(release_id, "returned_to_draft", release, after, reason="the integration branch moved")
-    return Decision(after, events=(event,))
-
-
-def decide_publishing(release: Release, intent: PublishIntent) -> Decision[Release]:
-    """The intent of a publish is recorded before any ref moves (`durability.md` 19)."""
-    check_publish(release, intent.old_sha)
-    return Decision(release.model_copy(update={"publishing": intent, "edit": None, "tag": intent.tag}))
-
-
-def decide_published(release_id: str, release: Release, supersedes: str | None) -> Decision[Release]:
-    """The refs have moved: the record is frozen, and the queue is still to be told."""
-    intent = release.publishing
-    if intent is None:
-        raise ValueError("a release is published by its recorded intent only")
-    after = release.model_copy(
-        update={
-            "state": target(release.state, Move.PUBLISH),
-            "published_sha": intent.new_sha,
-            "published_at": intent.at,
-            "published_by": intent.actor.get("user_id"),
-            "supersedes": supersedes,
-            "publishing": None,
-            "told": False,
-        }
-    )
-    event = _event(release_id, "published", release, after, git_sha=intent.new_sha, tag=after.tag)
-    return Decision(after, events=(event,), result={"published_sha": intent.new_sha, "tag": after.tag})
+    return Decision(after, events=(release_event(release_id, "returned_to_draft", release, after, reason=reason),))
 
 
 def decide_dropped(release_id: str, release: Release) -> Decision[Release]:
     """The selection is free again; the tag's number stays used."""
     after = release.model_copy(update={"state": target(release.state, Move.DROP), "edit": None})
-    events = (_event(release_id, "dropped", release, after),) if release.created else ()
+    events = (release_event(release_id, "dropped", release, after),) if release.created else ()
     return Decision(after, events=events)
 
 
@@ -356,12 +372,6 @@ def deployed_state(environments: Sequence[str], succeeded: Sequence[str]) -> Rel
     if not reached:
         return ReleaseState.PUBLISHED
     return ReleaseState.DEPLOYED_FULL if len(reached) == len(environments) else ReleaseState.DEPLOYED_PARTIAL
-
-
-def unexplained_paths(changed: Sequence[str], member_paths: Sequence[Sequence[str]]) -> list[str]:
-    """Paths that differ between base and candidate although no changeset changed them: publish refuses when there are any."""
-    explained = {path for paths in member_paths for path in paths}
-    return sorted(path for path in changed if path not in explained)
 
 
 def waiting_for(release: Release) -> str | None:

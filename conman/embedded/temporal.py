@@ -50,6 +50,8 @@ _DYNAMIC_CONFIG = (
     # With the default of 10 in flight, bursts on one entity fail.
     "history.maxInFlightUpdates=500",
     "history.maxTotalUpdates=20000",
+    # An activity of the workflow's own queue goes to the worker with the answer to its workflow task: one dispatch less.
+    "system.enableActivityEagerExecution=true",
 )
 
 

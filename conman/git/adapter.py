@@ -402,6 +402,14 @@ class GitAdapter(Protocol):
         """
         ...
 
+    async def trial_merges(self, repo: str, base: str, heads: Sequence[str]) -> list[TrialMerge]:
+        """Merge `heads` onto `base` one after the other, each as `merge` would onto what those before it made.
+
+        One that conflicts is passed over: the next is tried on what there was before it. As with `trial_merge`, nothing is
+        written that a ref reaches. One trial per head, in order.
+        """
+        ...
+
     async def merge(
         self,
         repo: str,

@@ -109,6 +109,7 @@ class GitalyGit:
     commit_files = _forwarded(GitAdapter.commit_files)
     commit_tree_of = _forwarded(GitAdapter.commit_tree_of)
     trial_merge = _forwarded(GitAdapter.trial_merge)
+    trial_merges = _forwarded(GitAdapter.trial_merges)
     merge = _forwarded(GitAdapter.merge)
     rebase = _forwarded(GitAdapter.rebase)
     revert = _forwarded(GitAdapter.revert)

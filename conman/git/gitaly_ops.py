@@ -252,6 +252,14 @@ class GitalyOperations:
 
         return await self._on("trial_merge", repo, work)
 
+    async def trial_merges(self, repo: str, base: str, heads: Sequence[str]) -> list[TrialMerge]:
+        """See `GitAdapter`."""
+
+        async def work(session: Session) -> list[TrialMerge]:
+            return await gitaly_ops_merge.trial_merges(session, base, heads)
+
+        return await self._on("trial_merges", repo, work)
+
     async def merge(
         self,
         repo: str,

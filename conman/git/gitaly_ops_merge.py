@@ -85,9 +85,31 @@ async def list_commits(remote: Remote, *revisions: str, reverse: bool = False) -
 async def trial_merge(session: Session, ours: pb.GitCommit, theirs: pb.GitCommit) -> TrialMerge:
     """The tree or the conflicts of a merge; several best common ancestors are merged first, as git does."""
     bases = await _best_bases(session, ours.id, theirs.id)
+    return await _merge_from(session, bases, version_of(ours), version_of(theirs))
+
+
+async def trial_merges(session: Session, base: str, heads: Sequence[str]) -> list[TrialMerge]:
+    """Merges one after the other, none of which the server hears of: what one made has the ancestors of all that went into it."""
+    [start] = await session.commits(base)
+    current, merged = version_of(start), [start.id]
+    found: list[TrialMerge] = []
+    for head in heads:
+        [commit] = await session.commits(head)
+        bases = await _best_bases(session, commit.id, *merged)
+        if [one.id for one in bases] == [commit.id]:
+            found.append(TrialMerge(current.tree))  # it is contained already
+            continue
+        found.append(await _merge_from(session, bases, current, version_of(commit)))
+        if found[-1].tree_id is not None:
+            current = Version(found[-1].tree_id, None)
+            merged.append(commit.id)
+    return found
+
+
+async def _merge_from(session: Session, bases: Sequence[pb.GitCommit], ours: Version, theirs: Version) -> TrialMerge:
     plain = version_of(bases[0]) if bases else Version(EMPTY_TREE, None)
     base = await _merged_bases(session, bases) if len(bases) > 1 else plain
-    return await merge_versions(session, base, version_of(ours), version_of(theirs), moves_from=plain)
+    return await merge_versions(session, base, ours, theirs, moves_from=plain)
 
 
 async def merge_versions(
@@ -159,7 +181,7 @@ async def _best_bases(remote: Remote, one: str, *others: str) -> list[pb.GitComm
     found = await merge_base(remote, one, *others)
     if found is None:
         return []
-    if found == one or found in others:
+    if found == one or others == (found,):  # of several others, one may have an ancestor in common that `found` does not have
         return await remote.commits(found)
     ours, theirs = await asyncio.gather(list_commits(remote, one, f"^{found}"), list_commits(remote, *others, f"^{found}"))
     common = {commit.id: commit for commit in ours} if theirs else {}

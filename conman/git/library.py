@@ -221,6 +221,14 @@ class LibraryGit(ABC):
 
         return await self._read("trial_merge", repo, [ours, theirs], work)
 
+    async def trial_merges(self, repo: str, base: str, heads: Sequence[str]) -> list[TrialMerge]:
+        """See `GitAdapter`."""
+
+        def work(operation: str, repository: pygit2.Repository, at: At) -> list[TrialMerge]:
+            return local_merge.trial_merges(operation, repository, at(base), [at(head) for head in heads])
+
+        return await self._read("trial_merges", repo, [base, *heads], work)
+
     async def merge(
         self,
         repo: str,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pygit2
 from pygit2.enums import SortMode
 
@@ -17,6 +19,24 @@ def trial_merge(operation: str, repository: pygit2.Repository, ours: str, theirs
     our_commit = find_commit(operation, repository, ours)
     their_commit = find_commit(operation, repository, theirs)
     return _merged(repository, our_commit, their_commit)
+
+
+def trial_merges(operation: str, repository: pygit2.Repository, base: str, heads: Sequence[str]) -> list[TrialMerge]:
+    """Merges one after the other. Those that are clean become commits that no ref reaches: the merge bases follow from them."""
+    current = find_commit(operation, repository, base)
+    found: list[TrialMerge] = []
+    for head in heads:
+        commit = find_commit(operation, repository, head)
+        if contains(repository, current, commit):
+            found.append(TrialMerge(str(current.tree_id)))
+            continue
+        tried = _merged(repository, current, commit)
+        found.append(tried)
+        if tried.tree_id is not None:
+            tree, who = pygit2.Oid(hex=tried.tree_id), commit.committer
+            made = repository.create_commit(None, who, who, "", tree, [current.id, commit.id])
+            current = find_commit(operation, repository, str(made))
+    return found
 
 
 def merge(

@@ -244,6 +244,27 @@ class MemoryGit:
             return TrialMerge(None, merged.conflicts)
         return TrialMerge(repository.store.put_files(merged.files))
 
+    async def trial_merges(self, repo: str, base: str, heads: Sequence[str]) -> list[TrialMerge]:
+        """See `GitAdapter`."""
+        operation = "trial_merges"
+        repository = await self._open(operation, repo)
+        store = repository.store
+        current = self._find(operation, repository, base)
+        found: list[TrialMerge] = []
+        for head in heads:
+            commit = self._find(operation, repository, head)
+            if commit in History(store).ancestors(current):
+                found.append(TrialMerge(store.commit(current).tree))
+                continue
+            merged = self._merged(operation, repository, current, commit)
+            if merged.conflicts:
+                found.append(TrialMerge(None, merged.conflicts))
+                continue
+            tree, who = store.put_files(merged.files), store.commit(commit).committer
+            found.append(TrialMerge(tree))
+            current = store.put_commit(RawCommit(tree, (current, commit), who, who, b""))
+        return found
+
     async def merge(
         self,
         repo: str,

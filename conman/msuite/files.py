@@ -14,7 +14,8 @@ from types import ModuleType
 from typing import Any
 
 from conman.msuite.findings import Finding, Locate, Place, Problem, Rule, finding, place
-from conman.msuite.schemas import Schemas
+from conman.msuite.references import Documents, References
+from conman.msuite.schemas import FOLDER, Schemas
 
 MAX_BYTES = 52_428_800
 """The largest file that is checked, bytes: the most that an app's `file_size_limit_bytes` may be (`spec.md` 6)."""
@@ -45,7 +46,8 @@ class Checker:
 
     def __init__(self, root: Path, paths: list[str]) -> None:
         self.root = root
-        self._schemas = Schemas(paths, lru_cache(maxsize=None)(self._load))
+        self._references = References(root, paths, self._documents)
+        self._schemas = Schemas(paths, lru_cache(maxsize=None)(self._load), self._references)
 
     def check(self, path: str) -> list[Finding]:
         """Everything that is wrong with one file, by place."""
@@ -73,28 +75,49 @@ class Checker:
         found = [finding(path, problem) for problem in problems]
         if all(problem.rule is Rule.DUPLICATE_KEY for problem in problems):
             found += self._schemas.check_schema(path)
-            found += self._schemas.check(path, documents, _locate_once(form, text))
+            locate = _locate_once(form, text)
+            found += self._schemas.check(path, documents, locate)
+            if "$ref" in text and not path.startswith(f"{FOLDER}/"):
+                found += self._references.check(path, documents, locate)
         return found
+
+    def _documents(self, path: str) -> Documents | None:
+        """A file of the repository for the references: see `conman.msuite.references.Read`."""
+        parsed = self._parsed(path)
+        if parsed is None:
+            return None
+        text, _, documents, problems = parsed
+        return (documents, len(text)) if all(problem.rule is Rule.DUPLICATE_KEY for problem in problems) else None
 
     def _load(self, path: str) -> tuple[list[Any], list[Finding], Callable[[], Locate]] | None:
         """A file of the repository for the schemas: see `conman.msuite.schemas.Load`."""
+        parsed = self._parsed(path)
+        if parsed is None:
+            return None
+        text, form, documents, problems = parsed
+        return documents, [finding(path, problem) for problem in problems], lambda: form.locate(text)
+
+    def _parsed(self, path: str) -> tuple[str, ModuleType, list[Any], list[Problem]] | None:
+        """A file's text, format and documents, and what is wrong with it; None without a text, which its own check tells."""
         kind = FORMATS.get(Path(path).suffix.lower())
-        whole = self.root / path
         if kind is None or not _is_own_file(self.root, path):
             return None
         try:
-            data = _read(whole, whole=True)
+            data = _read(self.root / path, whole=True)
         except OSError:
-            return None  # Its own check tells why.
+            return None
         text, _ = _decode(kind, data) if data is not None else (None, [])
         if text is None:
             return None
-        documents, problems = _format(kind).parse(text)
-        return documents, [finding(path, problem) for problem in problems], lambda: _format(kind).locate(text)
+        form = _format(kind)
+        return text, form, *form.parse(text)
 
 
 def list_files(root: Path) -> Listing:
-    """The regular files below a folder, but for `.git`; symlinks, sockets and pipes are left out."""
+    """The regular files below a folder, but for `.git`; symlinks, sockets and pipes are left out.
+
+    A folder in it that can't be read is a finding. Raises `OSError` when the folder itself can't be.
+    """
     paths: list[str] = []
     findings: list[Finding] = []
     waiting = [""]
@@ -110,8 +133,10 @@ def list_files(root: Path) -> Listing:
                     elif entry.is_file(follow_symlinks=False) and entry.name != ".git":
                         paths.append(path)
         except OSError as error:
+            if not folder:
+                raise
             problem = Problem(Place(1, 1), Rule.UNREADABLE, error.strerror or str(error))
-            findings.append(finding(folder or ".", problem))
+            findings.append(finding(folder, problem))
     return Listing(sorted(paths), sorted(findings, key=lambda each: each.path))
 
 

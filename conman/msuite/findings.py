@@ -24,6 +24,7 @@ class Rule(StrEnum):
     SCHEMA = "schema"
     SCHEMA_INVALID = "schema-invalid"
     SCHEMA_REFERENCE = "schema-reference"
+    DANGLING_REFERENCE = "dangling-reference"
 
 
 class Place(NamedTuple):
@@ -87,7 +88,8 @@ class Finding:
 
     def record(self) -> dict[str, Any]:
         """The finding as an object of the report."""
-        record = {**asdict(self), "path": _printable(self.path), "severity": "error", "rule": self.rule.value}
+        record = {**asdict(self), "severity": "error", "rule": self.rule.value}
+        record |= {"path": _printable(self.path), "message": _printable(self.message)}
         if self.pointer is None:
             del record["pointer"]
         return record
@@ -105,6 +107,11 @@ def place(text: str, offset: int) -> Place:
     """The place of a character offset."""
     start = text.rfind("\n", 0, offset) + 1
     return Place(text.count("\n", 0, offset) + 1, offset - start + 1)
+
+
+def pointer(path: Path) -> str:
+    """The path as a JSON pointer (RFC 6901)."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
 
 
 def nearest(path: Path, known: Mapping[Path, T]) -> T | None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from conman.msuite.findings import OPAQUE, Finding, Locate, Place, Problem, Rule, finding
+from conman.msuite.findings import OPAQUE, Finding, Locate, Place, Problem, Rule, finding, pointer
 from conman.msuite.findings import Path as ValuePath
+from conman.msuite.references import References
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
+    from referencing import Resource
 
 FOLDER = "schemas"
 """The folder of the schemas, at the root."""
@@ -36,6 +39,12 @@ CONFIG_TYPES = {
 MOST_PER_DOCUMENT = 20
 """How many mismatches of one document are told; the first by place."""
 
+PATH_FORMAT = "conman-path"
+"""The `format` of a value that is the path of a file or folder, from the root or from the folder of its file."""
+
+NAME_KEYWORD = "x-conman-ref"
+"""The schema keyword of a value that names something which a folder defines; the folder is the keyword's value."""
+
 _UNDECIDABLE = frozenset({"anyOf", "oneOf", "not", "contains", "const", "enum", "uniqueItems"})
 _BASE = "file:///"
 
@@ -49,8 +58,11 @@ None: there is no such regular file, or it is reached by a symlink.
 class Schemas:
     """The schemas of one repository, read when they are first needed."""
 
-    def __init__(self, paths: list[str], load: Load) -> None:
+    def __init__(self, paths: list[str], load: Load, references: References) -> None:
         self._load = load
+        self._references = references
+        self._judged = ""
+        self._with_references = lru_cache(maxsize=None)(self._extended)
         self._named = _by_folder(paths)
         self._ready: dict[str, tuple[Any, list[Finding]]] = {}
         self._ids: dict[str, str] | None = None
@@ -64,6 +76,7 @@ class Schemas:
         """What does not match the schemas that hold for a file. `locate` finds places in the document of an index."""
         found: list[Finding] = []
         folder_schema = self._for_folder(path)
+        self._judged = path
         for index, document in enumerate(documents):
             schemas = [folder_schema] if folder_schema else []
             own = document.get("$schema") if isinstance(document, dict) else None
@@ -98,8 +111,7 @@ class Schemas:
     def _make(self, path: str) -> tuple[Any, list[Finding]]:
         from jsonschema import Draft202012Validator, validators
         from jsonschema.exceptions import SchemaError
-        from referencing import Registry, Resource
-        from referencing.jsonschema import DRAFT202012
+        from referencing import Registry
 
         loaded = self._load(path)
         if loaded is None or len(loaded[0]) != 1:
@@ -119,21 +131,40 @@ class Schemas:
             kind.check_schema(schema)
         except SchemaError as error:
             where = tuple(error.absolute_path)
-            return None, [_invalid(path, locate()(where), error.message, _pointer(where))]
+            return None, [_invalid(path, locate()(where), error.message, pointer(where))]
         except RecursionError:
             return None, [_invalid(path, Place(1, 1), "it is nested too deeply to be checked")]
         name = _own_id(schema)
         uri = urljoin(_BASE + quote(path), name or "")
-        resource = Resource.from_contents(schema, default_specification=DRAFT202012)
-        registry: Any = Registry(retrieve=self._retrieve)  # pyright: ignore[reportCallIssue]
-        return kind({"$ref": uri}, registry=registry.with_resource(uri, resource)), []
+        registry: Any = Registry(retrieve=lambda uri: self._retrieve(uri, kind))  # pyright: ignore[reportCallIssue]
+        validator = self._with_references(kind)
+        return validator({"$ref": uri}, registry=registry.with_resource(uri, _resource(schema, kind))), []
 
-    def _retrieve(self, uri: str) -> Any:
+    def _extended(self, kind: Any) -> Any:
+        """The validator of a dialect that also knows what refers to the repository."""
+        from jsonschema import validators
+        from jsonschema.exceptions import ValidationError
+
+        def is_path(_validator: Any, wanted: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
+            if wanted == PATH_FORMAT and isinstance(value, str):
+                problem = self._references.path_problem(self._judged, value)
+                if problem is not None:
+                    yield ValidationError(problem)
+
+        def is_name(_validator: Any, folder: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
+            if not isinstance(folder, str):
+                yield ValidationError(f"{NAME_KEYWORD} takes the name of a folder, not {folder!r}")
+            elif isinstance(value, (str, int)) and not isinstance(value, bool):
+                problem = self._references.name_problem(folder, str(value))
+                if problem is not None:
+                    yield ValidationError(problem)
+
+        return validators.extend(kind, {"format": is_path, NAME_KEYWORD: is_name})
+
+    def _retrieve(self, uri: str, kind: Any) -> Any:
         """What a reference between schemas means; only files of the repository, by path or by `$id`."""
         from jsonschema_specifications import REGISTRY
-        from referencing import Resource
         from referencing.exceptions import NoSuchResource
-        from referencing.jsonschema import DRAFT202012
 
         dialect = REGISTRY.get(uri)
         if dialect is not None:
@@ -142,7 +173,7 @@ class Schemas:
         loaded = self._load(path) if path else None
         if loaded is None or len(loaded[0]) != 1:
             raise NoSuchResource(ref=uri)
-        return Resource.from_contents(loaded[0][0], default_specification=DRAFT202012)
+        return _resource(loaded[0][0], kind)
 
     def _by_id(self) -> dict[str, str]:
         if self._ids is None:
@@ -179,8 +210,10 @@ class Schemas:
         for error in errors[:MOST_PER_DOCUMENT]:
             where: ValuePath = tuple(error.absolute_path)
             assert find is not None
-            problem = Problem(find(where), Rule.SCHEMA, f"{error.message} ({schema})")
-            yield finding(path, problem, _pointer(where))
+            names = error.validator in ("format", NAME_KEYWORD)
+            rule = Rule.DANGLING_REFERENCE if names else Rule.SCHEMA
+            problem = Problem(find(where), rule, f"{error.message} ({schema})")
+            yield finding(path, problem, pointer(where))
 
 
 def _by_folder(paths: list[str]) -> dict[str, str]:
@@ -196,6 +229,21 @@ def _by_folder(paths: list[str]) -> dict[str, str]:
             if folder and (folder not in found or rank < found[folder][0]):
                 found[folder] = (rank, path)
     return {folder: path for folder, (_, path) in found.items()}
+
+
+def _resource(contents: Any, kind: Any) -> Resource[Any]:
+    """A schema for the registry. One that names the dialect by which it is judged anyway does so without naming it.
+
+    `jsonschema` takes its own validator for every schema that names a dialect, one that does not know of references.
+    """
+    from jsonschema import validators
+    from referencing import Resource
+    from referencing.jsonschema import DRAFT202012, specification_with
+
+    if not isinstance(contents, dict) or validators.validator_for(contents, default=kind) is not kind:
+        return Resource.from_contents(contents, default_specification=DRAFT202012)
+    specification = specification_with(contents["$schema"]) if "$schema" in contents else DRAFT202012
+    return specification.create_resource({key: value for key, value in contents.items() if key != "$schema"})
 
 
 def _is_relative(reference: str) -> bool:
@@ -247,9 +295,5 @@ def _own_id(schema: Any) -> str | None:
     return name.rstrip("#") if isinstance(name, str) else None
 
 
-def _pointer(path: ValuePath) -> str:
-    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
-
-
-def _invalid(path: str, place: Place, message: str, pointer: str | None = None) -> Finding:
-    return finding(path, Problem(place, Rule.SCHEMA_INVALID, message), pointer)
+def _invalid(path: str, place: Place, message: str, where: str | None = None) -> Finding:
+    return finding(path, Problem(place, Rule.SCHEMA_INVALID, message), where)

@@ -6,8 +6,9 @@ import time
 from datetime import timedelta
 from typing import Final
 
-from conman.domain.times import later
-from conman.services import failed_logins, password_resets
+from conman.domain.ids import first_id_of
+from conman.domain.times import later, milliseconds
+from conman.services import failed_logins, password_resets, suite_results
 from conman.store.database import Database, Document
 
 RATE_WINDOWS: Final = "rate_windows"
@@ -28,9 +29,22 @@ async def forget_expired(db: Database, at: str) -> int:
         ("revoked_sessions", {"$or": [{"expires_at": {"$lt": past}}, no_end], **settled}),
         (failed_logins.COLLECTION, {"forget_at": {"$lt": past}, **settled}),
         (password_resets.COLLECTION, {"expires_at": {"$lt": later(at, -_TOKENS_KNOWN)}, "asked": {"$exists": False}}),
+        (suite_results.COLLECTION, {"forget_at": {"$lt": past}}),
         (RATE_WINDOWS, {"ends_at": {"$lt": time.time() - _CLOCKS_DIFFER.total_seconds()}}),
     ]
     gone = 0
     for collection, query in ended:
         gone += (await db[collection].delete_many(query)).deleted_count
     return gone
+
+
+async def forget_logs(db: Database, at: str, days: int) -> int:
+    """Remove the lines of jobs' logs that are older than so many days, 0 for none; how many chunks. The jobs stay.
+
+    A chunk's id begins with its job's, and that with the time at which the job was made: the index of ids finds them.
+    """
+    if days == 0:
+        return 0
+    before = later(at, -timedelta(days=days))
+    old: Document = {"_id": {"$lt": first_id_of(milliseconds(before))}, "lines.0.at": {"$lt": before}}
+    return (await db["job_logs"].delete_many(old)).deleted_count

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pymongo import ASCENDING, ReturnDocument
-from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from conman.domain.changeset_commands import RetryCommand
@@ -15,12 +14,13 @@ from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, JobType, ReasonCode
 from conman.domain.messages import RevalidateCommand
 from conman.domain.queue import RetriedJob
-from conman.services.call import Call, has_happened, record
+from conman.services import deployments
+from conman.services.call import Call, has_happened, keep, recall, record
 from conman.services.platform import Platform
 from conman.store import records
-from conman.store.database import Document
-from conman.store.outgoing import deliver
+from conman.store.database import Database, Document
 from conman.workflows import options
+from conman.workflows.client import Commands
 
 FIELDS = (
     "job_type",
@@ -39,9 +39,25 @@ FIELDS = (
     "result",
 )
 ENDED = ("succeeded", "failed", "canceled")
-LINES_PER_REPLY = 2000
 START_SECONDS = 3.0
 """How long a cancel waits for the process of a job that was queued just now."""
+MOST_CANCELS = 200
+"""So many jobs are stopped in one round of upkeep."""
+WITH_A_PROCESS = frozenset(
+    {
+        JobType.MSUITE_SUBMIT,
+        JobType.MSUITE_MERGE,
+        JobType.MSUITE_DEPLOY,
+        JobType.REVALIDATE_QUEUED_CHANGESET,
+        JobType.RELEASE_ASSEMBLE,
+    }
+)
+"""Types of jobs that get a process of their own, sooner or later."""
+_CANCEL_INSTEAD = {
+    JobType.RUNTIME_PROFILE_DRIFT_CHECK: "it changes nothing and ends by itself",
+    JobType.TEMP_ENV_PROVISION: "delete the temporary environment",
+    JobType.TEMP_ENV_EXPIRE: "undo the expiry of the temporary environment",
+}
 
 
 async def author_of(platform: Platform, job: Document) -> str:
@@ -57,27 +73,35 @@ def job_record(job: Document) -> dict[str, Any]:
     return record(job, *FIELDS)
 
 
-async def log_lines(platform: Platform, job: Document, *, after: int, attempt: int | None) -> dict[str, Any]:
-    """Lines with `seq` above `after` of one attempt (the latest by default); `next` is where to go on, `ended` whether to."""
-    wanted = attempt or max(job["attempt"], 1)
-    query = {"job_id": job["_id"], "attempt": wanted, "last_seq": {"$gt": after}}
-    lines: list[Document] = []
-    async for chunk in platform.db["job_logs"].find(query).sort([("first_seq", ASCENDING)]):
-        lines += [line for line in chunk["lines"] if line["seq"] > after]
-        if len(lines) >= LINES_PER_REPLY:
-            break
-    lines = lines[:LINES_PER_REPLY]
-    over = job["state"] in ENDED or wanted < job["attempt"]
-    return {"lines": lines, "next": lines[-1]["seq"] if lines else after, "ended": over and len(lines) < LINES_PER_REPLY}
-
-
 async def cancel(platform: Platform, call: Call, job: Document) -> None:
-    """Stop a gate or an assembly; its verdict is `canceled`. Raises `invalid_transition` when it has ended."""
-    if await has_happened(platform.db, call, job) and job["state"] in ENDED:
+    """Stop a job; its verdict is `canceled` once its process has ended. Audited once, however often it is asked.
+
+    One that is queued and has no process yet is stopped as soon as it has one. The job of a deployment is canceled with the
+    deployment, as `deployments.cancel` does and audits it. Raises `invalid_transition` for one that has ended, `conflict` for
+    one that nothing can stop, saying what to do.
+    """
+    kind = JobType(job["job_type"])
+    if kind is JobType.DEPLOY_RELEASE:
+        deployment = await records.get(platform.db, "deployments", job["entity_id"], what="deployment")
+        await deployments.cancel(platform, call, deployment)
+        return
+    if await _was_asked(platform.db, call, job):
+        await _stop(platform.commands, job)
         return
     if job["state"] in ENDED:
         raise _ended(job)
-    handle = await _process(platform, job)
+    await _await_process(platform.commands, job)
+    asked = await _ask(platform.db, call, job)
+    await _stop(platform.commands, asked)
+
+
+async def _was_asked(db: Database, call: Call, job: Document) -> bool:
+    """Whether an earlier request with this `Idempotency-Key` has asked for the end."""
+    return await recall(db, call) is not None or await has_happened(db, call, job)
+
+
+async def _ask(db: Database, call: Call, job: Document) -> Document:
+    """Keep that the job is to end, with the audit of who asked first. Raises `invalid_transition` when it has ended meanwhile."""
     event = Event(
         "job",
         job["_id"],
@@ -85,20 +109,24 @@ async def cancel(platform: Platform, call: Call, job: Document) -> None:
         before={"state": job["state"]},
         after={"state": "canceled", "job_type": job["job_type"]},
     )
-    asked = await platform.db["jobs"].find_one_and_update(
-        {"_id": job["_id"], "state": {"$nin": list(ENDED)}},
-        {"$push": {"outgoing": {"$each": call.audit(event, app_id=job["app_id"])}}},
-        return_document=ReturnDocument.AFTER,
-    )
+    first = {"_id": job["_id"], "state": {"$nin": list(ENDED)}, "cancel_asked_at": {"$exists": False}}
+    change = {"$set": {"cancel_asked_at": call.at}}
+    outgoing = call.audit(event, app_id=job["app_id"])
+    asked = await records.write_where(db, "jobs", first, change, outgoing=outgoing)
     if asked is None:
-        raise _ended(await records.get(platform.db, "jobs", job["_id"], what="job"))
-    await handle.cancel()
-    await deliver(platform.db, "jobs", asked)
+        asked = await records.get(db, "jobs", job["_id"], what="job")
+        if "cancel_asked_at" not in asked:
+            raise _ended(asked)
+    await keep(db, call, {"job_id": job["_id"]})
+    return asked
 
 
-async def _process(platform: Platform, job: Document) -> WorkflowHandle[Any, Any]:
-    """The job's process; that of a queued job may be about to start. Raises `conflict` when there is none."""
-    handle = platform.commands.client.get_workflow_handle(options.job_workflow(job["_id"]))
+async def _await_process(commands: Commands, job: Document) -> None:
+    """Wait a moment for the process of a job that was queued just now. Raises `conflict` for one that nothing can stop.
+
+    A queued job without one may wait for its turn, as revalidations do: then upkeep stops its process when there is one.
+    """
+    handle = commands.client.get_workflow_handle(options.job_workflow(job["_id"]))
     patience = START_SECONDS if job["state"] == JobState.QUEUED.value else 0.0
     until = asyncio.get_running_loop().time() + patience
     while True:
@@ -107,13 +135,40 @@ async def _process(platform: Platform, job: Document) -> WorkflowHandle[Any, Any
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
-            if asyncio.get_running_loop().time() >= until:
-                raise _no_process() from error
         else:
             if found.status is WorkflowExecutionStatus.RUNNING:
-                return handle
-            raise _no_process()
+                return
+            raise DomainError(ErrorCode.CONFLICT, "The job's process has just ended: look at the job again.")
+        if asyncio.get_running_loop().time() >= until:
+            break
         await asyncio.sleep(0.1)
+    kind = JobType(job["job_type"])
+    if job["state"] != JobState.QUEUED.value or kind not in WITH_A_PROCESS:
+        instead = _CANCEL_INSTEAD.get(kind, "cancel what it works for")
+        raise DomainError(ErrorCode.CONFLICT, f"This job of type {kind.value} has no process to stop: {instead}.")
+
+
+async def _stop(commands: Commands, job: Document) -> bool:
+    """Ask the job's process to end; False: it has none now. One that was asked before, or has ended, stays as it is."""
+    if job["state"] in ENDED:
+        return False
+    try:
+        await commands.client.get_workflow_handle(options.job_workflow(job["_id"])).cancel()
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        return False
+    return True
+
+
+async def finish_cancels(db: Database, commands: Commands) -> int:
+    """Stop the processes of jobs that are to end, where a crash or a job that had none yet left them: upkeep's part.
+
+    Returns how many were asked to end.
+    """
+    query = {"cancel_asked_at": {"$exists": True}, "state": {"$nin": list(ENDED)}}
+    rows = await db["jobs"].find(query, {"state": 1}).limit(MOST_CANCELS).to_list()
+    return sum([await _stop(commands, row) for row in rows])
 
 
 _RETRY_INSTEAD = {
@@ -161,7 +216,3 @@ def _ended(job: Document) -> DomainError:
         f"A job that is {job['state']} can't become canceled.",
         {"from": job["state"], "to": "canceled"},
     )
-
-
-def _no_process() -> DomainError:
-    return DomainError(ErrorCode.CONFLICT, "The job is not running in a process of its own: cancel what it works for.")

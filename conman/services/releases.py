@@ -6,7 +6,7 @@ from typing import Any
 
 from conman.domain import release as rules
 from conman.domain.errors import DomainError, ErrorCode, Unavailable, invalid, not_found
-from conman.domain.release import Move, Release
+from conman.domain.release import Release, Selection
 from conman.services.call import Call, record
 from conman.services.platform import Platform
 from conman.store import records
@@ -34,7 +34,7 @@ async def find(platform: Platform, app: Document, release_id: str) -> Document:
 
 async def create(platform: Platform, call: Call, app: Document, changeset_ids: list[str]) -> Document:
     """A draft with a reserved selection and a tag. Raises `conflict` (nothing reserved) or `validation_error`."""
-    _check_distinct(changeset_ids)
+    _check_distinct("changeset_ids", changeset_ids)
     release_id = call.derived_id("release")
     document = {
         "_id": release_id,
@@ -47,40 +47,69 @@ async def create(platform: Platform, call: Call, app: Document, changeset_ids: l
         "outgoing": [],
     }
     made, _ = await records.insert_once(platform.db, "releases", document)
-    await select(platform, call, made, changeset_ids)
+    await _select(platform, call, made, Selection(changeset_ids=changeset_ids))
     return await find(platform, app, release_id)
 
 
-def _check_distinct(changeset_ids: list[str]) -> None:
+def _check_distinct(field: str, changeset_ids: list[str]) -> None:
     if len(set(changeset_ids)) != len(changeset_ids):
-        raise invalid("changeset_ids", "names a changeset twice")
+        raise invalid(field, "names a changeset twice")
 
 
-async def select(platform: Platform, call: Call, document: Document, changeset_ids: list[str]) -> None:
-    """Set the whole selection, in merge order."""
-    _check_distinct(changeset_ids)
+def check_version(document: Document, version: int | None) -> None:
+    """Whether the release is the one that the writer read. Raises `stale_write`.
+
+    Its `version` is that of the part that services own, which nothing changes; what its workflow owns is compared there.
+    """
+    if version not in (None, document["version"]):
+        raise records.stale(document["version"])
+
+
+async def _select(platform: Platform, call: Call, document: Document, selection: Selection) -> None:
     command = SelectCommand(
-        id=call.command_id, actor=call.actor, not_after=platform.commands.not_after(), changeset_ids=changeset_ids
+        id=call.command_id,
+        actor=call.actor,
+        not_after=platform.commands.not_after(),
+        changeset_ids=selection.changeset_ids,
+        selection=selection,
     )
     await platform.commands.send(_workflow(platform, document), "select", command)
 
 
-async def reorder(platform: Platform, call: Call, document: Document, ordered: list[str]) -> None:
-    """Another merge order of the same selection. Raises `validation_error` for anything else."""
-    state = owned(document)
-    if state.remembered(call.command_id) is None and sorted(ordered) != sorted(state.ordered_changeset_ids):
-        raise invalid("ordered_changeset_ids", "must name every changeset of the release, each once")
-    await select(platform, call, document, ordered)
+async def edit(
+    platform: Platform,
+    call: Call,
+    document: Document,
+    *,
+    whole: list[str] | None,
+    add: list[str],
+    remove: list[str],
+    version: int | None = None,
+) -> None:
+    """Set the whole selection, in merge order, or take some out of the present one and add some at its end.
 
-
-def edited(document: Document, *, whole: list[str] | None, add: list[str], remove: list[str]) -> list[str]:
-    """The selection after an edit: the whole one, or the present one with some more and some less."""
+    The release decides what the present one is, so that of two who add something at once neither undoes the other. Raises
+    `validation_error`, `stale_write`, `conflict` (nothing reserved) and `invalid_transition`.
+    """
     if whole is not None:
         if add or remove:
             raise invalid("changeset_ids", "give either the whole selection, or add and remove")
-        return whole
-    present = owned(document).ordered_changeset_ids
-    return [one for one in present if one not in remove] + [one for one in add if one not in present]
+        _check_distinct("changeset_ids", whole)
+        selection = Selection(changeset_ids=whole)
+    else:
+        if not add and not remove:
+            raise invalid("changeset_ids", "give the whole selection, or what to add or remove")
+        _check_distinct("add", add)
+        if set(add) & set(remove):
+            raise invalid("add", "names a changeset that remove names too")
+        selection = Selection(kind="change", add=add, remove=remove)
+    check_version(document, version)
+    await _select(platform, call, document, selection)
+
+
+async def reorder(platform: Platform, call: Call, document: Document, ordered: list[str]) -> None:
+    """Another merge order of the present selection. Raises `validation_error` for anything else, and `invalid_transition`."""
+    await _select(platform, call, document, Selection(kind="reorder", changeset_ids=ordered))
 
 
 async def assemble(platform: Platform, call: Call, document: Document) -> str:
@@ -117,11 +146,6 @@ async def drop(platform: Platform, call: Call, document: Document) -> None:
     """Give a draft or validated release up; its changesets are free again."""
     command = DropCommand(id=call.command_id, actor=call.actor, not_after=platform.commands.not_after())
     await platform.commands.send(_workflow(platform, document), "drop", command)
-
-
-def check_open(document: Document) -> None:
-    """Edits need an open release. Raises `invalid_transition`."""
-    rules.target(owned(document).state, Move.EDIT)
 
 
 def release_record(document: Document) -> dict[str, Any]:

@@ -10,17 +10,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from conman.domain.overrides import FrozenOverride, overlaid
 from conman.domain.profile import Profile, effective, env_file, environment_variables
 from conman.services.override_contents import contents_of, owners_of, unseal_each
 from conman.services.secrets import SecretStore
+from conman.services.vault import Vault
 from conman.store import records
 from conman.store.database import Document
 
 PROFILE_ENV = "profile.env"
 PROFILE_JSON = "profile.json"
 _PRIVATE = 0o600
+_DIGEST = "conman rendered profile v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,16 @@ class RenderedProfile:
 
     def write(self, folder: Path) -> None:
         """`profile.env` and `profile.json` in the folder, for its owner only. Raises `OSError`."""
-        content = {**self.profile.model_dump(mode="json"), "secrets": self.secrets}
         _write_private(folder / PROFILE_ENV, env_file(self.environment))
-        _write_private(folder / PROFILE_JSON, json.dumps(content, indent=2, sort_keys=True))
+        _write_private(folder / PROFILE_JSON, json.dumps(self._content, indent=2, sort_keys=True))
+
+    def digest(self, vault: Vault) -> str:
+        """What tells it from each that a process would see otherwise; nobody without the master key learns a value from it."""
+        return vault.digest(_DIGEST, json.dumps([self._content, self.environment], sort_keys=True))
+
+    @property
+    def _content(self) -> dict[str, Any]:
+        return {**self.profile.model_dump(mode="json"), "secrets": self.secrets}
 
 
 async def render(

@@ -6,6 +6,7 @@ changes a password or disables the account, ends all its sessions at once; a cha
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -110,10 +111,11 @@ async def who(platform: Platform, token: str) -> Login:
         claims = jwt.decode(token, platform.secret, algorithms=["HS256"], options={"require": ["exp", "sub", "jti"]})
     except jwt.InvalidTokenError as error:
         raise refused from error
-    if await platform.db["revoked_sessions"].find_one({"_id": claims["jti"]}, {"_id": 1}) is not None:
-        raise refused
-    user = await platform.db["users"].find_one({"_id": claims["sub"]})
-    if user is None or user["disabled"]:
+    revoked, user = await asyncio.gather(
+        platform.db["revoked_sessions"].find_one({"_id": claims["jti"]}, {"_id": 1}),
+        platform.db["users"].find_one({"_id": claims["sub"]}),
+    )
+    if revoked is not None or user is None or user["disabled"]:
         raise refused
     if claims.get(_EPOCH, 0) != epoch_of(user) and user.get("kept_session") != claims["jti"]:
         raise refused

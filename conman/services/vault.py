@@ -6,6 +6,8 @@ profile, key name and id. So nothing that is moved elsewhere in the store decryp
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -101,6 +103,14 @@ class Vault:
         """The same data key under the primary master key. Raises `VaultError`."""
         return self._wrap(profile_id, data_key_id, self._unwrapped(profile_id, data_key_id, kept))
 
+    def digest(self, purpose: str, *parts: str) -> str:
+        """What tells texts from others and, without the master key, nothing else of them: a HMAC-SHA256.
+
+        It is another one for each purpose, and once another master key is the primary one.
+        """
+        key = hmac.digest(self._keys[self.primary], purpose.encode(), hashlib.sha256)
+        return hmac.new(key, _bound(*parts), hashlib.sha256).hexdigest()
+
     def _wrap(self, profile_id: str, data_key_id: str, key: bytes) -> WrappedKey:
         nonce = os.urandom(NONCE_BYTES)
         sealed = AESGCM(self._keys[self.primary]).encrypt(nonce, key, _bound(_DATA_KEY, profile_id, data_key_id))
@@ -124,5 +134,5 @@ class Vault:
 
 
 def _bound(*parts: str) -> bytes:
-    """Parts as authenticated data, each with its length: no two lists of parts give the same bytes."""
+    """Parts as bytes, each with its length: no two lists of parts give the same ones."""
     return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)

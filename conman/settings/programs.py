@@ -6,6 +6,7 @@
     kind = "msuite"                                  # msuite, migration, target or health
     argv = ["/opt/suite/run", "--all"]               # the program and its arguments, run without a shell
     description = "the suite of the payments team"   # optional
+    version = "7"                                    # optional: another one, and no earlier result of it is reused
 
 The file belongs to the operator. No member of an app can make a worker run anything else: an app's settings hold names only, and
 a worker looks them up in its own file.
@@ -51,6 +52,7 @@ class Program(BaseModel):
     kind: ProgramKind
     argv: Annotated[tuple[str, ...], Field(min_length=1, max_length=256)]
     description: str = ""
+    version: str = Field(default="", max_length=200)
 
     @field_validator("argv")
     @classmethod
@@ -117,9 +119,10 @@ class ProgramSettings(BaseSettings):
     commands_file: Annotated[CommandsFile | None, NoDecode, BeforeValidator(read_commands)] = Field(
         default=None,
         description="TOML file of further commands that apps may choose by name: a table `[name]` for each, with `kind` "
-        "(`msuite`, `migration`, `target`, `health`), `argv` (a list: the program and its arguments, no shell) and "
-        "`description`. Read at the start; give every API process and worker the same one. Unset: only `msuite` and the target "
-        "`directory` are known.",
+        "(`msuite`, `migration`, `target`, `health`), `argv` (a list: the program and its arguments, no shell), "
+        "`description`, and `version`: another one when what the program does has changed, and no earlier result of it is reused "
+        "(changes of its own files are noticed). Read at the start; give every API process and worker the same one. Unset: only "
+        "`msuite` and the target `directory` are known.",
     )
 
     @field_validator("msuite_command", mode="before")

@@ -38,6 +38,11 @@ class Index:
         """The index's name in MongoDB."""
         return "_".join(self.keys).replace(".", "_")
 
+    @property
+    def model(self) -> IndexModel:
+        """What PyMongo makes it from."""
+        return IndexModel([(key, ASCENDING) for key in self.keys], name=self.name, unique=self.unique, sparse=self.sparse)
+
 
 INDEXES: tuple[Index, ...] = (
     Index("users", ("email",), "one account per email", unique=True),
@@ -68,6 +73,7 @@ INDEXES: tuple[Index, ...] = (
     Index("comment_revisions", ("comment_id", "revision_number"), "each body of a comment is kept once", unique=True),
     Index("releases", ("app_id",), "listing by app"),
     Index("release_tags", ("app_id", "tag"), "a tag's number is given once per app and day", unique=True),
+    Index("release_tags", ("app_id", "day", "number"), "the last number of an app's day"),
     Index("release_tags", ("release_id",), "a release has one tag, also when its request is repeated", unique=True),
     Index("environments", ("app_id",), "listing by app"),
     Index("profiles", ("app_id",), "listing by app"),
@@ -79,7 +85,9 @@ INDEXES: tuple[Index, ...] = (
     Index("deployments", ("release_id",), "a release's state is computed from its deployments"),
     Index("jobs", ("app_id",), "listing by app"),
     Index("jobs", ("entity_id",), "a changeset's timeline"),
+    Index("jobs", ("cancel_asked_at",), "upkeep stops jobs that are to end", sparse=True),
     Index("job_logs", ("job_id", "attempt", "first_seq"), "a chunk of a log is written once", unique=True),
+    Index("suite_results", ("forget_at",), "upkeep removes results that are too old to be reused"),
     Index("audit", ("app_id",), "listing by app"),
     Index("audit", ("entity_id",), "a changeset's timeline"),
     Index("idempotency", ("at",), "upkeep removes the keys that have had their time"),
@@ -119,12 +127,14 @@ def connect(uri: str) -> AsyncMongoClient[Document]:
 async def ensure_indexes(db: Database) -> None:
     """Make all indexes, after what an earlier version left is brought into their form.
 
-    Raises `StoreError` naming the one that could not be made.
+    One command per collection, since every process asks for all of them when it starts. Raises `StoreError` naming the indexes of
+    the collection beside the server's own words, which say what is in the way.
     """
     await bring_up_to_date(db)
-    for index in INDEXES:
-        model = IndexModel([(key, ASCENDING) for key in index.keys], name=index.name, unique=index.unique, sparse=index.sparse)
+    for collection in dict.fromkeys(index.collection for index in INDEXES):
+        indexes = [index for index in INDEXES if index.collection == collection]
         try:
-            await db[index.collection].create_indexes([model])
+            await db[collection].create_indexes([index.model for index in indexes])
         except PyMongoError as error:
-            raise StoreError(f"index {index.name} of {index.collection} ({index.why}) could not be made: {error}") from error
+            rules = ", ".join(f"{index.name} ({index.why})" for index in indexes)
+            raise StoreError(f"an index of {collection} could not be made: {error}; its indexes are {rules}") from error

@@ -26,7 +26,10 @@ TERMINAL_JOB_STATES = ["succeeded", "failed", "canceled"]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a guarded write found: it was `saved`, was there already (`repeat`), or another command was first (`ahead`)."""
+    """What a guarded write found: it was `saved`, was there already (`repeat`), or another command was first (`ahead`).
+
+    `document` is whole, but of what was saved only its id and what leaves it: the writer knows the rest.
+    """
 
     status: Literal["saved", "repeat", "ahead", "missing"]
     document: Document | None = None
@@ -57,6 +60,7 @@ async def write_owned(
     document = await db[collection].find_one_and_update(
         {"_id": entity_id, "owned.version": expected_version, "owned.commands.id": {"$ne": command_id}},
         change,
+        projection={"outgoing": 1},
         return_document=ReturnDocument.AFTER,
     )
     if document is not None:

@@ -13,39 +13,48 @@ from conman.workflows.entity import finish, now
 from conman.workflows.gate import canceled_verdict, run_gate
 
 with workflow.unsafe.imports_passed_through():
+    from conman.domain.bisection import Blamed, Judge, Judged, Nobody, Outcome, Step, most_left, next_step
     from conman.domain.decision import Verdict
+    from conman.domain.exclusions import Exclusions
     from conman.domain.ids import derived_uuid7
     from conman.domain.jobs import JobType, ReasonCode
     from conman.domain.messages import (
         AssembleStart,
         ComposeReply,
+        ExclusionsQuestion,
         GateProfile,
         GateProfiles,
         GateProfilesQuestion,
         GateStart,
         JobEnds,
+        JobProgress,
         NewJobs,
     )
-    from conman.domain.release import AssemblyResult, Failure
+    from conman.domain.release import AssemblyResult, Failure, PinnedProfile
     from conman.domain.times import milliseconds
 
 WITH_PROFILES = "with-profiles"
 """Patch id: suites run with the profiles of environments, and the overrides that arrive there."""
 
-_VERDICTS = (ReasonCode.OK, ReasonCode.TESTS_FAILED)
+TELLS_EXCLUSIONS = "tells-exclusions"
+"""Patch id: after a conflict it is found out which members exclude each other."""
+
+DECIDED_AT_ONCE = "decided-at-once"
+"""Patch id: a bisection ends with the first run that settles it, and runs the profile first that failed before."""
+
+_OUTCOMES = {ReasonCode.OK: Outcome.PASSED, ReasonCode.TESTS_FAILED: Outcome.FAILED}
 """What says something about the files; anything else blames neither a changeset nor the integration head."""
-
-
-def _no_verdict(verdict: Verdict) -> Failure:
-    return Failure(reason_code=verdict.reason_code.value, message="The bisection ended without a verdict.")
 
 
 @workflow.defn(name="assemble")
 class AssembleWorkflow:
     """Arrives: a cancel. Waits for: the merges, then the suites. It answers its release with what it found.
 
-    A failing suite is bisected over the merge prefixes: the base first (if that fails nobody is blamed), and both ends of the
-    last bracket twice before anybody is.
+    A selection that does not merge names the first member that conflicts, and which members exclude each other. A failing suite
+    is bisected over the merge prefixes (`domain/bisection.py`).
+
+    The suites of one commit run one after the other, with one profile each, and end with the first that does not pass: that one
+    settles it, and other gates wait for the same machines.
     """
 
     @workflow.run
@@ -54,6 +63,9 @@ class AssembleWorkflow:
         self.start = start
         self.gates: list[str] = []
         self.profiles: list[GateProfile] = []
+        self.failed_with: GateProfile | None = None
+        self.failed_first = False
+        self.expected = 0
         try:
             return await self._assemble()
         except (asyncio.CancelledError, ActivityError) as error:
@@ -72,15 +84,9 @@ class AssembleWorkflow:
         composed = await workflow.execute_activity("compose_release", start, result_type=ComposeReply, **options.git())
         result = AssemblyResult(job_id=start.job_id, base_sha=composed.base_sha, prefix_shas=composed.prefix_shas)
         if composed.conflicted is not None:
-            paths = sorted({str(conflict["path"]) for conflict in composed.conflicts})
-            failure = Failure(
-                reason_code="conflict",
-                changeset_id=composed.conflicted,
-                paths=paths,
-                message=f"It does not merge: {', '.join(paths[:5])}.",
-            )
-            return result.model_copy(update={"failure": failure, "conflicts": composed.conflicts})
+            return await self._conflicted(composed, composed.conflicted, result)
         self.profiles = await self._profiles()
+        self.expected = len(self.profiles or [None])
         verdict = await self._suite(composed, len(start.members), "candidate")
         if verdict.reason_code is ReasonCode.TESTS_FAILED:
             failure = await self._find_culprit(composed)
@@ -93,9 +99,33 @@ class AssembleWorkflow:
                     "candidate_sha": composed.prefix_shas[-1],
                     "head_moved": head != composed.base_sha,
                     "gate_job_ids": self.gates,
+                    "pinned_profiles": [_pinned(profile) for profile in self.profiles],
                 }
             )
         return result.model_copy(update={"failure": failure, "gate_job_ids": self.gates})
+
+    async def _conflicted(self, composed: ComposeReply, changeset_id: str, result: AssemblyResult) -> AssemblyResult:
+        """The end of an assembly whose selection does not merge."""
+        paths = sorted({str(conflict["path"]) for conflict in composed.conflicts})
+        message = f"It does not merge: {', '.join(paths[:5])}."
+        found = await self._exclusions(composed) if workflow.patched(TELLS_EXCLUSIONS) else None
+        if found is not None:
+            merging, of = len(found.largest_subset), len(self.start.members)
+            message += f" The largest part of the selection that merges has {merging} of its {of} changesets; it is not tested."
+        failure = Failure(reason_code="conflict", changeset_id=changeset_id, paths=paths, message=message)
+        return result.model_copy(update={"failure": failure, "conflicts": composed.conflicts, "exclusions": found})
+
+    async def _exclusions(self, composed: ComposeReply) -> Exclusions | None:
+        """Which members exclude each other; None where that could not be found out: the conflict itself is known."""
+        question = ExclusionsQuestion(app_id=self.start.app_id, base_sha=composed.base_sha, members=self.start.members)
+        workflow.set_current_details(f"Waits to know which changesets of {self.start.tag} exclude each other.")
+        try:
+            return await workflow.execute_activity("find_exclusions", question, result_type=Exclusions, **options.trials())
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            workflow.logger.warning("what of %s excludes each other was not found out: %s", self.start.tag, error.__cause__)
+            return None
 
     async def _profiles(self) -> list[GateProfile]:
         """With which profiles each suite runs; none of them means with the app's base profile, as before overrides travelled."""
@@ -106,23 +136,31 @@ class AssembleWorkflow:
         found = await workflow.execute_activity("gate_profiles", question, result_type=GateProfiles, **options.persist())
         return found.profiles
 
-    async def _suite(self, composed: ComposeReply, prefix: int, what: str) -> Verdict:
+    async def _suite(self, composed: ComposeReply, prefix: int, what: str, *, fresh: bool = False) -> Verdict:
         """The suite on the base plus the first `prefix` changesets: with each profile, until one does not pass."""
-        profiles = self.profiles or [None]
-        for profile in profiles[:-1]:
-            verdict = await self._run(composed, prefix, what, profile)
+        first, *others = self._in_turn() or [None]
+        verdict = await self._run(composed, prefix, what, first, fresh)
+        for profile in others:
             if verdict.reason_code is not ReasonCode.OK:
                 return verdict
-        return await self._run(composed, prefix, what, profiles[-1])
+            verdict = await self._run(composed, prefix, what, profile, fresh)
+        return verdict
 
-    async def _run(self, composed: ComposeReply, prefix: int, what: str, profile: GateProfile | None) -> Verdict:
+    def _in_turn(self) -> list[GateProfile]:
+        """The profiles in stage order; in a bisection the one first that failed before: it most likely fails again."""
+        if not self.failed_first:
+            return self.profiles
+        return sorted(self.profiles, key=lambda profile: profile is not self.failed_with)
+
+    async def _run(self, composed: ComposeReply, prefix: int, what: str, profile: GateProfile | None, fresh: bool) -> Verdict:
         """One suite, as a job of its own, with the overrides that the first `prefix` changesets and earlier releases bring."""
         start = self.start
         commit = composed.base_sha if prefix == 0 else composed.prefix_shas[prefix - 1]
         at = now()
         job_id = derived_uuid7(milliseconds(at), start.job_id, str(len(self.gates)))
-        self.gates.append(job_id)
         with_profile = f"{what}, with the profile of {profile.environment}" if profile is not None else what
+        progress = JobProgress(job_id=start.job_id, done=len(self.gates), total=self.expected, message=f"suite: {with_profile}")
+        self.gates.append(job_id)
         workflow.set_current_details(f"Waits for the suite of {start.tag}: {with_profile}.")
         jobs = NewJobs(
             app_id=start.app_id,
@@ -131,6 +169,7 @@ class AssembleWorkflow:
             entity_id=start.release_id,
             job_ids=[job_id],
             at=at,
+            progress=progress,
         )
         gate = GateStart(
             job_id=job_id,
@@ -142,6 +181,7 @@ class AssembleWorkflow:
             scope="release",
             tag=start.tag,
             what=f"{start.tag}, {with_profile}",
+            fresh=fresh,
         )
         if profile is not None:
             gate = gate.model_copy(update=self._rendering(profile, prefix))
@@ -153,12 +193,13 @@ class AssembleWorkflow:
         end = verdict.end(result if profile is None else {**result, "profile_id": profile.profile_id})
         ends = JobEnds(ends=[end.model_dump(mode="json")], at=now())
         await finish(workflow.execute_activity("end_jobs", ends, **options.persist()))
+        if verdict.reason_code is ReasonCode.TESTS_FAILED:
+            self.failed_with = profile
         return verdict
 
     def _rendering(self, profile: GateProfile, prefix: int) -> dict[str, Any]:
         """What of a gate says with which profile it runs."""
-        brought = [one.bare for member in self.start.members[:prefix] for one in member.overrides]
-        overrides = [*profile.waiting, *(one for one in brought if one.profile_id == profile.profile_id)]
+        overrides = profile.overrides_with(self.start.members[:prefix])
         return {
             "profile_id": profile.profile_id,
             "profile_revision_id": profile.profile_revision_id,
@@ -166,38 +207,52 @@ class AssembleWorkflow:
         }
 
     async def _find_culprit(self, composed: ComposeReply) -> Failure:
-        """Bisect: prefix `low` passes, prefix `high` fails."""
-        base = await self._suite(composed, 0, "the integration head alone")
-        if base.reason_code not in _VERDICTS:
-            return _no_verdict(base)
-        if base.reason_code is not ReasonCode.OK:
-            return Failure(
-                reason_code=ReasonCode.BASELINE_FAILING.value,
-                message="The integration head itself fails the suite: mend it first; no changeset is to blame.",
-            )
-        low, high = 0, len(self.start.members)
-        while high - low > 1:
-            middle = (low + high) // 2
-            verdict = await self._suite(composed, middle, f"the first {middle} changesets")
-            if verdict.reason_code is ReasonCode.OK:
-                low = middle
-            elif verdict.reason_code is ReasonCode.TESTS_FAILED:
-                high = middle
-            else:
-                return _no_verdict(verdict)
-        again_low = await self._suite(composed, low, f"the first {low} changesets, again")
-        again_high = await self._suite(composed, high, f"the first {high} changesets, again")
-        for again in (again_low, again_high):
-            if again.reason_code not in _VERDICTS:
-                return _no_verdict(again)
-        if again_low.reason_code is not ReasonCode.OK or again_high.reason_code is not ReasonCode.TESTS_FAILED:
-            return Failure(
-                reason_code="inconclusive",
-                message="The suite passes and fails on the same files: nobody is blamed; mend the suite, then assemble again.",
-            )
-        culprit = self.start.members[high - 1]
-        return Failure(
-            reason_code=ReasonCode.TESTS_FAILED.value,
-            changeset_id=culprit.changeset_id,
-            message=f"The suite fails from changeset {culprit.changeset_id} on.",
-        )
+        """Bisect (`domain/bisection.py`), with the suites of one prefix as one verdict."""
+        members = len(self.start.members)
+        at_once = self.failed_first = workflow.patched(DECIDED_AT_ONCE)
+        judged: list[Judged] = []
+        verdict: Verdict | None = None
+        doubts = 0
+        while isinstance(step := next_step(members, judged), Judge):
+            self.expected = len(self.gates) + most_left(members, judged) * len(self.profiles or [None])
+            verdict = await self._suite(composed, step.prefix, _what(step), fresh=step.again)
+            judged.append(Judged(step.prefix, _OUTCOMES.get(verdict.reason_code, Outcome.NO_VERDICT)))
+            doubts += step.again
+        if doubts == 1 and not at_once:
+            # Runs from before the patch looked at the upper end again, whatever the lower one had said.
+            upper = Judge(judged[-1].prefix + 1, again=True)
+            await self._suite(composed, upper.prefix, _what(upper), fresh=True)
+        return self._verdict_of(step, verdict)
+
+    def _verdict_of(self, found: Step, last: Verdict | None) -> Failure:
+        """What the end of a bisection says of the assembly."""
+        match found:
+            case Blamed(member):
+                culprit = self.start.members[member - 1].changeset_id
+                message = f"The suite fails from changeset {culprit} on."
+                return Failure(reason_code=ReasonCode.TESTS_FAILED.value, changeset_id=culprit, message=message)
+            case Nobody.BASELINE_FAILING:
+                message = "The integration head itself fails the suite: mend it first; no changeset is to blame."
+                return Failure(reason_code=ReasonCode.BASELINE_FAILING.value, message=message)
+            case Nobody.INCONCLUSIVE:
+                message = "The suite passes and fails on the same files: nobody is blamed; mend the suite, then assemble again."
+                return Failure(reason_code="inconclusive", message=message)
+            case _:
+                reason = last.reason_code if last is not None else ReasonCode.INFRASTRUCTURE
+                return Failure(reason_code=reason.value, message="The bisection ended without a verdict.")
+
+
+def _pinned(profile: GateProfile) -> PinnedProfile:
+    """What of a profile must still hold when the release is published."""
+    return PinnedProfile(
+        environment=profile.environment,
+        profile_id=profile.profile_id,
+        profile_revision_id=profile.profile_revision_id,
+    )
+
+
+def _what(step: Judge) -> str:
+    """A prefix in words, as gates and their jobs show it."""
+    if step.prefix == 0 and not step.again:
+        return "the integration head alone"
+    return f"the first {step.prefix} changesets{', again' if step.again else ''}"

@@ -166,7 +166,7 @@ class ChangesetWorkflow:
             await self._resolve(self.entity.state.intent)
 
     async def _gate(self, job_id: str) -> None:
-        revision = self.entity.state.revisions[-1]
+        revision, asked = self.entity.state.revisions[-1], self.entity.state.gate
         verdict = await run_gate(
             GateStart(
                 job_id=job_id,
@@ -178,6 +178,7 @@ class ChangesetWorkflow:
                 scope="submit",
                 overrides=revision.overrides,
                 what=f"revision {revision.revision_number} of {self.entity.state.title}",
+                fresh=asked is not None and asked.fresh,
             )
         )
         await self.entity.apply(f"verdict:{job_id}", Actor(), lambda cs: decide_gate_verdict(self.id, cs, verdict))

@@ -99,6 +99,17 @@ def git(*, summary: str | None = None) -> ActivityConfig:
     )
 
 
+def trials(*, summary: str | None = None) -> ActivityConfig:
+    """Trial merges for an answer that may be missing: tried twice again, then given up; it heartbeats."""
+    return ActivityConfig(
+        summary=summary,
+        task_queue=queue_name(Queue.GIT),
+        start_to_close_timeout=timedelta(minutes=5),
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=500), maximum_attempts=3),
+    )
+
+
 def effect(*, summary: str | None = None) -> ActivityConfig:
     """A visible effect on an environment: repeatable under its fence, given up after ten attempts."""
     return ActivityConfig(

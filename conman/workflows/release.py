@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from temporalio import workflow
@@ -10,32 +11,26 @@ from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedErro
 
 from conman.workflows import options
 from conman.workflows.assemble import AssembleWorkflow
-from conman.workflows.entity import Decide, Entity, now, refusal, refusals, whole
+from conman.workflows.entity import Decide, Entity, refusal, refusals, whole
+from conman.workflows.publishing import Publishing
+from conman.workflows.reserving import ReservingQueue
 
 with workflow.unsafe.imports_passed_through():
+    from pydantic import Field
+
     from conman.domain import release as rules
     from conman.domain.changeset_news import QueueNews
     from conman.domain.decision import Actor, Command, Decision
-    from conman.domain.errors import DomainError, ErrorCode
-    from conman.domain.messages import (
-        Answer,
-        AssembleStart,
-        EntityStart,
-        MoveRefs,
-        MoveRefsReply,
-        PublishFacts,
-        PublishQuestion,
-        QueueCall,
-        TagRequest,
-        Telling,
-    )
-    from conman.domain.release import AssemblyResult, EditIntent, Failure, Member, Move, PublishIntent, Release, ReleaseState
+    from conman.domain.errors import DomainError
+    from conman.domain.messages import AssembleStart, EntityStart, TagRequest, Telling
+    from conman.domain.release import AssemblyResult, EditIntent, Failure, Move, Release, ReleaseState, Selection
 
 
 class SelectCommand(Command):
-    """The whole selection, in merge order; the first one creates the release."""
+    """The whole selection in merge order, or a `selection` made from the present one; the first one creates the release."""
 
-    changeset_ids: list[str]
+    changeset_ids: list[str] = Field(default_factory=list[str])
+    selection: Selection | None = None
 
 
 class AssembleCommand(Command):
@@ -69,6 +64,8 @@ class ReleaseWorkflow:
         self.id = start.entity_id
         self.app_id = start.app_id
         self.entity = Entity(Release, "releases", start.entity_id, start.app_id, carried=start.carried, describe=_describe)
+        self.queue = ReservingQueue(start.app_id, start.entity_id)
+        self.publishing = Publishing(self.entity, self.queue)
         self.assembly: asyncio.Task[None] | None = None
         self.composing = False
         self.outcomes: dict[str, DomainError | None] = {}
@@ -131,7 +128,7 @@ class ReleaseWorkflow:
                 self.assembly.cancel()
         elif state.edit is None:
             command_id = f"cancel:{workflow.info().run_id}:{workflow.uuid4()}"
-            await self._call(QueueCall(app_id=self.app_id, update="reserve", command_id=command_id, payload=self._select([])))
+            await self.queue.free(command_id)
             await self.entity.apply(command_id, Actor(), lambda release: rules.decide_dropped(self.id, release))
 
     async def _work(self) -> None:
@@ -150,35 +147,13 @@ class ReleaseWorkflow:
             self.assembly.add_done_callback(lambda _: self.entity.touch())
         if state.publishing is not None:
             try:
-                await self._move_refs(state.publishing)
+                await self.publishing.move_refs(state.publishing)
             except DomainError as error:
+                self.outcomes[state.publishing.command_id] = error
                 workflow.logger.warning("the publish of %s that was begun earlier is refused: %s", state.tag, error.message)
             state = self.entity.state
         if not state.told:
-            await self._tell()
-
-    def _select(self, ids: list[str]) -> dict[str, Any]:
-        return {"release_id": self.id, "changeset_ids": ids}
-
-    async def _call(self, call: QueueCall) -> Answer:
-        return await workflow.execute_activity(
-            "call_queue", call, result_type=Answer, **options.call(summary=f"queue: {call.update}")
-        )
-
-    async def _reserve(self, edit: EditIntent, actor: Actor, ids: list[str]) -> list[Member]:
-        call = QueueCall(
-            app_id=self.app_id,
-            update="reserve",
-            command_id=f"{edit.command_id}:{edit.kind}:{workflow.uuid4()}",
-            actor=actor,
-            payload=self._select(ids),
-            # The app is read after the intent is recorded, so that this and archiving see one another (services/standstill.py).
-            needs_open_app=edit.kind != "drop",
-        )
-        answer = await self._call(call)
-        if answer.refusal is not None:
-            raise DomainError(ErrorCode(answer.refusal["code"]), answer.refusal["message"], answer.refusal.get("details"))
-        return [Member.model_validate(member) for member in answer.result.get("members", [])]
+            await self.publishing.tell()
 
     async def _resolve(self, edit: EditIntent) -> None:
         actor = Actor.model_validate(edit.actor)
@@ -190,9 +165,9 @@ class ReleaseWorkflow:
                 case "assemble":
                     await self._do_assemble(edit, actor)
                 case "publish":
-                    await self._do_publish(edit, actor)
+                    await self.publishing.begin(edit, actor)
                 case "drop":
-                    await self._reserve(edit, actor, [])
+                    await self.queue.reserve(edit, actor, [])
                     await self.entity.apply(edit.command_id, actor, lambda release: rules.decide_dropped(self.id, release))
         except DomainError as error:
             refused = error
@@ -210,115 +185,23 @@ class ReleaseWorkflow:
         return Decision(release.model_copy(update={"edit": None}))
 
     async def _do_select(self, edit: EditIntent, actor: Actor) -> None:
-        members = await self._reserve(edit, actor, edit.changeset_ids)
+        present = self.entity.state.ordered_changeset_ids
+        wanted = edit.selection.of(present) if edit.selection is not None else edit.changeset_ids
+        members = await self.queue.reserve(edit, actor, wanted)
         tag = self.entity.state.tag
         if tag is None:
-            request = TagRequest(app_id=self.app_id, release_id=self.id, at=now())
+            request = TagRequest(app_id=self.app_id, release_id=self.id)
             tag = await workflow.execute_activity("reserve_tag", request, result_type=str, **options.git())
         await self.entity.apply(edit.command_id, actor, lambda release: rules.decide_selected(self.id, release, members, tag))
 
     async def _do_assemble(self, edit: EditIntent, actor: Actor) -> None:
         # Asking for what it holds proves that no member has left the queue meanwhile.
-        await self._reserve(edit, actor, self.entity.state.ordered_changeset_ids)
+        await self.queue.reserve(edit, actor, self.entity.state.ordered_changeset_ids)
         await self.entity.apply(
             edit.command_id,
             actor,
             lambda release: rules.decide_assemble(self.id, release, edit.facts["job_id"], actor.user_id),
         )
-
-    async def _do_publish(self, edit: EditIntent, actor: Actor) -> None:
-        state = self.entity.state
-        rules.target(state.state, Move.PUBLISH)
-        await self._reserve(edit, actor, state.ordered_changeset_ids)
-        facts = await workflow.execute_activity(
-            "publish_facts",
-            PublishQuestion(
-                app_id=self.app_id,
-                release_id=self.id,
-                tag=state.tag or "",
-                base_sha=state.base_sha or "",
-                candidate_sha=state.candidate_sha or "",
-                members=state.members,
-                at=now(),
-            ),
-            result_type=PublishFacts,
-            **options.git(),
-        )
-        if facts.unexplained:
-            raise DomainError(
-                ErrorCode.CONFLICT,
-                "The candidate changes paths that none of its changesets changed: assemble it again.",
-                {"paths": facts.unexplained[:50]},
-            )
-        try:
-            rules.check_publish(state, facts.integration_sha)
-        except DomainError as error:
-            if error.code is ErrorCode.CONFLICT:
-                await self.entity.apply(
-                    f"{edit.command_id}:moved", Actor(), lambda release: rules.decide_head_moved(self.id, release)
-                )
-            raise
-        intent = PublishIntent(
-            command_id=edit.command_id,
-            actor=edit.actor,
-            old_sha=state.base_sha or "",
-            new_sha=state.candidate_sha or "",
-            tag=facts.tag,
-            at=now(),
-        )
-        await self.entity.apply(
-            f"{edit.command_id}:publishing", Actor(), lambda release: rules.decide_publishing(release, intent)
-        )
-        # The answer is given when the queue has been told: `_move_refs` and `_tell` finish this command.
-        await self._move_refs(intent)
-        await self._tell()
-
-    async def _move_refs(self, intent: PublishIntent) -> None:
-        """After the refs moved there is only forward; a branch that moved elsewhere first ends it (`durability.md` 19)."""
-        moved = await workflow.execute_activity(
-            "move_refs",
-            MoveRefs(app_id=self.app_id, old_sha=intent.old_sha, new_sha=intent.new_sha, tag=intent.tag),
-            result_type=MoveRefsReply,
-            **options.git(summary=f"move the branch and tag {intent.tag}"),
-        )
-        actor = Actor.model_validate(intent.actor)
-        if not moved.moved:
-            await self.entity.apply(
-                f"{intent.command_id}:moved", Actor(), lambda release: rules.decide_head_moved(self.id, release)
-            )
-            refused = DomainError(
-                ErrorCode.CONFLICT,
-                "The integration branch moved since this release was assembled: assemble it again, then publish.",
-                {"assembled_on": intent.old_sha, "integration_sha": moved.integration_sha},
-            )
-            self.outcomes[intent.command_id] = refused
-            raise refused
-        await self.entity.apply(intent.command_id, actor, lambda release: rules.decide_published(self.id, release, None))
-
-    async def _tell(self) -> None:
-        """Members become released, then the queue begins a new epoch; each is repeated until it is done."""
-        state = self.entity.state
-        if state.published_sha is None or state.told:
-            return
-        news = [
-            (member.changeset_id, QueueNews(kind="released", head_sha=member.head_sha, release_id=self.id))
-            for member in state.members
-        ]
-        if news:
-            await workflow.execute_activity(
-                "tell_changesets",
-                Telling(app_id=self.app_id, by=f"release:{self.id}", news=news),
-                **options.call(summary=f"release {len(news)} changesets"),
-            )
-        await self._call(
-            QueueCall(
-                app_id=self.app_id,
-                update="published",
-                command_id=f"published:{self.id}",
-                payload={"release_id": self.id, "integration_sha": state.published_sha},
-            )
-        )
-        await self.entity.apply(f"told:{self.id}", Actor(), lambda release: Decision(release.model_copy(update={"told": True})))
 
     async def _assemble(self, job_id: str) -> None:
         state = self.entity.state
@@ -359,19 +242,7 @@ class ReleaseWorkflow:
         member = next(m for m in self.entity.state.members if m.changeset_id == failure.changeset_id)
         conflicted = failure.reason_code == "conflict"
         job_id = found.gate_job_ids[-1] if found.gate_job_ids else found.job_id
-        await self._call(
-            QueueCall(
-                app_id=self.app_id,
-                update="eject",
-                command_id=f"eject:{found.job_id}",
-                payload={
-                    "release_id": self.id,
-                    "changeset_id": member.changeset_id,
-                    "conflicted": conflicted,
-                    "job_id": job_id,
-                },
-            )
-        )
+        await self.queue.eject(found.job_id, member.changeset_id, conflicted=conflicted, judged_by=job_id)
         news = QueueNews(
             kind="conflicted" if conflicted else "needs_revalidation",
             head_sha=member.head_sha,
@@ -385,7 +256,13 @@ class ReleaseWorkflow:
         )
 
     async def _by_intent(
-        self, command: Command, kind: str, check: Any, *, ids: list[str] | None = None, facts: dict[str, Any] | None = None
+        self,
+        command: Command,
+        kind: str,
+        check: Callable[[Release], Any],
+        *,
+        selection: Selection | None = None,
+        facts: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         def decide(release: Release) -> Decision[Release]:
             same = any(intent is not None and intent.command_id == command.id for intent in (release.edit, release.publishing))
@@ -397,7 +274,8 @@ class ReleaseWorkflow:
                     "command_id": command.id,
                     "kind": kind,
                     "actor": command.actor.model_dump(mode="json"),
-                    "changeset_ids": ids or [],
+                    "changeset_ids": selection.changeset_ids if selection is not None else [],
+                    "selection": selection,
                     "facts": facts or {},
                 }
             )
@@ -445,8 +323,9 @@ class ReleaseWorkflow:
     @workflow.update
     async def select(self, command: SelectCommand) -> dict[str, Any]:
         """The selection in merge order, reserved as a whole or not at all; another manager's may interleave before the lock."""
+        selection = command.selection or Selection(changeset_ids=command.changeset_ids)
         return await self._by_intent(
-            command, "select", lambda release: rules.target(release.state, Move.EDIT), ids=command.changeset_ids
+            command, "select", lambda release: rules.check_select(release, selection), selection=selection
         )
 
     @workflow.update

@@ -95,6 +95,8 @@ POST   A/releases/{r}/changesets                config_manager
 POST   A/releases/{r}/reorder                   config_manager
 POST   A/releases/{r}/assemble                  config_manager
 POST   A/releases/{r}/publish                   config_manager
+GET    A/releases/{r}/diff                      user
+GET    A/releases/{r}/notes                     user
 
 POST   A/environments/{env}/deploy              config_manager
 POST   A/environments/{env}/promote             config_manager
@@ -127,8 +129,6 @@ GET    A/audit                                  app_admin
 _NOT_SERVED_YET = """
 GET    /metrics                                 anyone
 GET    A/environments/{env}/migrations          user
-GET    A/releases/{r}/diff                      user
-GET    A/releases/{r}/notes                     user
 POST   A/environments/{env}/plan                user
 POST   A/environments/{env}/clear               config_manager
 GET    A/hold                                   user

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from conman.domain.jobs import JobType
 from tests.support.conman_stack import World, assert_error, last
 
 
@@ -26,9 +27,10 @@ async def events(reply: httpx.Response) -> AsyncIterator[dict[str, str]]:
             event = {}
 
 
-async def stream(world: World, job: str, **params: Any) -> list[dict[str, str]]:
+async def stream(world: World, job: str, last_event_id: str | None = None, **params: Any) -> list[dict[str, str]]:
     """All events until the stream ends."""
-    async with world.stack.client.stream("GET", f"{job}/logs/stream", headers=world.ann.headers, params=params) as reply:
+    headers = world.ann.headers if last_event_id is None else {**world.ann.headers, "Last-Event-ID": last_event_id}
+    async with world.stack.client.stream("GET", f"{job}/logs/stream", headers=headers, params=params) as reply:
         assert reply.status_code == 200
         assert reply.headers["content-type"].startswith("text/event-stream")
         return [event async for event in events(reply)]
@@ -56,7 +58,8 @@ async def test_the_stream_gives_lines_while_the_suite_runs_and_says_when_it_has_
     assert lines[0]["text"] == "waiting while held exists"
     assert lines == (await world.ann.get(f"{job}/logs"))["lines"]
     assert all(set(line) == {"seq", "at", "stream", "text"} for line in lines)
-    assert [int(event["id"]) for event in seen[:-1]] == [line["seq"] for line in lines]
+    assert [event["id"] for event in seen[:-1]] == [f"1:{line['seq']}" for line in lines]
+    assert json.loads(seen[-1]["data"]) == {"attempt": 1, "state": "succeeded", "reason_code": "ok"}
 
 
 async def test_a_stream_goes_on_after_the_last_line_that_was_seen(world: World) -> None:
@@ -64,7 +67,11 @@ async def test_a_stream_goes_on_after_the_last_line_that_was_seen(world: World) 
     job = f"{world.path}/jobs/{shown['gate']['job_id']}"
     whole = await stream(world, job)
     assert len(whole) > 2
+    number = json.loads(whole[0]["data"])["seq"]
     assert await stream(world, job, after=whole[0]["id"]) == whole[1:]
+    assert await stream(world, job, after=number) == whole[1:]
+    assert await stream(world, job, attempt=1, after=number) == whole[1:]
+    assert await stream(world, job, last_event_id=whole[0]["id"], after=0) == whole[1:]
     assert await stream(world, job, after=whole[-2]["id"]) == whole[-1:]
 
 
@@ -75,6 +82,9 @@ async def test_the_streams_refusals_are_the_same_as_everywhere(world: World) -> 
     for query in ("after=-1", "after=x", f"after={10**30}"):
         assert_error(await world.ann.send("GET", f"{job}/logs/stream?{query}"), 400, "validation_error")
         assert_error(await world.ann.send("GET", f"{job}/logs?{query}"), 400, "validation_error")
+    for query, header in (("attempt=0", "1:1"), ("attempt=2", "1:1"), ("", "x"), ("", "1:2:3"), ("", "1:-1")):
+        refused = await world.ann.send("GET", f"{job}/logs/stream?{query}", headers={"Last-Event-ID": header})
+        assert_error(refused, 400, "validation_error")
 
 
 async def test_jobs_are_listed_by_type_state_and_entity(world: World) -> None:
@@ -85,20 +95,38 @@ async def test_jobs_are_listed_by_type_state_and_entity(world: World) -> None:
         assert ([row["state"] for row in rows], pagination["total"]) == ([state], 1)
     rows, _ = await world.ann.listed(jobs, entity_id=last(good), state="queued,failed")
     assert rows == []
-    for query in ("type=nothing", "state=succeeded,nothing"):
+    both, _ = await world.ann.listed(jobs, type="msuite_submit", state=["failed", "succeeded"])
+    assert {last(good), last(bad)} <= {row["entity_id"] for row in both}
+    for kind in JobType:
+        rows, _ = await world.ann.listed(jobs, type=kind.value)
+        assert all(row["job_type"] == kind.value for row in rows)
+    for query in ("type=nothing", "type=", "state=succeeded,nothing", "state=", "page=0", "limit=0", "limit=101", "page=x"):
         assert_error(await world.ann.send("GET", f"{jobs}?{query}"), 400, "validation_error")
 
 
-async def test_a_cancel_of_what_has_no_process_of_its_own_leaves_no_event(own: World) -> None:
+async def test_the_pages_of_jobs_hold_each_once_newest_first(own: World) -> None:
+    for _ in range(3):
+        await own.submitted()
+    jobs = f"{own.path}/jobs"
+    whole, pagination = await own.ann.listed(jobs, limit=100)
+    pages = [await own.ann.listed(jobs, page=number, limit=1) for number in range(1, pagination["total"] + 1)]
+    assert [row["id"] for rows, _ in pages for row in rows] == [row["id"] for row in whole]
+    assert [row["id"] for row in whole] == sorted((row["id"] for row in whole), reverse=True)
+
+
+async def test_the_job_of_a_deployment_is_canceled_with_its_deployment(own: World) -> None:
     release = await own.published()
     production = (await own.environments())[-1]["id"]
-    body = {"release_id": last(release), "skip_stage": True}
+    body = {"release_id": last(release), "skip_stage": True}  # waits for a second approval
     reply = await own.max.post(f"{own.path}/environments/{production}/deploy", body)
-    refused = assert_error(await own.max.send("POST", f"{own.path}/jobs/{reply['job']['id']}/cancel", json={}), 409, "conflict")
-    assert "cancel what it works for" in refused["message"]
-    document = await own.stack.db["jobs"].find_one({"_id": reply["job"]["id"]})
-    assert document is not None and not document.get("outgoing")
+    job = f"{own.path}/jobs/{reply['job']['id']}"
+    assert_error(await own.ann.send("POST", f"{job}/cancel", json={}), 403, "forbidden")
+    canceled = await own.max.post(f"{job}/cancel")
+    assert (canceled["job"]["state"], canceled["job"]["reason_code"]) == ("canceled", "canceled")
+    assert (await own.max.get(f"{own.path}/deployments/{reply['deployment']['id']}"))["state"] == "canceled"
+    assert_error(await own.max.send("POST", f"{job}/cancel", json={}), 409, "invalid_transition")
     assert await own.audit(entity_type="job") == []
+    assert [event["action"] for event in await own.audit(entity_type="deployment")].count("canceled") == 1
 
 
 async def test_an_assembly_that_is_canceled_returns_its_release_to_draft(own: World, held: Path) -> None:

@@ -28,6 +28,7 @@ KINDS_OF_NAMES = {
     "parent_comment_id": "comments",
     "release_id": "releases",
     "from_release_id": "releases",
+    "against": "releases",
     "environment_id": "environments",
     "canonical_env_id": "environments",
     "id": "environments",

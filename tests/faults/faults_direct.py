@@ -11,8 +11,10 @@ from faults_app import App, Document
 from temporalio.testing import ActivityEnvironment
 
 from conman.activities.calls import CallActivities
+from conman.activities.composing import ComposeActivities
 from conman.activities.gates import GateActivities
 from conman.activities.git import GitActivities
+from conman.activities.publishing import PublishActivities
 from conman.activities.reconcile import ReconcileActivities
 from conman.activities.store import StoreActivities
 from conman.activities.targets import TargetActivities
@@ -57,6 +59,8 @@ class Direct:
         self.repo = self.app.repo_path
         self.store = StoreActivities(db)
         self.on_git = GitActivities(db, git)
+        self.composing = ComposeActivities(db, git)
+        self.publishing = PublishActivities(db, git)
         self.targets = TargetActivities(settings, db, git, self.platform.vault)
         self.gates = GateActivities(settings, db, git, self.platform.vault)
         self.calls = CallActivities(self.platform.commands.client, db)
@@ -64,7 +68,7 @@ class Direct:
 
     def activities(self) -> list[str]:
         """The names of all that a worker registers."""
-        made = (self.store, self.on_git, self.targets, self.gates, self.calls, self.reconcile)
+        made = (self.store, self.on_git, self.composing, self.publishing, self.targets, self.gates, self.calls, self.reconcile)
         return [method.__name__ for group in made for method in group.all()]
 
     async def run(self, activity: Any, *arguments: Any) -> Any:
@@ -179,6 +183,13 @@ class Direct:
             ending=ending,
             requested_by=before.requested_by,
         )
+
+    async def draft_release(self) -> str:
+        """The record of a release that has no tag yet."""
+        at, release = now(), fresh_id()
+        owned = Release(app_id=self.app.id).model_dump(mode="json")
+        await self.db["releases"].insert_one({"_id": release, "app_id": self.app.id, "created_at": at, "owned": owned})
+        return release
 
     async def members(self) -> list[Member]:
         """The queued changesets as a release holds them."""

@@ -17,6 +17,7 @@ from conman.domain.jobs import JobType, ReasonCode
 from conman.domain.messages import (
     AssembleStart,
     DeployQuestion,
+    ExclusionsQuestion,
     GateProfilesQuestion,
     GateRun,
     GateStart,
@@ -59,6 +60,7 @@ COVERED = {
     "trial_merges": "test_trial_merges_make_the_same_commits_again",
     "compose_release": "test_a_composition_makes_the_same_commits_again",
     "integration_head": "test_what_only_reads_changes_nothing",
+    "find_exclusions": "test_what_only_reads_changes_nothing",
     "reserve_tag": "test_a_release_takes_one_number",
     "publish_facts": "test_a_number_whose_tag_exists_is_skipped_once",
     "move_refs": "test_branch_and_tag_move_once",
@@ -219,26 +221,27 @@ async def test_a_composition_makes_the_same_commits_again(direct: Direct) -> Non
     start = AssembleStart(
         app_id=direct.app.id, release_id=fresh_id(), job_id=fresh_id(), tag="r1", members=await direct.members()
     )
-    first, second = await direct.twice(direct.on_git.compose_release, start, crash="compose.merged")
+    first, second = await direct.twice(direct.composing.compose_release, start, crash="compose.merged")
     assert first == second
     assert len(first.prefix_shas) == len(direct.queued)
 
 
 async def test_a_release_takes_one_number(direct: Direct) -> None:
-    request = TagRequest(app_id=direct.app.id, release_id=fresh_id(), at=now())
-    first, second = await direct.twice(direct.on_git.reserve_tag, request, crash="tag.reserved")
+    request = TagRequest(app_id=direct.app.id, release_id=await direct.draft_release())
+    first, second = await direct.twice(direct.publishing.reserve_tag, request, crash="tag.reserved")
     assert first == second
     assert await direct.db["release_tags"].count_documents({"release_id": request.release_id}) == 1
+    await direct.db["releases"].delete_one({"_id": request.release_id})
 
 
 @pytest.mark.parametrize("crash", ["tag.skipped", "tag.reserved"])
 async def test_a_number_whose_tag_exists_is_skipped_once(direct: Direct, crash: str) -> None:
     head = direct.released.published_sha or ""
-    wanted = TagRequest(app_id=direct.app.id, release_id=fresh_id(), at=now())
-    tag = await direct.run(direct.on_git.reserve_tag, wanted)
+    wanted = TagRequest(app_id=direct.app.id, release_id=await direct.draft_release())
+    tag = await direct.run(direct.publishing.reserve_tag, wanted)
     members = (await direct.members())[:1]
     start = AssembleStart(app_id=direct.app.id, release_id=wanted.release_id, job_id=fresh_id(), tag=tag, members=members)
-    composed = await direct.run(direct.on_git.compose_release, start)
+    composed = await direct.run(direct.composing.compose_release, start)
     await direct.git.update_refs(direct.repo, [RefUpdate(f"refs/tags/{tag}", None, head)])  # by somebody else
     question = PublishQuestion(
         app_id=direct.app.id,
@@ -247,14 +250,37 @@ async def test_a_number_whose_tag_exists_is_skipped_once(direct: Direct, crash: 
         base_sha=head,
         candidate_sha=composed.prefix_shas[-1],
         members=members,
-        at=wanted.at,
     )
-    first, second = await direct.twice(direct.on_git.publish_facts, question, crash=crash)
+    first, second = await direct.twice(direct.publishing.publish_facts, question, crash=crash)
     assert first == second
     assert first.tag != tag
     held = await direct.db["release_tags"].find({"release_id": wanted.release_id}).to_list()
     assert [row["tag"] for row in held] == [first.tag]
     await direct.git.update_refs(direct.repo, [RefUpdate(f"refs/tags/{tag}", head, None)])
+    await direct.db["releases"].delete_one({"_id": wanted.release_id})
+
+
+@pytest.mark.parametrize("crash", ["tag.skipped", "tag.reserved", "refs.moved"])
+async def test_a_number_whose_tag_was_made_since_the_publish_began_is_skipped_once(direct: Direct, crash: str) -> None:
+    """And back again, so that the other tests find the head that they know."""
+    old = await direct.git.resolve(direct.repo, "refs/heads/main") or ""
+    release = await direct.draft_release()
+    tag = await direct.run(direct.publishing.reserve_tag, TagRequest(app_id=direct.app.id, release_id=release))
+    members: list[Member] = (await direct.members())[:1]
+    start = AssembleStart(app_id=direct.app.id, release_id=release, job_id=fresh_id(), tag=tag, members=members)
+    new = (await direct.run(direct.composing.compose_release, start)).prefix_shas[-1]
+    await direct.git.update_refs(direct.repo, [RefUpdate(f"refs/tags/{tag}", None, old)])  # by somebody else
+    request = MoveRefs(app_id=direct.app.id, old_sha=old, new_sha=new, tag=tag, release_id=release)
+    first, second = await direct.twice(direct.publishing.move_refs, request, crash=crash)
+    assert first == second
+    assert first.moved
+    assert first.tag not in (None, tag)
+    refs = await direct.git.list_refs(direct.repo, "refs/")
+    assert (refs["refs/heads/main"], refs[f"refs/tags/{first.tag}"], refs[f"refs/tags/{tag}"]) == (new, new, old)
+    assert [name for name, sha in refs.items() if name.startswith("refs/tags/") and sha == new] == [f"refs/tags/{first.tag}"]
+    back = [RefUpdate("refs/heads/main", new, old), RefUpdate(f"refs/tags/{first.tag}", new, None)]
+    await direct.git.update_refs(direct.repo, [*back, RefUpdate(f"refs/tags/{tag}", old, None)])
+    await direct.db["releases"].delete_one({"_id": release})
 
 
 @pytest.mark.parametrize("crash", ["refs.begun", "refs.moved"])
@@ -263,10 +289,10 @@ async def test_branch_and_tag_move_once(direct: Direct, crash: str) -> None:
     old = await direct.git.resolve(direct.repo, "refs/heads/main") or ""
     members: list[Member] = (await direct.members())[:1]
     start = AssembleStart(app_id=direct.app.id, release_id=fresh_id(), job_id=fresh_id(), tag="r2", members=members)
-    composed = await direct.run(direct.on_git.compose_release, start)
+    composed = await direct.run(direct.composing.compose_release, start)
     tag = f"r-{uuid4().hex[:8]}"
     request = MoveRefs(app_id=direct.app.id, old_sha=old, new_sha=composed.prefix_shas[-1], tag=tag)
-    first, second = await direct.twice(direct.on_git.move_refs, request, crash=crash)
+    first, second = await direct.twice(direct.publishing.move_refs, request, crash=crash)
     assert first == second
     assert first.moved
     refs = await direct.git.list_refs(direct.repo, "refs/")
@@ -275,7 +301,7 @@ async def test_branch_and_tag_move_once(direct: Direct, crash: str) -> None:
     await direct.git.update_refs(direct.repo, back)
 
 
-@pytest.mark.parametrize("crash", ["gate.started", "gate.ended"])
+@pytest.mark.parametrize("crash", ["gate.started", "gate.ended", "gate.kept"])
 async def test_a_gate_leaves_one_log_per_attempt_and_no_folder(direct: Direct, crash: str) -> None:
     job = fresh_id()
     gate = GateStart(
@@ -286,6 +312,7 @@ async def test_a_gate_leaves_one_log_per_attempt_and_no_folder(direct: Direct, c
         entity_id=direct.queued[0],
         commit_sha=direct.released.published_sha or "",
         scope="submit",
+        fresh=True,
     )
     made = NewJobs(
         app_id=direct.app.id,
@@ -298,14 +325,19 @@ async def test_a_gate_leaves_one_log_per_attempt_and_no_folder(direct: Direct, c
     await direct.run(direct.store.create_jobs, made)
     with crash_at(crash):
         await direct.run(direct.gates.run_gate, GateRun(gate=gate, attempt=1, max_attempts=4, timeout_seconds=60))
-    for attempt in (2, 2):
+    logs: list[str] = []
+    for attempt in (2, 3, 3):
         run = GateRun(gate=gate, attempt=attempt, max_attempts=4, timeout_seconds=60)
         verdict = await direct.run(direct.gates.run_gate, run)
-        assert verdict.reason_code is ReasonCode.OK
+        assert (verdict.reason_code, verdict.reused_from) == (ReasonCode.OK, None)
+        chunks = await direct.db["job_logs"].find({"job_id": job, "attempt": attempt}).to_list()
+        (line,) = [line["text"] for chunk in chunks for line in chunk["lines"]]
+        logs.append(line)
     row = await direct.row("jobs", job)
-    assert (row["state"], row["attempt"]) == ("running", 2), "its end is written by who asked for it"
-    chunks = await direct.db["job_logs"].find({"job_id": job, "attempt": 2}).to_list()
-    assert [line["text"] for chunk in chunks for line in chunk["lines"]] == ["checking submit"]
+    assert (row["state"], row["attempt"]) == ("running", 3), "its end is written by who asked for it"
+    whose = 1 if crash == "gate.kept" else 2
+    assert [f"attempt {whose} of this job" in line for line in logs] == [whose == 1, True, True]
+    assert logs[0] == "checking submit" or whose == 1
     assert not list(direct.gates.scratch.glob(f"{job}*"))
 
 
@@ -405,7 +437,12 @@ async def test_what_only_reads_changes_nothing(direct: Direct) -> None:
     setting = ReminderSetting(hours=48)
     assert await direct.twice(direct.store.review_reminder_hours, direct.app.id) == (setting, setting)
     head = direct.released.published_sha
-    assert await direct.twice(direct.on_git.integration_head, direct.app.id) == (head, head)
+    assert await direct.twice(direct.composing.integration_head, direct.app.id) == (head, head)
+    members = await direct.members()
+    selection = ExclusionsQuestion(app_id=direct.app.id, base_sha=head or "", members=members)
+    first, second = await direct.twice(direct.composing.find_exclusions, selection)
+    assert first == second
+    assert first.largest_subset == [member.changeset_id for member in members]
     question = DeployQuestion(
         app_id=direct.app.id,
         environment_id=direct.app.environments[0]["id"],

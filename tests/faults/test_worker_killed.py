@@ -48,6 +48,9 @@ async def submit(app: App, *, point: str) -> None:
 
     job = await killed_at(app, point, command)
     assert job["attempt"] == (2 if point.startswith("gate.") else 1)
+    first = await app.ann.get(f"{app.path}/jobs/{job['id']}/logs?attempt=1")
+    assert first["ended"]
+    assert [line["text"] for line in first["lines"]] == ["checking submit"]
     shown = await app.ann.get(f"{app.path}/changesets/{changeset}")
     assert (shown["current_revision"], shown["gate"]["state"]) == (1, "succeeded")
     await invariants.check(app, changesets={changeset: SUBMITTED})
@@ -94,7 +97,16 @@ async def publish(app: App, *, point: str) -> None:
         return queued, await app.validated(queued[:2])
 
     queued, release = await prepared(app, validated)
+    tag: str = (await app.shown_release(release))["tag"]
+    beside = point.startswith("tag.")
+    if beside:
+        await invariants.git(app, "tag", tag, "main")
     await killed_at(app, point, lambda: app.publish(release))
+    made = tag.removesuffix(".1") + ".2" if beside else tag
+    assert (await app.shown_release(release))["tag"] == made
+    assert (await invariants.git(app, "tag")).split() == ([tag, made] if beside else [made])
+    if beside:
+        await invariants.git(app, "tag", "--delete", tag)  # it is none of Conman's
     changesets = dict.fromkeys(queued[:2], RELEASED) | {queued[2]: QUEUED}
     await invariants.check(app, changesets=changesets, releases={release: PUBLISHED})
     queue = await app.db["queues"].find_one({"_id": app.id})
@@ -147,13 +159,18 @@ POINTS: dict[Callable[..., Awaitable[None]], tuple[str, ...]] = {
         "persist.written.changesets:1",  # in the handler's own write
         "deliver.audited:1",
         "gate.logged:1",
+        "gate.kept:1",
         "persist.written.changesets:2",  # the verdict
     ),
     enqueue: (
         "persist.written.queues:1",
         "persist.written.changesets:2",  # the queue has it, the changeset does not say so
     ),
-    select: ("tag.reserved:1",),
+    select: (
+        "persist.written.releases:1",  # asked for
+        "queue.answered:1",  # the queue holds them, the release does not know
+        "tag.reserved:1",
+    ),
     assemble: (
         "persist.written.releases:2",  # assembling
         "compose.merged:1",
@@ -161,12 +178,19 @@ POINTS: dict[Callable[..., Awaitable[None]], tuple[str, ...]] = {
         "persist.written.releases:3",  # validated
     ),
     publish: (
+        "persist.written.releases:1",  # asked for
+        "queue.answered:1",  # none has left it
+        "tag.skipped:1",  # beside one that somebody else made
+        "tag.reserved:1",
         "persist.written.releases:2",  # the intent
         "refs.begun:1",
         "refs.moved:1",
         "persist.written.releases:3",  # published
         "tell.one:1",
+        "tell.one:2",
         "persist.written.queues:2",  # the new epoch
+        "queue.answered:2",
+        "persist.written.releases:4",  # told
         "trial.merged:1",
     ),
     deploy: (

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from git_harness import HARNESSES, Harness, Repo
 
+from tests.support.mongo import mongo_uri
+
+__all__ = ["mongo_uri"]
+
 
 @pytest.fixture(params=list(HARNESSES))
 async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Harness]:

@@ -369,3 +369,71 @@ async def test_what_does_not_exist_can_not_be_merged(repo: Repo) -> None:
     ):
         with pytest.raises(ObjectMissing):
             await call
+
+
+async def in_turn(repo: Repo, base: str, heads: list[str]) -> list[CommitOutcome]:
+    """What real merges make of them, each on what those before it made."""
+    current = base
+    made: list[CommitOutcome] = []
+    for number, head in enumerate(heads):
+        ref = f"refs/conman/turn/{number}"
+        old = await repo.git.resolve(repo.name, ref)
+        outcome = await repo.git.merge(
+            repo.name, ref=ref, expected_old=old, ours=current, theirs=head, author=BOB, message="merge\n"
+        )
+        made.append(outcome)
+        current = outcome.sha or current
+    return made
+
+
+async def agrees(repo: Repo, base: str, heads: list[str]) -> list[bool]:
+    """Trials agree with real merges in trees and conflicts and move no ref; which of them are clean."""
+    before = await repo.git.list_refs(repo.name, "refs/")
+    tried = await repo.git.trial_merges(repo.name, base, heads)
+    assert await repo.git.list_refs(repo.name, "refs/") == before
+    made = await in_turn(repo, base, heads)
+    trees = [None if one.sha is None else (await repo.git.commit(repo.name, one.sha)).tree_id for one in made]
+    assert [one.tree_id for one in tried] == trees
+    assert [one.conflicts for one in tried] == [one.conflicts for one in made]
+    return [one.clean for one in tried]
+
+
+async def test_trials_one_after_the_other_pass_over_what_conflicts(repo: Repo) -> None:
+    base = await repo.commit({"a": LINES, "b": b"1\n"})
+    top, other = await repo.commit({"a": TOP}, base), await repo.commit({"a": OTHER_TOP}, base)
+    bottom, mine = await repo.commit({"a": BOTTOM}, base), await repo.commit({"b": b"2\n"}, base)
+    assert await agrees(repo, base, [top, other, bottom, mine]) == [True, False, True, True]
+    assert await agrees(repo, base, [other, top, bottom, mine]) == [True, False, True, True]
+    assert await repo.git.trial_merges(repo.name, base, []) == []
+
+
+async def test_trials_one_after_the_other_know_what_was_merged_before(repo: Repo) -> None:
+    """A head on top of another one brings only what is its own; one that is contained changes nothing."""
+    base = await repo.commit({"a": LINES})
+    first = await repo.commit({"a": TOP}, base)
+    second = await repo.commit({"a": TOP.replace(b"top", b"higher")}, first)
+    head = await repo.commit({"b": b"1"}, base)
+    assert await agrees(repo, head, [first, second, first, base]) == [True, True, True, True]
+    assert await agrees(repo, head, [second, first]) == [True, True]
+
+
+async def test_trials_one_after_the_other_merge_from_all_that_the_histories_share(repo: Repo) -> None:
+    """The third has two best ancestors in common with what was merged: one by the base, one by the first."""
+    start = await repo.commit({"a": LINES, "b": LINES, "c": b"1"})
+    left, right = await repo.commit({"a": TOP}, start), await repo.commit({"b": TOP}, start)
+    base, first = await repo.commit({"c": b"2"}, left), await repo.commit({"d": b"1"}, right)
+    crossed = await repo.git.merge(
+        repo.name, ref="refs/heads/x", expected_old=None, ours=left, theirs=right, author=ANN, message="cross\n"
+    )
+    assert crossed.sha is not None
+    third = await repo.commit({"a": BOTH, "b": BOTH}, crossed.sha)
+    assert await agrees(repo, base, [first, third]) == [True, True]
+    assert await agrees(repo, left, [first, third]) == [True, True], "the base is one of the two itself"
+    assert await agrees(repo, base, [third, first]) == [True, True]
+
+
+async def test_trials_one_after_the_other_of_what_is_not_there_are_refused(repo: Repo) -> None:
+    base = await repo.commit({"a": b"1"})
+    for start, heads in ((MISSING, []), (base, [MISSING]), (base, [base, MISSING])):
+        with pytest.raises(ObjectMissing):
+            await repo.git.trial_merges(repo.name, start, heads)

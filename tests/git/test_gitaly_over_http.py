@@ -18,7 +18,6 @@ from fault_proxy import DONE_DOWN, DOWN, CallProxy, call_proxy, failing
 
 from conman.api.app import create_api, prepare
 from conman.config import Settings, generate_secret
-from conman.embedded.testing import running_stack
 from conman.git.gitaly import CacheOptions, GitalyGit
 from conman.git.server import ServerOptions, serve
 from conman.services.platform import Platform
@@ -56,12 +55,6 @@ class Served:
         reply = await self.http.request(method, path, **more)
         assert reply.status_code < 300, reply.text
         return reply.json()["data"]
-
-
-@pytest.fixture(scope="module")
-async def mongo_uri() -> AsyncIterator[str]:
-    async with running_stack() as stack:
-        yield stack.mongo_uri
 
 
 @pytest_asyncio.fixture(params=list(MODES))

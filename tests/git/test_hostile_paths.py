@@ -6,6 +6,7 @@ and git finds nothing wrong with the trees, clones them and stays inside the clo
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -23,10 +24,12 @@ from conman.domain.filenames import is_dot_git
 from conman.domain.paths import MAX_PATH_BYTES, MAX_PATH_SEGMENTS, MAX_SEGMENT_BYTES, normalise_path
 from conman.git import checks
 from conman.git.adapter import ChangeRefused, DeleteFile, FileChange, GitError, MoveFile, ObjectMissing, WriteFile
-from tests.paths.hostile import ACCEPTED, GROUPS, ROWS
+from tests.paths.hostile import ACCEPTED, GROUPS, ROWS, Row
 
 CONTENT = b"# written by way of a hostile path\n"
 """A comment to git too, where it reads a file of that name."""
+AT_ONCE = 8
+"""Paths that are tried side by side; none is another's, and each has branches of its own."""
 ROOM = 8
 """Bytes of a path that the numbered folders of `_check_with_git` take."""
 PLAIN_GIT = {
@@ -99,25 +102,34 @@ async def _check_is_not_there(repo: Repo, commit: str, path: str) -> None:
         assert not refused.safe_to_repeat
 
 
+async def _refused_or_a_file(repo: Repo, base: str, row: Row) -> bool:
+    """Whether the row's path can be written; either way nothing is there before."""
+    write, delete, move = WriteFile(row.path, CONTENT), DeleteFile(row.path), MoveFile("kept", row.path)
+    made = await _tried(repo, base, write, delete, move)
+    if made is not None:
+        assert await repo.files(made) == {row.path: CONTENT}
+    else:
+        assert row.outcome != ACCEPTED, row
+        assert await _tried(repo, base, write) is None, row
+        assert await _tried(repo, base, move) is None, row
+    assert await _tried(repo, base, delete) is None, row
+    await _check_is_not_there(repo, base, row.path)
+    return made is not None
+
+
 @pytest.mark.parametrize("group", GROUPS)
 async def test_a_hostile_path_is_refused_by_the_port_or_is_a_file_like_any_other(repo: Repo, tmp_path: Path, group: str) -> None:
     base = await repo.commit({"kept": CONTENT}, ref=MAIN)
     before = _outside_of_objects(tmp_path)
-    harmless: list[str] = []
-    for row in ROWS:
-        if row.group != group:
-            continue
-        write, delete, move = WriteFile(row.path, CONTENT), DeleteFile(row.path), MoveFile("kept", row.path)
-        made = await _tried(repo, base, write, delete, move)
-        if made is not None:
-            assert await repo.files(made) == {row.path: CONTENT}
-            harmless.append(row.path)
-        else:
-            assert row.outcome != ACCEPTED
-            assert await _tried(repo, base, write) is None
-            assert await _tried(repo, base, move) is None
-        assert await _tried(repo, base, delete) is None
-        await _check_is_not_there(repo, base, row.path)
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def tried(row: Row) -> bool:
+        async with places:
+            return await _refused_or_a_file(repo, base, row)
+
+    rows = [row for row in ROWS if row.group == group]
+    passed = await asyncio.gather(*map(tried, rows))
+    harmless = [row.path for row, is_file in zip(rows, passed, strict=True) if is_file]
     assert await repo.git.resolve(repo.name, MAIN) == base
     after = _outside_of_objects(tmp_path)
     assert before.items() <= after.items()

@@ -16,25 +16,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pygit2
-from rich.console import Console
-from rich.table import Table
 
 from conman.git.adapter import RefUpdate, Signature, WriteFile
 from conman.git.local import LocalGit
 from tests.load.bench_repository import CHANGES, MANY, Large, content, make
+from tests.load.report import Limit, Row, console, row, say, table, timed
 
-Row = tuple[str, str, str, str]
-"""What, measured, beside, budget."""
 MAIN = "refs/heads/main"
 MERGED = "refs/heads/merged"
 ME = Signature("Bench", "bench@example.com", datetime(2025, 1, 1, tzinfo=UTC))
-console = Console()
-
-
-def row(what: str, ours: float, beside: dict[str, float], budget: str = "") -> Row:
-    """One line of the table; times are in milliseconds."""
-    ratios = "; ".join(f"{name} {time:.1f} ms = {ours / time:.2g}x" for name, time in beside.items())
-    return what, f"{ours:.1f} ms", ratios, budget
 
 
 async def side_by_side(
@@ -43,7 +33,7 @@ async def side_by_side(
     ours: Callable[[int], Awaitable[Any]],
     bare: Callable[[int], Any],
     program: Callable[[int], Any],
-    budget: str = "",
+    limit: Limit | None = None,
 ) -> Row:
     """The medians of the three, taken in turns."""
     times: dict[str, list[float]] = {"ours": [], "pygit2": [], "git": []}
@@ -55,9 +45,9 @@ async def side_by_side(
             started = time.perf_counter()
             work(number)
             times[name].append(time.perf_counter() - started)
-    console.print(f"  measured {what} ({rounds} times)", highlight=False)
+    say(f"measured {what} ({rounds} times)")
     medians = {name: statistics.median(taken) * 1000 for name, taken in times.items()}
-    return row(what, medians.pop("ours"), medians, budget)
+    return row(what, medians.pop("ours"), medians, limit)
 
 
 class Bare:
@@ -145,7 +135,7 @@ async def reading(local: LocalGit, large: Large) -> list[Row]:
             lambda number: local.list_tree(name, commits[number], recursive=True),
             lambda number: bare.list(commits[number]),
             lambda number: git(large, "ls-tree", "-r", "-l", commits[number]),
-            "<= 3 s",
+            Limit(3000),
         ),
         await side_by_side(
             f"tree of {files}, recursive, looked at again",
@@ -160,7 +150,7 @@ async def reading(local: LocalGit, large: Large) -> list[Row]:
             lambda number: local.read_file(name, newest, large.file(number * 97)),
             lambda number: bare.tree()[large.file(number * 97)].data,
             lambda number: git(large, "cat-file", "blob", f"{MAIN}:{large.file(number * 97)}"),
-            "<= 500 ms",
+            Limit(500),
         ),
         await side_by_side(
             f"diff of {MANY:,} changed files, patches",
@@ -168,7 +158,7 @@ async def reading(local: LocalGit, large: Large) -> list[Row]:
             lambda _: local.diff(name, newest, "refs/heads/many"),
             bare.diff,
             lambda _: git(large, "diff", MAIN, "refs/heads/many"),
-            "<= 5 s",
+            Limit(5000),
         ),
         await side_by_side(
             f"paths of {MANY:,} changed files",
@@ -201,7 +191,7 @@ async def reading(local: LocalGit, large: Large) -> list[Row]:
     ]
 
 
-async def writing(local: LocalGit, large: Large, budget: str) -> Row:
+async def writing(local: LocalGit, large: Large, limit: Limit | None = None) -> Row:
     """One commit of one changed file, on a branch of each side's own."""
     head = await local.resolve(large.name, MAIN)
     refs = [f"refs/heads/by/{who}" for who in ("ours", "bare", "git")]
@@ -221,7 +211,7 @@ async def writing(local: LocalGit, large: Large, budget: str) -> Row:
         ours,
         lambda number: bare.write(large.file(number), content(number, 1_000_001), refs[1]),
         lambda number: program_write(large, large.file(number), content(number, 1_000_002), refs[2]),
-        budget,
+        limit,
     )
 
 
@@ -258,7 +248,7 @@ async def merging(local: LocalGit, large: Large) -> list[Row]:
             at = git(large, "commit-tree", tree, "-p", at, "-p", head, "-m", "merge").strip()
 
     what = f"merge of a release of {CHANGES} changesets ({large.files:,} files)"
-    return [trial, await side_by_side(what, 3, ours, bare_pygit2, program, "<= 2x pygit2")]
+    return [trial, await side_by_side(what, 3, ours, bare_pygit2, program, Limit(2, "pygit2"))]
 
 
 async def memory(local: LocalGit, large: Large, calls: int = 60) -> Row:
@@ -279,7 +269,7 @@ async def memory(local: LocalGit, large: Large, calls: int = 60) -> Row:
         await once(calls + number)
     after = _resident()
     beside = f"peak {_resident('VmHWM'):.0f} MiB"
-    return f"memory after {calls} more trees, diffs, merges and logs", f"{after - before:+.1f} MiB", beside, "flat"
+    return Row(f"memory after {calls} more trees, diffs, merges and logs", f"{after - before:+.1f} MiB", beside, "flat")
 
 
 def _resident(field: str = "VmRSS") -> float:
@@ -289,7 +279,7 @@ def _resident(field: str = "VmRSS") -> float:
 
 
 class Client(Protocol):
-    """A person's client, as `bench.Api` has it."""
+    """A person's client, as `bench_stack.Person` has it."""
 
     async def call(self, method: str, path: str, **more: Any) -> Any:
         """The `data` of a reply."""
@@ -304,48 +294,36 @@ async def over_http(large: Large, ann: Client, workspace: str) -> list[Row]:
         query = {"recursive": "true", "page": str(number + 1), "limit": "100"}
         return await ann.call("GET", f"{workspace}/files", params=query)
 
-    async def timed(what: str, count: int, work: Callable[[int], Awaitable[Any]]) -> list[float]:
-        times: list[float] = []
-        for number in range(count):
-            started = time.perf_counter()
-            await work(number)
-            times.append((time.perf_counter() - started) * 1000)
-        console.print(f"  measured {what} ({count} times)", highlight=False)
-        return times
+    async def times(what: str, count: int, work: Callable[[int], Awaitable[Any]]) -> list[float]:
+        found = [await timed(work(number)) for number in range(count)]
+        say(f"measured {what} ({count} times)")
+        return found
 
-    listed = await timed("pages over HTTP", pages, page)
-    read = await timed(
+    listed = await times("pages over HTTP", pages, page)
+    read = await times(
         "files over HTTP", 50, lambda n: ann.call("GET", f"{workspace}/files", params={"path": large.file(n * 97)})
     )
     return [
-        row(f"HTTP: tree of {large.files:,} files, all {pages} pages one by one", sum(listed), {}, "<= 3 s"),
-        row("HTTP: one page of it, p50", statistics.median(listed), {}),
-        row(f"HTTP: one file of {large.files:,}, p50", statistics.median(read), {}, "<= 500 ms"),
+        row(f"HTTP: tree of {large.files:,} files, all {pages} pages one by one", sum(listed), limit=Limit(3000)),
+        row("HTTP: one page of it, p50", statistics.median(listed)),
+        row(f"HTTP: one file of {large.files:,}, p50", statistics.median(read), limit=Limit(500)),
     ]
 
 
 async def measure(folder: Path) -> list[Row]:
     """All rows that need no stack."""
-    console.print("  making the repositories", highlight=False)
+    say("making the repositories")
     large, small = make(folder, "large.git", 10_000, 5_000), make(folder, "small.git", 200, 50)
     local = LocalGit(folder, threads=4)
     try:
         rows = await reading(local, large)
-        rows.append(await writing(local, small, "<= 20 ms"))
-        rows.append(await writing(local, large, ""))
+        rows.append(await writing(local, small, Limit(20)))
+        rows.append(await writing(local, large))
         rows.extend(await merging(local, large))
         rows.append(await memory(local, large))
     finally:
         local.close()
     return rows
-
-
-def table(title: str, rows: list[Row]) -> Table:
-    """The rows for the terminal."""
-    made = Table("what", "measured", "beside", "budget", title=title, title_justify="left")
-    for line in rows:
-        made.add_row(*line)
-    return made
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""One MongoDB for the folder; an app with a repository and a workspace of its own for each test."""
+"""One MongoDB; an app with a repository and a workspace of its own for each test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from conman.domain.app import AppSettings
-from conman.embedded.testing import running_stack
 from conman.services.clock import new_id
 from conman.services.platform import Platform
 from conman.services.workspaces import extra_workspace
@@ -17,14 +16,9 @@ from conman.store.database import Document, ensure_indexes
 from tests.services.desk import desk
 from tests.services.people import Office
 from tests.services.shop import REPO, Shop
+from tests.support.mongo import db, mongo_uri
 
-__all__ = ["desk"]
-
-
-@pytest.fixture(scope="package")
-async def mongo_uri() -> AsyncIterator[str]:
-    async with running_stack() as stack:
-        yield stack.mongo_uri
+__all__ = ["db", "desk", "mongo_uri"]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -25,21 +24,11 @@ from conman.services.call import (
     remember,
 )
 from conman.services.clock import new_id
-from conman.store.database import Database, connect, ensure_indexes
+from conman.store.database import Database
 
 AT = "2026-01-31T09:30:00.000Z"
 MOMENT = timedelta(milliseconds=1)
 REFUSAL = DomainError(ErrorCode.CONFLICT, "something stands in the way", {"id": "x"})
-
-
-@pytest.fixture
-async def db(mongo_uri: str) -> AsyncIterator[Database]:
-    client = connect(mongo_uri)
-    name = f"test_{new_id()}"
-    await ensure_indexes(client[name])
-    yield client[name]
-    await client.drop_database(name)
-    await client.close()
 
 
 def fresh_key() -> str:

@@ -92,6 +92,10 @@ def test_a_sound_change_is_applied_alone_and_shown_before_and_after(patch: dict[
             "validation_gates.submit.profile_scope",
         ),
         (
+            {"validation_gates": {"submit": {"command": "msuite", "reuse": "sometimes"}}},
+            "validation_gates.submit.reuse",
+        ),
+        (
             {"validation_gates": {"submit": {"command": "msuite", "timeout_seconds": 0}}},
             "validation_gates.submit.timeout_seconds",
         ),
@@ -121,6 +125,18 @@ def test_a_gate_that_is_not_named_stays_and_one_that_is_gets_its_default_profile
         "profile_scope": "target",
         "timeout_seconds": None,
     }
+
+
+def test_a_gate_that_reuses_no_results_says_so_until_it_is_changed_again() -> None:
+    after = changed(validation_gates={"submit": {"command": "slow", "reuse": False}})
+    assert not after.validation_gates["submit"].reuse
+    assert shown_settings(after)["validation_gates"]["submit"]["reuse"] is False
+    assert AppSettings.model_validate(after.model_dump(mode="json")) == after, "it is kept so"
+    again = change_settings(after, {"validation_gates": {"submit": {"command": "slow"}}}, KNOWN)
+    assert again.validation_gates["submit"].reuse
+    assert "reuse" not in shown_settings(again)["validation_gates"]["submit"]
+    untouched = change_settings(after, {"required_approval_count": 2}, KNOWN)
+    assert not untouched.validation_gates["submit"].reuse
 
 
 def test_a_webhooks_secret_is_shown_by_its_mask_and_a_new_one_with_the_same_mask_is_a_change() -> None:

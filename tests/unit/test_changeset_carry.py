@@ -154,6 +154,7 @@ def test_a_gate_without_a_verdict_is_run_again_and_votes_stay(state: ChangesetSt
     after = decision.owned
     assert after.gate is not None
     assert (after.gate.state, after.gate.job_id, after.gate.reason_code) == (JobState.QUEUED, uid("again"), None)
+    assert after.gate.fresh, "no earlier result will do"
     assert (after.state, after.votes, after.current_revision) == (state, given.votes, 1)
     assert after.revisions[0].job_id == uid("again")
     assert [(job.id, job.job_type, job.max_attempts) for job in decision.jobs] == [(uid("again"), JobType.MSUITE_SUBMIT, 4)]

@@ -129,6 +129,7 @@ def test_temporal_gets_the_measured_limits():
         "history.transferProcessorMaxPollRPS": [2000],
         "history.timerProcessorMaxPollRPS": [2000],
         "history.visibilityProcessorMaxPollRPS": [2000],
+        "system.enableActivityEagerExecution": [True],
     }
     temporal = SERVICES["temporal"]
     assert temporal["environment"]["DYNAMIC_CONFIG_FILE_PATH"] == "config/dynamicconfig/conman.yaml"

@@ -66,6 +66,8 @@ def test_every_setting_says_what_it_means() -> None:
         ("CONMAN_AI_MAX_INPUT_BYTES", "100"),
         ("CONMAN_AI_MAX_OUTPUT_TOKENS", "1"),
         ("CONMAN_AI_OUTPUT_LIMIT_FIELD", "tokens"),
+        ("CONMAN_SUITE_REUSE_HOURS", "-1"),
+        ("CONMAN_JOB_LOG_DAYS", "-1"),
         ("CONMAN_MAIL_FROM", "nobody"),
         ("CONMAN_MAIL_FROM", "a@example.com, b@example.com"),
         ("CONMAN_MAIL_FROM", "Conman <conman@example.com>\r\nBcc: eve@example.com"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conman.domain.ids import MAX_TIME_MS, derived_uuid7, is_uuid, random_uuid7, time_of, uuid7
+from conman.domain.ids import MAX_TIME_MS, derived_uuid7, first_id_of, is_uuid, random_uuid7, time_of, uuid7
 
 TIMES = st.integers(min_value=0, max_value=MAX_TIME_MS)
 NOISE = st.binary(min_size=10, max_size=16)
@@ -125,3 +125,11 @@ def test_ids_of_one_time_sort_by_their_order(order: int) -> None:
     if order < 4095:
         assert ids == sorted(ids)
     assert derived_uuid7(1_700_000_000_000, "entity", str(order), order=order) == ids[0]
+
+
+@pytest.mark.parametrize("at_ms", [0, 1, 1_700_000_000_000, MAX_TIME_MS])
+def test_the_first_id_of_a_time_sorts_after_all_earlier_and_before_all_of_that_time(at_ms: int) -> None:
+    first = first_id_of(at_ms)
+    assert first <= uuid7(at_ms, bytes(10)) < f"{uuid7(at_ms, bytes(10))}:1:000000001"
+    assert first <= uuid7(at_ms, b"\xff" * 10)
+    assert at_ms == 0 or uuid7(at_ms - 1, b"\xff" * 10) + ":9:999999999" < first

@@ -37,6 +37,7 @@ from conman.domain import (
     changeset_reminders,
     changeset_review,
     changeset_submit,
+    publishing,
 )
 from conman.domain import deployment as deployments
 from conman.domain import queue as queues
@@ -52,7 +53,8 @@ from conman.domain.ids import is_uuid, time_of
 from conman.domain.jobs import JobState, JobType, ReasonCode
 from conman.domain.notification import NoticeKind
 from conman.domain.outgoing import audit_entry, job_document, job_end, job_start, outgoing_entries
-from conman.domain.queue import EntryStatus, EntryVerdict, Queue, Sweep
+from conman.domain.queue_records import EntryStatus, Queue, Sweep
+from conman.domain.queue_verdicts import EntryVerdict
 from conman.domain.release import AssemblyResult, Failure, PublishIntent
 from conman.domain.times import later, milliseconds
 
@@ -181,7 +183,7 @@ def of_queues() -> dict[str, Any]:
         "decide_revalidate": queues.decide_revalidate(busy, uid("b"), job_ids),
         "decide_eject": queues.decide_eject(held, RELEASE, uid("a"), conflicted=False, job_id=uid("j")),
         "decide_delivered": queues.decide_delivered(judged.owned, judged.owned.undelivered),
-        "decide_sweep_started": queues.decide_sweep_started(busy.model_copy(update={"sweep_started": False}), 0),
+        "decide_sweep_told": queues.decide_sweep_told(busy.model_copy(update={"sweep_started": False}), 0),
         **{
             f"decide_verdicts {status}, {state}": swept(status, state)
             for state in ("queued", "needs_revalidation")
@@ -214,9 +216,12 @@ def of_releases() -> dict[str, Any]:
             )
             for failure in failures
         },
-        "decide_head_moved": releases.decide_head_moved(RELEASE, release("validated")),
-        "decide_publishing": releases.decide_publishing(release("validated"), INTENT),
-        "decide_published": releases.decide_published(RELEASE, release("validated", publishing=INTENT), uid("before")),
+        "decide_returned": releases.decide_returned(RELEASE, release("validated"), failures[0], "why"),
+        "decide_refused": publishing.decide_refused(
+            RELEASE, release("validated"), publishing.head_moved(release("validated"), sha("moved"))
+        ),
+        "decide_publishing": publishing.decide_publishing(release("validated"), INTENT),
+        "decide_published": publishing.decide_published(RELEASE, release("validated", publishing=INTENT), "r2026.03.01.2"),
         **{
             f"decide_dropped {state}": releases.decide_dropped(RELEASE, release(state))
             for state in ("draft_release", "validated")
@@ -269,7 +274,7 @@ DECISIONS = {
     for modules, decisions in (
         (CHANGESETS, of_changesets()),
         ((queues,), of_queues()),
-        ((releases,), of_releases()),
+        ((releases, publishing), of_releases()),
         ((deployments,), of_deployments()),
     )
     for name, decision in decisions.items()
@@ -297,7 +302,7 @@ def test_every_event_of_every_decision_is_one_that_the_audit_table_knows(name: s
     assert json.loads(json.dumps(entries)) == entries
 
 
-@pytest.mark.parametrize("modules", [CHANGESETS, (queues,), (releases,), (deployments,)], ids=short_name)
+@pytest.mark.parametrize("modules", [CHANGESETS, (queues,), (releases, publishing), (deployments,)], ids=short_name)
 def test_every_rule_that_decides_is_tried_here(modules: tuple[ModuleType, ...]) -> None:
     """Whoever adds a rule adds its decision above. `decide_queue` only refuses: what it lets through is `decide_queued`."""
     short = short_name(modules)

@@ -16,7 +16,8 @@ from conman.domain import queue as rules
 from conman.domain.decision import Decision
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, JobType, ReasonCode
-from conman.domain.queue import Entry, EntryState, EntryStatus, EntryVerdict, Queue, Sweep
+from conman.domain.queue_records import Entry, EntryState, EntryStatus, Queue, Sweep
+from conman.domain.queue_verdicts import EntryVerdict, decide_verdicts
 
 NEXT = sha("next head")
 
@@ -223,7 +224,7 @@ def test_after_a_publish_its_members_are_gone_and_all_that_is_listed_is_revalida
     after = decision.owned
     assert names(after) == "ac"
     assert [(item.status, item.job_id) for item in after.entries] == [("running", job_ids(uid(name))) for name in "ac"]
-    assert after.sweep == Sweep(epoch=1, integration_sha=NEXT, changeset_ids=[uid("a"), uid("c")])
+    assert after.sweep == Sweep(epoch=1, integration_sha=NEXT, changeset_ids=[uid("a"), uid("c")], adapts=True)
     assert (after.integration_sha, after.progress_done, after.progress_total) == (NEXT, 0, 2)
     assert [job.entity_id for job in decision.jobs] == [uid("a"), uid("c")]
     assert decision.events == ()
@@ -251,7 +252,7 @@ def test_a_superseded_sweep_is_stopped_even_where_none_follows_it() -> None:
     """`spec.md` 10: canceled also when the publish took all that was queued."""
     after = rules.decide_published(swept(running("a", reserved_by=uid("r")), epoch=4), uid("r"), NEXT, job_ids).owned
     assert (after.entries, after.sweep, after.superseded_epochs, after.sweep_started) == ([], None, [4], False)
-    started = rules.decide_sweep_started(after, after.epoch)
+    started = rules.decide_sweep_told(after, after.epoch)
     assert started is not None
     assert (started.owned.superseded_epochs, started.owned.sweep_started) == ([], True)
 
@@ -261,7 +262,7 @@ def test_a_sweep_that_is_still_to_be_stopped_is_not_forgotten_by_the_next_publis
     first = rules.decide_published(swept(running("a"), epoch=4), uid("r"), NEXT, job_ids).owned
     left = rules.decide_remove(first, uid("a")).owned
     second = rules.decide_published(left, uid("s"), sha("after next"), job_ids).owned
-    assert (second.superseded_epochs, second.sweep, second.sweep_started) == ([4], None, False)
+    assert (second.superseded_epochs, second.sweep, second.sweep_started) == ([4, 5], None, False)
 
 
 def test_a_publish_over_an_empty_queue_starts_nothing() -> None:
@@ -289,7 +290,7 @@ def test_a_verdict_does_to_an_entry_what_section_10_says(state: str, status: str
     """`spec.md` 10: pass stays, conflict leaves, failure needs revalidation at its place, no verdict stays `unknown`."""
     given_ = swept(entry("x"), running("a", state=state), running("b"), epoch=4)
     found = verdict(given_, "a", status, conflicts=[{"path": "f"}] if status == "conflicted" else [])
-    decision = rules.decide_verdicts(given_, [found])
+    decision = decide_verdicts(given_, [found])
     assert decision is not None
     now_state, now_status, news = VERDICTS[state, status]
     after = decision.owned.entry(uid("a"))
@@ -320,22 +321,22 @@ def test_a_verdict_does_to_an_entry_what_section_10_says(state: str, status: str
 def test_a_verdict_that_judged_something_else_changes_nothing(older: dict[str, Any]) -> None:
     """`spec.md` 10 and `durability.md` 17: it is dropped whenever it lands."""
     given_ = swept(running("a"), epoch=4)
-    assert rules.decide_verdicts(given_, [verdict(given_, "a", "conflicted", **older)]) is None
+    assert decide_verdicts(given_, [verdict(given_, "a", "conflicted", **older)]) is None
 
 
 def test_a_verdict_counts_once() -> None:
     """`durability.md` 17: also when the same one comes twice in a batch."""
     given_ = swept(running("a"), running("b"))
-    twice = rules.decide_verdicts(given_, [verdict(given_, "a"), verdict(given_, "a", "conflicted")])
+    twice = decide_verdicts(given_, [verdict(given_, "a"), verdict(given_, "a", "conflicted")])
     assert twice is not None
     assert (len(twice.events), len(twice.job_ends), names(twice.owned)) == (1, 1, "ab")
-    assert rules.decide_verdicts(twice.owned, [verdict(given_, "a")]) is None
+    assert decide_verdicts(twice.owned, [verdict(given_, "a")]) is None
 
 
 def test_the_job_of_told_news_ends_when_they_are_delivered_and_only_then() -> None:
     """`spec.md` 9: a job ends only after every record that its verdict changes shows it."""
     given_ = swept(running("a"))
-    judged = rules.decide_verdicts(given_, [verdict(given_, "a", "failed")])
+    judged = decide_verdicts(given_, [verdict(given_, "a", "failed")])
     assert judged is not None
     assert judged.job_ends == ()
     delivered = rules.decide_delivered(judged.owned, judged.owned.undelivered)
@@ -347,11 +348,11 @@ def test_the_job_of_told_news_ends_when_they_are_delivered_and_only_then() -> No
 def test_a_sweep_has_started_once_and_only_in_its_epoch() -> None:
     """`durability.md` 18."""
     given_ = swept(running("a"), epoch=4, sweep_started=False, superseded_epochs=[3])
-    assert rules.decide_sweep_started(given_, 3) is None
-    started = rules.decide_sweep_started(given_, 4)
+    assert rules.decide_sweep_told(given_, 3) is None
+    started = rules.decide_sweep_told(given_, 4)
     assert started is not None
     assert (started.owned.sweep_started, started.owned.superseded_epochs) == (True, [])
-    assert rules.decide_sweep_started(started.owned, 4) is None
+    assert rules.decide_sweep_told(started.owned, 4) is None
 
 
 @pytest.mark.parametrize("status", ["valid", "failed", "unknown"])
@@ -414,6 +415,7 @@ class RandomHistories(RuleBasedStateMachine):
         self.held: dict[str, str] = {}
         self.published: list[str] = []
         self.open_jobs: list[str] = []
+        self.known: list[str] = []
         self.numbers = count(1)
 
     def job(self, changeset_id: str) -> str:
@@ -496,7 +498,7 @@ class RandomHistories(RuleBasedStateMachine):
         if name not in self.order:
             return
         given_ = next(item for item in self.queue.entries if item.changeset_id == uid(name))
-        decision = rules.decide_verdicts(self.queue, [verdict(self.queue, name, status)])
+        decision = decide_verdicts(self.queue, [verdict(self.queue, name, status)])
         assert (decision is None) is (given_.status is not EntryStatus.RUNNING)
         if decision is None:
             return
@@ -509,7 +511,7 @@ class RandomHistories(RuleBasedStateMachine):
     def judge_what_is_no_more(self, name: str, wrong: str, ago: int) -> None:
         if name in self.order:
             value = self.queue.epoch - ago if wrong == "epoch" else sha(f"other {ago}")
-            assert rules.decide_verdicts(self.queue, [verdict(self.queue, name, "conflicted", **{wrong: value})]) is None
+            assert decide_verdicts(self.queue, [verdict(self.queue, name, "conflicted", **{wrong: value})]) is None
 
     @rule(name=NAMES)
     def revalidate(self, name: str) -> None:
@@ -530,10 +532,20 @@ class RandomHistories(RuleBasedStateMachine):
 
     @rule()
     def start_sweep(self) -> None:
-        decision = rules.decide_sweep_started(self.queue, self.queue.epoch)
-        assert (decision is None) is self.queue.sweep_started
-        if decision is not None:
+        if not self.queue.sweep_started:
+            self.known = [item.job_id or "" for item in self.queue.entries if item.status is EntryStatus.RUNNING]
+            decision = rules.decide_sweep_told(self.queue, self.queue.epoch, self.known)
+            assert decision is not None
             self.take(decision)
+
+    @rule()
+    def tell_the_sweep_what_changed(self) -> None:
+        if self.queue.sweep_started and (self.queue.joining or self.queue.leaving):
+            self.known = [*(job for job in self.known if job not in self.queue.leaving), *self.queue.joining]
+            decision = rules.decide_sweep_told(self.queue, self.queue.epoch, [*self.queue.joining, *self.queue.leaving])
+            assert decision is not None
+            self.take(decision)
+            assert (self.queue.joining, self.queue.leaving) == ([], [])
 
     @invariant()
     def order_is_kept_and_nothing_stands_twice(self) -> None:
@@ -561,6 +573,12 @@ class RandomHistories(RuleBasedStateMachine):
         waited = [item.job_id for item in self.queue.entries if item.status is EntryStatus.RUNNING]
         told = [news.job_end.id for news in self.queue.undelivered if news.job_end is not None]
         assert sorted(self.open_jobs) == sorted([*(job for job in waited if job), *told])
+
+    @invariant()
+    def a_sweep_that_is_under_way_knows_all_that_runs_or_is_still_to_be_told(self) -> None:
+        if self.queue.sweep_started and self.queue.sweep is not None:
+            runs = [item.job_id for item in self.queue.entries if item.status is EntryStatus.RUNNING]
+            assert not [job for job in runs if job not in self.known and job not in self.queue.joining]
 
     @invariant()
     def superseded_sweeps_are_stopped(self) -> None:

@@ -13,7 +13,7 @@ from rule_samples import AT, MAIN, member, refused, release, sha, uid
 from conman.domain import release as rules
 from conman.domain.errors import ErrorCode
 from conman.domain.jobs import OUTCOMES, JobState, JobType, ReasonCode
-from conman.domain.release import AssemblyResult, EditIntent, Failure, Move, PublishIntent, Release, ReleaseState
+from conman.domain.release import AssemblyResult, EditIntent, Failure, Move, PublishIntent, Release, ReleaseState, Selection
 
 S = ReleaseState
 RELEASE = uid("release")
@@ -108,9 +108,33 @@ def test_editing_a_validated_release_returns_it_to_draft_without_its_candidate()
     assert [event.action for event in decision.events] == ["changesets_modified", "returned_to_draft"]
 
 
+@pytest.mark.parametrize(
+    ("selection", "wanted"),
+    [
+        (Selection(changeset_ids=["c", "a"]), "ca"),
+        (Selection(kind="reorder", changeset_ids=["b", "a"]), "ba"),
+        (Selection(kind="change", add=["c"]), "abc"),
+        (Selection(kind="change", remove=["a"]), "b"),
+        (Selection(kind="change", add=["c", "a"], remove=["b"]), "ac"),
+        (Selection(kind="change", add=["b"], remove=["x"]), "ab"),
+    ],
+    ids=["whole", "reorder", "more", "less", "more and less", "nothing new"],
+)
+def test_a_selection_is_made_from_the_present_one(selection: Selection, wanted: str) -> None:
+    """`api.md` 3: `{changeset_ids? | add?,remove?}`, and reorder."""
+    assert selection.of(["a", "b"]) == list(wanted)
+
+
+@pytest.mark.parametrize("ids", [[], ["a"], ["a", "c"], ["a", "b", "c"], ["a", "a"]], ids=str)
+def test_a_reorder_names_every_changeset_once(ids: list[str]) -> None:
+    """`api.md` 3."""
+    refused(ErrorCode.VALIDATION_ERROR, lambda: Selection(kind="reorder", changeset_ids=ids).of(["a", "b"]))
+
+
 @pytest.mark.parametrize("state", ["assembling", "published", "deployed_partial", "deployed_full", "dropped", "rolled_back"])
 def test_only_a_draft_or_validated_release_can_be_edited_or_dropped(state: str) -> None:
     """`spec.md` 3 and 11: after publish nothing about it can change."""
+    refused(ErrorCode.INVALID_TRANSITION, lambda: rules.check_select(release(state), Selection(changeset_ids=[uid("a")])))
     refused(ErrorCode.INVALID_TRANSITION, lambda: rules.decide_selected(RELEASE, release(state), [member("a")], None))
     refused(ErrorCode.INVALID_TRANSITION, lambda: rules.decide_dropped(RELEASE, release(state)))
 
@@ -211,71 +235,7 @@ def test_the_result_of_an_assembly_that_nobody_waits_for_is_dropped(state: str, 
     assert rules.decide_assembly_result(RELEASE, release(state), assembled(job_id=uid(job))) is None
 
 
-# -- publish -----------------------------------------------------------------------------------------------------------------
-
-INTENT = PublishIntent(
-    command_id="c", actor={"user_id": uid("manager")}, old_sha=MAIN, new_sha=sha("candidate"), tag="r2026.03.01.2", at=AT
-)
-
-
-@pytest.mark.parametrize("state", [state.value for state in S if state is not S.VALIDATED])
-def test_only_a_validated_release_can_be_published(state: str) -> None:
-    """`spec.md` 3."""
-    refused(ErrorCode.INVALID_TRANSITION, lambda: rules.check_publish(release(state), MAIN))
-    refused(ErrorCode.INVALID_TRANSITION, lambda: rules.decide_publishing(release(state), INTENT))
-
-
-def test_a_publish_needs_the_head_that_assembly_used() -> None:
-    """`spec.md` 11: moved since → 409 `conflict`, re-assembly is offered."""
-    rules.check_publish(release("validated"), MAIN)
-    error = refused(ErrorCode.CONFLICT, lambda: rules.check_publish(release("validated"), sha("moved")))
-    assert "assemble it again" in error.message
-    assert error.details == {"assembled_on": MAIN, "integration_sha": sha("moved")}
-
-
-def test_the_intent_is_recorded_before_anything_moves() -> None:
-    """`durability.md` 19: still validated, with the tag that will be made."""
-    after = rules.decide_publishing(release("validated"), INTENT).owned
-    assert (after.state, after.publishing, after.tag, after.published_sha) == (S.VALIDATED, INTENT, "r2026.03.01.2", None)
-
-
-def test_a_publish_freezes_what_by_whom_and_when_and_has_still_to_tell_the_queue() -> None:
-    """`spec.md` 11."""
-    decision = rules.decide_published(RELEASE, rules.decide_publishing(release("validated"), INTENT).owned, uid("before"))
-    after = decision.owned
-    assert (after.state, after.published_sha, after.published_at) == (S.PUBLISHED, sha("candidate"), AT)
-    assert (after.published_by, after.supersedes, after.publishing, after.told) == (uid("manager"), uid("before"), None, False)
-    assert decision.result == {"published_sha": sha("candidate"), "tag": "r2026.03.01.2"}
-
-
-def test_nothing_is_published_without_its_recorded_intent() -> None:
-    """`durability.md` 19."""
-    with pytest.raises(ValueError, match="intent"):
-        rules.decide_published(RELEASE, release("validated"), None)
-
-
-def test_a_validated_release_whose_head_moved_returns_to_draft_with_its_members() -> None:
-    """`spec.md` 3."""
-    decision = rules.decide_head_moved(RELEASE, release("validated", publishing=INTENT))
-    after = decision.owned
-    assert (after.state, after.candidate_sha, after.publishing) == (S.DRAFT_RELEASE, None, None)
-    assert after.ordered_changeset_ids == [uid(name) for name in "abc"]
-    assert [event.action for event in decision.events] == ["returned_to_draft"]
-
-
-PATHS = st.lists(st.sampled_from(["a", "b", "c/d", "c/e", "f"]), max_size=6)
-
-
-@settings(deadline=None)
-@given(PATHS, st.lists(PATHS, max_size=4))
-def test_every_changed_path_must_be_one_that_a_changeset_changed(changed: list[str], members: list[list[str]]) -> None:
-    """`spec.md` 11: else publish refuses; the answer is sorted."""
-    found = rules.unexplained_paths(changed, members)
-    assert found == sorted(found)
-    for path in ["a", "b", "c/d", "c/e", "f"]:
-        explained = any(path in paths for paths in members)
-        assert (path in found) is (path in changed and not explained)
-
+INTENT = PublishIntent(command_id="c", actor={}, old_sha=MAIN, new_sha=sha("candidate"), tag="r2026.03.01.2", at=AT)
 
 # -- what is deployed --------------------------------------------------------------------------------------------------------
 

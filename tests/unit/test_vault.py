@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conman.domain.secrets import HIDDEN, mask
 from conman.services.vault import DataKey, Sealed, Vault, VaultError, WrappedKey
-from conman.settings.vault import parse_keyring
+from conman.settings.vault import generate_keyring, parse_keyring
 
 VALUE = "correct horse battery staple"
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -165,3 +165,12 @@ def test_no_key_is_shown_by_a_vault() -> None:
     vault = Vault.of(keyring)
     assert "kkkk" not in repr(vault)
     assert keyring.partition(":")[2] not in repr(vault)
+
+
+def test_a_digest_tells_texts_apart_by_key_and_purpose_and_holds_none_of_them() -> None:
+    vault, other = Vault.of(generate_keyring()), Vault.of(generate_keyring())
+    digest = vault.digest("profiles", "a", "bc")
+    others = [vault.digest("profiles", "ab", "c"), vault.digest("keys", "a", "bc"), other.digest("profiles", "a", "bc")]
+    assert digest == vault.digest("profiles", "a", "bc")
+    assert len({digest, *others}) == 4
+    assert len(digest) == 64

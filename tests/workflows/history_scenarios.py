@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from temporalio.exceptions import ApplicationError
-from workflow_fakes import Held, gate_profile
+from workflow_fakes import Held, answer_queue, gate_profile
 from workflow_names import sha, uid
 from workflow_samples import (
     ask_review,
@@ -33,6 +33,7 @@ from conman.domain.changeset import ChangesetState, Move
 from conman.domain.deployment import Approval
 from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.messages import (
+    Answer,
     EjectCommand,
     EnqueueCommand,
     GateRun,
@@ -44,7 +45,7 @@ from conman.domain.messages import (
     RevalidateCommand,
 )
 from conman.domain.notification import NotifyStart
-from conman.domain.release import ReleaseState
+from conman.domain.release import PinnedProfile, ReleaseState
 from conman.domain.times import parse_time
 from conman.workflows import options
 from conman.workflows.deployment import ApproveCommand, CancelCommand
@@ -154,6 +155,41 @@ async def queue_life(world: World) -> Recorded:
     return {"queue-life": entity.workflow_id, "revalidation-sweep": options.revalidation_workflow(world.app_id, 1)}
 
 
+async def queue_swept(world: World) -> Recorded:
+    """While a sweep runs one enters, one leaves and one is judged again by hand; the next publish supersedes it."""
+    slow = Held()
+
+    async def suite(run: GateRun) -> ReasonCode:
+        if run.gate.entity_id == uid("b"):
+            await slow.wait()
+        return ReasonCode.TESTS_FAILED if run.gate.entity_id == uid("a") else ReasonCode.OK
+
+    world.fakes.suite = suite
+    world.fakes.conflicts = {uid("x"): [{"path": "x.json"}]}
+    entity = queue(world, *(entry(name) for name in ("a", "b", "x")))
+    await world.do(entity, "published", PublishedCommand, release_id=uid("release"), integration_sha=sha("main-2"))
+    await world.until(lambda: queue_shown(world).progress_done == 2 and not queue_shown(world).undelivered, "two verdicts")
+    await slow.reached.wait()
+    await world.do(entity, "enqueue", EnqueueCommand, entry=entry("c", hotpatch=True).model_dump())
+    await world.do(entity, "revalidate", RevalidateCommand, changeset_id=uid("a"))
+    await world.until(lambda: queue_shown(world).progress_done == 3 and not queue_shown(world).undelivered, "two more")
+    await world.do(entity, "remove", RemoveCommand, changeset_id=uid("b"))
+    await world.until(lambda: queue_shown(world).sweep is None and not queue_shown(world).leaving, "the sweep has ended")
+    await world.client.get_workflow_handle(options.revalidation_workflow(world.app_id, 1)).result()
+    slow.reached.clear()
+    await world.do(entity, "enqueue", EnqueueCommand, entry=entry("b", hotpatch=True).model_dump())
+    await slow.reached.wait()
+    await world.do(entity, "published", PublishedCommand, release_id=uid("next"), integration_sha=sha("main-3"))
+    slow.free.set()
+    await world.until(lambda: queue_shown(world).sweep is None and not queue_shown(world).undelivered, "the last head is judged")
+    await world.client.get_workflow_handle(options.revalidation_workflow(world.app_id, 2)).result()
+    return {
+        "queue-sweep-changes": entity.workflow_id,
+        "revalidation-changes": options.revalidation_workflow(world.app_id, 1),
+        "revalidation-superseded": options.revalidation_workflow(world.app_id, 2),
+    }
+
+
 async def release_life(world: World) -> Recorded:
     """Select, assemble, publish."""
     entity = release(world)
@@ -178,6 +214,61 @@ async def release_bisected(world: World) -> Recorded:
     await world.do(entity, "drop", DropCommand)
     await world.client.get_workflow_handle(entity.workflow_id).result()
     return {"release-bisected": entity.workflow_id, "assemble-bisects": options.job_workflow(world.id("job"))}
+
+
+async def release_conflicts(world: World) -> Recorded:
+    """A member does not merge: it is found out which exclude each other."""
+    world.fakes.conflicts = {uid("b"): [{"path": "b.json"}]}
+    entity = release(world, ReleaseState.DRAFT_RELEASE, "a", "b", "c")
+    await world.do(entity, "assemble", AssembleCommand, job_id=world.id("job"))
+    await world.until(lambda: release_shown(world).failure is not None, "the result")
+    return {"assemble-conflicts": options.job_workflow(world.id("job"))}
+
+
+async def release_in_doubt(world: World) -> Recorded:
+    """The suite fails with the second of two profiles, and on the last prefix that passed when that is looked at again."""
+    qa, live = gate_profile("QA"), gate_profile("Live")
+    world.fakes.profiles = [qa, live]
+    seen: list[str] = []
+
+    async def suite(run: GateRun) -> ReasonCode:
+        if run.gate.profile_id == live.profile_id:
+            seen.append(run.gate.commit_sha)
+            if run.gate.commit_sha == sha("prefix-3") or seen.count(sha("prefix-2")) == 2:
+                return ReasonCode.TESTS_FAILED
+        return ReasonCode.OK
+
+    world.fakes.suite = suite
+    entity = release(world, ReleaseState.DRAFT_RELEASE, "a", "b", "c")
+    await world.do(entity, "assemble", AssembleCommand, job_id=world.id("job"))
+    await world.until(lambda: release_shown(world).failure is not None, "the result")
+    return {"assemble-in-doubt": options.job_workflow(world.id("job"))}
+
+
+async def release_refused(world: World) -> Recorded:
+    """A publish is refused because a profile changed, another because a member left; edits and a reorder lie between; then one
+    goes through.
+    """
+    pinned = PinnedProfile(environment="Live", profile_id=uid("profile"), profile_revision_id=uid("profile-1"))
+    entity = release(world, ReleaseState.VALIDATED, "a", pinned_profiles=[pinned])
+    world.fakes.edited_profiles = [uid("profile")]
+    await refused(world.send(entity, "publish", await world.command(PublishCommand)))
+    selection = {"kind": "change", "add": [uid("b")]}
+    await world.do(entity, "select", SelectCommand, selection=selection)
+    order = {"kind": "reorder", "changeset_ids": [uid("b"), uid("a")]}
+    await world.do(entity, "select", SelectCommand, changeset_ids=order["changeset_ids"], selection=order)
+    left = [{"changeset_id": uid("b"), "state": "needs_revalidation", "release_id": world.id("release")}]
+    answer = Answer(refusal={"code": "conflict", "message": "Choose from the queue.", "details": left})
+    for number in (1, 2):
+        await world.do(entity, "assemble", AssembleCommand, job_id=world.id(f"job {number}"))
+        await world.until(lambda: release_shown(world).state is ReleaseState.VALIDATED, "the result")
+        if number == 1:
+            world.fakes.queue = lambda _call: answer
+            await refused(world.send(entity, "publish", await world.command(PublishCommand)))
+            world.fakes.queue = answer_queue
+    await world.do(entity, "publish", PublishCommand)
+    await world.client.get_workflow_handle(entity.workflow_id).result()
+    return {"release-refused": entity.workflow_id}
 
 
 async def deployment_ordinary(world: World) -> Recorded:
@@ -280,8 +371,12 @@ SCENARIOS: list[Scenario] = [
     changeset_reviewed,
     gate_lost,
     queue_life,
+    queue_swept,
     release_life,
     release_bisected,
+    release_refused,
+    release_conflicts,
+    release_in_doubt,
     deployment_ordinary,
     deployment_approved,
     deployment_canceled,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from temporalio.exceptions import ApplicationError
 from workflow_fakes import gate_profile
 from workflow_names import sha, uid
 from workflow_samples import member
@@ -50,17 +51,17 @@ async def assemble(world: World, names: str = NAMES) -> AssemblyResult:
     return await handle.result()
 
 
-async def start(world: World, names: str = NAMES, members: list[Member] | None = None):
+async def start(world: World, names: str = NAMES, members: list[Member] | None = None, job: str = "job"):
     begun = AssembleStart(
         app_id=world.app_id,
         release_id=world.id("release"),
-        job_id=world.id("job"),
+        job_id=world.id(job),
         tag="r1",
         members=members or [member(name) for name in names],
     )
     queue = options.queue_name(options.Queue.MAIN)
     return await world.client.start_workflow(
-        AssembleWorkflow.run, begun, id=options.job_workflow(world.id("job")), task_queue=queue
+        AssembleWorkflow.run, begun, id=options.job_workflow(world.id(job)), task_queue=queue
     )
 
 
@@ -72,6 +73,7 @@ async def test_a_candidate_that_passes_needs_one_suite(world: World) -> None:
     found = await assemble(world)
     assert (found.candidate_sha, found.base_sha, found.failure) == (sha("prefix-8"), sha("main-1"), None)
     assert judged(world) == [8]
+    assert [one.model_dump() for one in found.pinned_profiles] == [gate_profile("Live").model_dump(exclude={"waiting"})]
     assert [world.store.jobs[job_id]["state"] for job_id in found.gate_job_ids] == ["succeeded"]
 
 
@@ -86,6 +88,61 @@ async def test_the_bisection_blames_the_member_from_which_on_the_suite_fails(wor
     assert len(runs) <= 2 + 3 + 2
     ends = [world.store.jobs[job_id]["result"]["prefix"] for job_id in found.gate_job_ids]
     assert ends == runs
+
+
+async def test_the_ends_of_the_last_bracket_are_judged_afresh_and_nothing_else_is(world: World) -> None:
+    """A result that was kept of an earlier run would say nothing new of a suite that is in doubt."""
+    world.fakes.suite = judging(lambda prefix, _again: FAILED if prefix >= 4 else OK)
+    await assemble(world)
+    assert [(prefix_of(run), run.gate.fresh) for run in world.fakes.runs] == [
+        (8, False),
+        (0, False),
+        (4, False),
+        (2, False),
+        (3, False),
+        (3, True),
+        (4, True),
+    ]
+
+
+async def test_a_doubt_that_settles_it_ends_the_search(world: World) -> None:
+    """The last prefix that passed fails when it is looked at again: the other end needs no second look."""
+    world.fakes.suite = judging(lambda prefix, again: FAILED if prefix >= 5 or (prefix == 4 and again) else OK)
+    found = await assemble(world)
+    assert found.failure is not None
+    assert found.failure.reason_code == "inconclusive"
+    assert judged(world) == [8, 0, 4, 6, 5, 4]
+
+
+async def test_two_that_fail_only_together_have_the_later_one_blamed(world: World) -> None:
+    world.fakes.suite = judging(lambda prefix, _again: FAILED if prefix >= 6 else OK)  # "b" and "f" do not get on
+    found = await assemble(world)
+    assert found.failure is not None
+    assert found.failure.changeset_id == uid("f")
+
+
+async def test_of_several_that_fail_the_first_is_blamed_and_the_next_assembly_blames_the_next(world: World) -> None:
+    names, blamed = "abcdefgh", []
+    for number in range(3):
+        bad = min(names.index(one) for one in "cfh" if one in names) + 1
+        world.fakes.suite = judging(lambda prefix, _again, bad=bad: FAILED if prefix >= bad else OK)
+        handle = await start(world, names, job=f"job {number}")
+        found = await handle.result()
+        assert found.failure is not None
+        (culprit,) = [one for one in names if uid(one) == found.failure.changeset_id]
+        blamed.append(culprit)
+        names = names.replace(culprit, "")
+    assert blamed == ["c", "f", "h"]
+
+
+async def test_the_job_shows_how_many_suites_there_may_still_be(world: World) -> None:
+    world.fakes.suite = judging(lambda prefix, _again: FAILED if prefix >= 7 else OK)
+    await assemble(world)
+    shown = [(done, total) for done, total, _ in world.fakes.progress]
+    assert [done for done, _ in shown] == list(range(len(judged(world))))
+    assert all(done < total <= 2 + 3 + 2 for done, total in shown)
+    assert shown[-1] == (len(shown) - 1, len(shown))
+    assert world.fakes.progress[0][2] == "suite: candidate, with the profile of Live"
 
 
 async def test_a_single_member_is_blamed_after_both_ends_were_judged_twice(world: World) -> None:
@@ -138,6 +195,18 @@ async def test_the_first_conflict_ends_the_assembly_before_any_suite(world: Worl
     assert (found.failure.reason_code, found.failure.changeset_id, found.failure.paths) == ("conflict", uid("c"), ["c.json"])
     assert (found.conflicts, found.prefix_shas) == ([{"path": "c.json"}], [sha("prefix-1"), sha("prefix-2")])
     assert world.fakes.runs == []
+    assert found.exclusions is not None
+    assert (found.exclusions.alone, found.exclusions.untested) == ([uid("c"), uid("e")], True)
+    assert found.exclusions.largest_subset == [uid(name) for name in "abdfgh"]
+
+
+async def test_a_conflict_is_told_also_where_it_can_not_be_found_out_what_excludes_what(world: World) -> None:
+    world.fakes.conflicts = {uid("c"): [{"path": "c.json"}]}
+    world.fakes.errors["find_exclusions"] = ApplicationError("the repository is away")
+    found = await assemble(world)
+    assert found.failure is not None
+    assert (found.failure.reason_code, found.failure.changeset_id, found.exclusions) == ("conflict", uid("c"), None)
+    assert world.store.log.count("find_exclusions") == 3
 
 
 async def test_a_head_that_moved_meanwhile_is_told(world: World) -> None:
@@ -186,12 +255,34 @@ async def test_a_suite_that_fails_with_one_profile_is_not_run_with_the_next(worl
     assert {run.gate.profile_id for run in world.fakes.runs} == {gate_profile("QA").profile_id}
 
 
+async def test_the_profile_with_which_a_prefix_failed_is_the_first_to_judge_the_next(world: World) -> None:
+    qa, live = gate_profile("QA"), gate_profile("Live")
+    world.fakes.profiles = [qa, live]
+
+    async def suite(run: GateRun) -> ReasonCode:
+        return FAILED if prefix_of(run) >= 2 and run.gate.profile_id == live.profile_id else OK
+
+    world.fakes.suite = suite
+    result = await (await start(world, "abcd")).result()
+    assert result.failure is not None
+    assert result.failure.changeset_id == uid("b")
+    names = {qa.profile_id: "qa", live.profile_id: "live"}
+    assert [f"{prefix_of(run)} {names[run.gate.profile_id or '']}" for run in world.fakes.runs] == [
+        "4 qa", "4 live",
+        "0 live", "0 qa",
+        "2 live",
+        "1 live", "1 qa",
+        "1 live", "1 qa",
+        "2 live",
+    ]  # fmt: skip
+
+
 def _override(profile: GateProfile, name: str) -> FrozenOverride:
-    keys = {"env_vars.A": "digest"}
+    keys: dict[str, str | None] = {"env_vars.A": "digest"}
     return FrozenOverride(profile_id=profile.profile_id, content_id=f"{name} for {profile.environment}", keys=keys)
 
 
-@pytest.mark.parametrize("step", ["compose_release", "create_jobs", "suite"])
+@pytest.mark.parametrize("step", ["compose_release", "find_exclusions", "create_jobs", "suite"])
 async def test_a_canceled_assembly_blames_nobody_and_leaves_no_job_open(world: World, step: str) -> None:
     reached = asyncio.Event()
 
@@ -205,6 +296,8 @@ async def test_a_canceled_assembly_blames_nobody_and_leaves_no_job_open(world: W
         waiting = reached
     else:
         waiting = world.fakes.hold(step).reached
+    if step == "find_exclusions":
+        world.fakes.conflicts = {uid("b"): [{"path": "b.json"}]}
     handle = await start(world, "ab")
     await world.until(waiting.is_set, f"{step} is under way")
     await handle.cancel()

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from workflow_fakes import Held
 from workflow_names import sha
-from workflow_samples import changeset, leave, news, queue_up, review, revision, shown, submit, take_back
+from workflow_samples import changeset, leave, news, queue_up, retry, review, revision, shown, submit, take_back
 from workflow_world import World, refused
 
 from conman.domain.changeset import ChangesetState, Gate, Intent, Move
@@ -44,6 +44,21 @@ async def test_a_job_exists_when_submit_is_answered(world: World) -> None:
     await world.send(changeset(world), "submit", await submit(world))
     assert world.store.jobs[world.id("gate 1")]["job_type"] == "msuite_submit"
     holds[sha("head-1")].free.set()
+
+
+async def test_a_gate_that_is_retried_by_hand_is_never_answered_from_an_earlier_result(world: World) -> None:
+    reasons = [ReasonCode.TIMEOUT, ReasonCode.OK]
+
+    async def suite(_run: GateRun) -> ReasonCode:
+        return reasons.pop(0)
+
+    world.fakes.suite = suite
+    entity = changeset(world)
+    await world.send(entity, "submit", await submit(world))
+    await world.until(lambda: shown(world).gate.reason_code is ReasonCode.TIMEOUT, "no verdict")
+    await world.send(entity, "retry", await retry(world))
+    await world.until(lambda: shown(world).gate.state is JobState.SUCCEEDED, "the verdict")
+    assert [run.gate.fresh for run in world.fakes.runs] == [False, True]
 
 
 async def test_a_failed_gate_keeps_the_state_and_forbids_approval(world: World) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from workflow_fakes import answer_queue
 from workflow_names import sha, uid
 from workflow_samples import AT, release, release_shown
 from workflow_world import World, refused
 
 from conman.domain.jobs import ReasonCode
 from conman.domain.messages import Answer, GateRun, QueueCall
-from conman.domain.release import EditIntent, PublishIntent, ReleaseState
+from conman.domain.release import EditIntent, PinnedProfile, PublishIntent, ReleaseState
+from conman.workflows.client import EntityWorkflow
 from conman.workflows.release import AssembleCommand, DropCommand, PublishCommand, SelectCommand
 
 R = ReleaseState
@@ -79,6 +81,51 @@ async def test_two_selections_at_once_are_made_one_after_the_other(world: World)
     await asyncio.gather(*sending)
     assert [call.payload["changeset_ids"] for call in world.fakes.calls] == [[uid("a"), uid("b")], [uid("c")]]
     assert members(world) == [uid("c")]
+
+
+async def test_what_two_managers_add_and_remove_at_the_same_moment_is_all_done(world: World) -> None:
+    recording = world.store.hold("first:intent")
+    entity = release(world, R.DRAFT_RELEASE, "a", "b")
+    more = [{"kind": "change", "add": [uid("c")]}, {"kind": "change", "add": [uid("d")], "remove": [uid("a")]}]
+    first, second = [
+        await world.command(SelectCommand, command_id=name, selection=selection)
+        for name, selection in zip(("first", "second"), more, strict=True)
+    ]
+    sending = [asyncio.create_task(world.send(entity, "select", first))]
+    await world.until(recording.reached.is_set, "the first intent is being written")
+    sending.append(asyncio.create_task(world.send(entity, "select", second)))
+    await world.accepted(entity, 2)
+    recording.free.set()
+    await asyncio.gather(*sending)
+    assert members(world) == [uid("b"), uid("c"), uid("d")]
+
+
+async def test_a_reorder_that_an_edit_was_quicker_than_is_refused_and_undoes_nothing(world: World) -> None:
+    recording = world.store.hold("first:intent")
+    entity = release(world, R.DRAFT_RELEASE, "a", "b")
+    first = await world.command(SelectCommand, command_id="first", selection={"kind": "change", "add": [uid("c")]})
+    order = {"kind": "reorder", "changeset_ids": [uid("b"), uid("a")]}
+    second = await world.command(SelectCommand, command_id="second", selection=order)
+    sending = asyncio.create_task(world.send(entity, "select", first))
+    await world.until(recording.reached.is_set, "the first intent is being written")
+    reordering = asyncio.create_task(refused(world.send(entity, "select", second)))
+    await world.accepted(entity, 2)
+    recording.free.set()
+    await sending
+    assert (await reordering).type == "validation_error"
+    assert members(world) == [uid("a"), uid("b"), uid("c")]
+
+
+async def test_an_assembling_release_is_neither_edited_nor_dropped(world: World) -> None:
+    held = world.fakes.hold("compose_release")
+    entity = release(world, R.DRAFT_RELEASE, "a")
+    await world.do(entity, "assemble", AssembleCommand, job_id=world.id("job"))
+    await world.until(held.reached.is_set, "it is being composed")
+    for update, kind, fields in (("drop", DropCommand, {}), ("select", SelectCommand, {"changeset_ids": []})):
+        assert (await refused(world.send(entity, update, await world.command(kind, **fields)))).type == "invalid_transition"
+    assert [call.payload["changeset_ids"] for call in world.fakes.calls] == [[uid("a")]]
+    held.free.set()
+    await world.until(lambda: release_shown(world).state is R.VALIDATED, "the result")
 
 
 async def test_an_assembly_that_passes_validates_and_its_job_ends_after_the_record_shows_it(world: World) -> None:
@@ -182,15 +229,93 @@ async def test_a_candidate_with_changes_of_nobody_is_not_published(world: World)
     world.fakes.unexplained = ["stray.json"]
     entity = release(world, R.VALIDATED, "a")
     error = await refused(world.send(entity, "publish", await world.command(PublishCommand)))
-    assert (error.type, error.details[0]) == ("conflict", {"paths": ["stray.json"]})
-    assert release_shown(world).state is R.VALIDATED
+    assert (error.type, error.details[0]) == ("conflict", {"reason_code": "unproven", "paths": ["stray.json"]})
+    await back_in_draft(world, entity, "unproven")
 
 
 async def test_a_member_that_left_the_queue_stops_the_publish(world: World) -> None:
     world.fakes.queue = refusing("reserve")
     entity = release(world, R.VALIDATED, "a")
-    assert (await refused(world.send(entity, "publish", await world.command(PublishCommand)))).type == "conflict"
+    error = await refused(world.send(entity, "publish", await world.command(PublishCommand)))
+    assert (error.type, error.details[0]) == ("conflict", REFUSAL.refusal["details"])
     assert "publish_facts" not in world.store.log
+    world.fakes.queue = answer_queue
+    await back_in_draft(world, entity, "member_left")
+
+
+async def back_in_draft(world: World, entity: EntityWorkflow, reason: str) -> None:
+    """The refused release can be assembled again, and then be published."""
+    shown = release_shown(world)
+    assert (shown.state, shown.failure.reason_code, shown.candidate_sha) == (R.DRAFT_RELEASE, reason, None)
+    assert world.store.actions() == ["returned_to_draft"]
+    assert "move_refs" not in world.store.log
+    world.fakes.unexplained, world.fakes.edited_profiles = [], []
+    await world.do(entity, "assemble", AssembleCommand, job_id=world.id("another job"))
+    await world.until(lambda: release_shown(world).state is R.VALIDATED, "the result")
+    await world.do(entity, "publish", PublishCommand)
+    assert release_shown(world).state is R.PUBLISHED
+
+
+async def test_a_profile_that_changed_since_the_gate_ran_with_it_refuses_the_publish(world: World) -> None:
+    pinned = PinnedProfile(environment="QA", profile_id=uid("profile"), profile_revision_id=uid("profile-1"))
+    world.fakes.edited_profiles = [uid("profile")]
+    entity = release(world, R.VALIDATED, "a", pinned_profiles=[pinned])
+    error = await refused(world.send(entity, "publish", await world.command(PublishCommand)))
+    assert (error.type, error.details[0]["reason_code"]) == ("conflict", "profile_changed")
+    assert error.details[0]["profiles"][0]["environment"] == "QA"
+    await back_in_draft(world, entity, "profile_changed")
+
+
+async def test_an_app_that_is_closing_refuses_the_publish_and_says_nothing_against_the_candidate(world: World) -> None:
+    closing = Answer(refusal={"code": "conflict", "message": "The app is closing.", "details": {"closing": "archive"}})
+    world.fakes.queue = lambda _call: closing
+    entity = release(world, R.VALIDATED, "a")
+    assert (await refused(world.send(entity, "publish", await world.command(PublishCommand)))).type == "conflict"
+    assert (release_shown(world).state, release_shown(world).edit) == (R.VALIDATED, None)
+
+
+async def test_the_record_has_the_tag_that_was_made_and_the_release_that_was_published_before(world: World) -> None:
+    world.fakes.tag_made, world.fakes.published_before = "r2026.01.01.7", uid("before")
+    entity = release(world, R.VALIDATED, "a")
+    await world.do(entity, "publish", PublishCommand)
+    assert (release_shown(world).tag, release_shown(world).supersedes) == ("r2026.01.01.7", uid("before"))
+
+
+async def test_a_publish_of_one_app_does_not_wait_for_that_of_another(world: World) -> None:
+    held = world.fakes.hold(f"move_refs of {world.app_id}")
+    slow = release(world, R.VALIDATED, "a")
+    other = world.store.owned("releases", world.id("release")) | {"app_id": world.id("another app")}
+    world.store.insert("releases", world.id("another release"), other)
+    publishing = asyncio.create_task(world.do(slow, "publish", PublishCommand))
+    await world.until(held.reached.is_set, "the refs of the first app are being moved")
+    quick = world.commands.release_start(world.id("another app"), world.id("another release"))
+    await world.do(quick, "publish", PublishCommand)
+    assert world.store.owned("releases", world.id("another release"))["state"] == "published"
+    assert (release_shown(world).state, publishing.done()) == (R.VALIDATED, False)
+    held.free.set()
+    await publishing
+
+
+COMMANDS = {
+    "select": (SelectCommand, {"changeset_ids": [uid("b")]}),
+    "reorder": (SelectCommand, {"selection": {"kind": "reorder", "changeset_ids": [uid("a")]}}),
+    "add": (SelectCommand, {"selection": {"kind": "change", "add": [uid("b")]}}),
+    "assemble": (AssembleCommand, {"job_id": uid("job")}),
+    "publish": (PublishCommand, {}),
+    "drop": (DropCommand, {}),
+}
+
+
+@pytest.mark.parametrize("state", [R.PUBLISHED, R.DEPLOYED_PARTIAL, R.DEPLOYED_FULL, R.ROLLED_BACK], ids=str)
+async def test_after_publish_nothing_about_a_release_changes(world: World, state: ReleaseState) -> None:
+    entity = release(world, state, "a", published_sha=sha("candidate"), told=True)
+    before = world.store.owned("releases", world.id("release"))
+    for name, (kind, fields) in COMMANDS.items():
+        update = "select" if kind is SelectCommand else name
+        error = await refused(world.send(entity, update, await world.command(kind, **fields)))
+        assert error.type == "invalid_transition", name
+    assert world.store.owned("releases", world.id("release")) == before
+    assert (world.fakes.calls, world.store.audit, world.store.jobs) == ([], [], {})
 
 
 async def test_after_the_refs_moved_there_is_only_forward(world: World) -> None:

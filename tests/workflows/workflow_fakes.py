@@ -15,6 +15,7 @@ from workflow_names import sha, uid
 from conman.activities.heartbeat import heartbeating
 from conman.domain.decision import JobEnd, NewJob, Verdict
 from conman.domain.deployment import Move
+from conman.domain.exclusions import Exclusions
 from conman.domain.jobs import ReasonCode, end_state, max_attempts
 from conman.domain.messages import (
     Answer,
@@ -23,6 +24,7 @@ from conman.domain.messages import (
     DeployFacts,
     DeployQuestion,
     EndDeployment,
+    ExclusionsQuestion,
     GateProfile,
     GateProfiles,
     GateProfilesQuestion,
@@ -210,6 +212,7 @@ class Fakes:
     suite: Suite = passing
     queue: Callable[[QueueCall], Answer] = answer_queue
     calls: list[QueueCall] = field(default_factory=list)
+    progress: list[tuple[int, int, str]] = field(default_factory=list)
     told: list[tuple[str, str]] = field(default_factory=list)
     runs: list[GateRun] = field(default_factory=list)
     switches: list[SwitchRequest] = field(default_factory=list)
@@ -221,7 +224,10 @@ class Fakes:
     head: str = sha("main-1")
     head_after_assembly: str | None = None
     unexplained: list[str] = field(default_factory=list)
+    edited_profiles: list[str] = field(default_factory=list)
+    published_before: str | None = None
     tag: str = "r2026.01.01.1"
+    tag_made: str | None = None
     refs_move: bool = True
     eligible: Callable[[str], bool] = lambda user_id: True
     holds_lock: bool = True
@@ -263,6 +269,8 @@ class Fakes:
         for job_id in request.job_ids:
             job = NewJob(job_id, request.job_type, request.entity_type, request.entity_id, max_attempts(request.job_type))
             self.store.jobs.setdefault(job_id, job_document(job, app_id=request.app_id, at=request.at))
+        if request.progress is not None:
+            self.progress.append((request.progress.done, request.progress.total, request.progress.message))
         await self._reach("create_jobs")
 
     @activity.defn
@@ -349,6 +357,13 @@ class Fakes:
         return ComposeReply(base_sha=self.head, prefix_shas=prefixes)
 
     @activity.defn
+    async def find_exclusions(self, question: ExclusionsQuestion) -> Exclusions:
+        await self._reach("find_exclusions")
+        ids = [member.changeset_id for member in question.members]
+        alone = [one for one in ids if one in self.conflicts]
+        return Exclusions(excludes=[], alone=alone, largest_subset=[one for one in ids if one not in alone], exact=True)
+
+    @activity.defn
     async def integration_head(self, _app_id: str) -> str:
         return self.head_after_assembly or self.head
 
@@ -359,15 +374,22 @@ class Fakes:
     @activity.defn
     async def publish_facts(self, question: PublishQuestion) -> PublishFacts:
         await self._reach("publish_facts")
-        return PublishFacts(integration_sha=self.head, contained=False, tag=question.tag, unexplained=self.unexplained)
+        return PublishFacts(
+            integration_sha=self.head,
+            tag=question.tag,
+            unexplained=self.unexplained,
+            changed_profiles=[one for one in question.pinned_profiles if one.profile_id in self.edited_profiles],
+            supersedes=self.published_before,
+        )
 
     @activity.defn
     async def move_refs(self, request: MoveRefs) -> MoveRefsReply:
+        await self._reach(f"move_refs of {request.app_id}")
         await self._reach("move_refs")
         if not self.refs_move:
             return MoveRefsReply(moved=False, integration_sha=sha("elsewhere"))
         self.store.log.append("refs moved")
-        return MoveRefsReply(moved=True, integration_sha=request.new_sha)
+        return MoveRefsReply(moved=True, integration_sha=request.new_sha, tag=self.tag_made or request.tag)
 
     @activity.defn
     async def switch_environment(self, request: SwitchRequest) -> SwitchReply:
@@ -435,6 +457,7 @@ class Fakes:
             "git": [
                 self.trial_merges,
                 self.compose_release,
+                self.find_exclusions,
                 self.integration_head,
                 self.reserve_tag,
                 self.publish_facts,

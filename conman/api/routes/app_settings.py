@@ -31,11 +31,14 @@ class Variable(Body):
 
 
 class Gate(Body):
-    """The suite of one gate: the name of a command of the operator's, with which profiles it runs, and how long it may take."""
+    """The suite of one gate: the name of a command of the operator's, with which profiles it runs, how long it may take, and
+    whether an earlier result of it may be reused for the same tree, profile and command (true; never for `deploy`).
+    """
 
     command: CommandName
     profile_scope: Literal["base", "affected", "all", "target"] | None = None
     timeout_seconds: int | None = Field(default=None, ge=1, le=LONGEST_SUITE_SECONDS)
+    reuse: bool = True
 
 
 class WebhookPatch(Body):

@@ -15,7 +15,7 @@ from conman.domain.changeset import Move
 from conman.domain.errors import invalid
 from conman.domain.messages import ReorderCommand
 from conman.domain.roles import Capability
-from conman.services import apps, changeset_moves, changeset_records, changesets, timeline
+from conman.services import changeset_moves, changeset_records, changesets, timeline
 from conman.services.jobs import job_record
 from conman.store import records
 from conman.store.database import Document
@@ -88,10 +88,7 @@ async def list_changesets(
     if author is not None:
         query["owned.author_user_id"] = author
     found = await records.page(caller.platform.db, "changesets", query, number=page, limit=limit)
-    head = await apps.integration_head(caller.platform, caller.of_app)
-    queue = await changeset_records.queue_of(caller.platform, caller.of_app["_id"])
-    rows = [changeset_records.changeset_record(caller.of_app, row, integration_sha=head, queue=queue) for row in found.items]
-    return listed(rows, found)
+    return listed(await changeset_records.shown_all(caller.platform, caller.of_app, found.items), found)
 
 
 @router.post("/changesets", status_code=201)
@@ -188,7 +185,8 @@ async def review_changeset(
     )
     present = await _changeset(caller, cs)
     vote = next(row for row in changeset_records.review_records(present) if row["id"] == review_id)
-    return data({"review": vote, "changeset": await _shown(caller, cs)})
+    shown = await changeset_records.shown_all(caller.platform, caller.of_app, [present])
+    return data({"review": vote, "changeset": shown[0]})
 
 
 @router.post("/changesets/{cs}/request-review")
@@ -272,6 +270,7 @@ async def show_queue(caller: Caller = capability(_C.QUEUE_READ)) -> dict[str, An
     items = [
         {
             "changeset_id": entry.changeset_id,
+            "title": entry.title,
             "position": number,
             "queued_at": entry.queued_at,
             "state": entry.state.value,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
-from fastapi import APIRouter, Query, Request
+import structlog
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
+from pymongo.errors import PyMongoError
 
 from conman.api.access import Caller, capability, is_still_admitted
 from conman.api.body import Empty, body
@@ -16,15 +19,19 @@ from conman.api.routes import PageLimit, PageNumber, data, listed
 from conman.domain.errors import invalid
 from conman.domain.jobs import JobState, JobType
 from conman.domain.roles import Capability
-from conman.services import jobs
+from conman.services import job_logs, jobs
 from conman.store import records
 from conman.store.database import Document
 
+log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/apps/{app}/jobs", tags=["jobs"])
 _C = Capability
 LARGEST_SEQ = 10**15
-POLL_SECONDS = 0.3
-"""How often a log stream looks for new lines."""
+LARGEST_ATTEMPT = 1000
+ACCESS_SECONDS = 2.0
+"""How often a stream in which nothing happens asks whether its reader may still read; one that has news asks each time."""
+KEEP_ALIVE_SECONDS = 10.0
+"""After so long without an event a stream sends a comment, so that no proxy takes it for dead."""
 
 
 async def _job(caller: Caller, job_id: str) -> Document:
@@ -36,21 +43,21 @@ async def list_jobs(
     page: int = PageNumber,
     limit: int = PageLimit,
     type_: str | None = Query(None, alias="type", max_length=64),
-    state: str | None = Query(None, max_length=200),
+    state: list[str] | None = Query(None, max_length=20),
     entity_id: str | None = Query(None, max_length=64),
     caller: Caller = capability(_C.JOB_READ),
 ) -> dict[str, Any]:
-    """The app's jobs."""
+    """The app's jobs, newest first; `state` takes several, with commas between them or repeated."""
     query: dict[str, Any] = {"app_id": caller.of_app["_id"]}
     if type_ is not None:
         if type_ not in {kind.value for kind in JobType}:
             raise invalid("type", f"{type_!r} is no type of job")
         query["job_type"] = type_
     if state is not None:
-        states = [part.strip() for part in state.split(",") if part.strip()]
+        states = [part.strip() for each in state for part in each.split(",")]
         for one in states:
             if one not in {known.value for known in JobState}:
-                raise invalid("state", f"{one!r} is no state of a job")
+                raise invalid("state", f"{one[:40]!r} is no state of a job")
         query["state"] = {"$in": states}
     if entity_id is not None:
         query["entity_id"] = entity_id
@@ -68,35 +75,69 @@ async def show_job(j: str, caller: Caller = capability(_C.JOB_READ)) -> dict[str
 async def show_logs(
     j: str,
     after: int = Query(0, ge=0, le=LARGEST_SEQ),
-    attempt: int | None = Query(None, ge=1, le=1000),
+    attempt: int | None = Query(None, ge=1, le=LARGEST_ATTEMPT),
     caller: Caller = capability(_C.JOB_READ),
 ) -> dict[str, Any]:
-    """Log lines after a sequence number."""
-    return data(await jobs.log_lines(caller.platform, await _job(caller, j), after=after, attempt=attempt))
+    """Log lines after a sequence number, of the latest attempt or of the one that is named. Lines count per attempt."""
+    return data(await job_logs.log_lines(caller.platform.db, await _job(caller, j), after=after, attempt=attempt))
 
 
 @router.get("/{j}/logs/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
 async def stream_logs(
-    j: str, request: Request, after: int = Query(0, ge=0, le=LARGEST_SEQ), caller: Caller = capability(_C.JOB_READ)
+    j: str,
+    request: Request,
+    after: str | None = Query(None, pattern=job_logs.CURSOR_PATTERN),
+    attempt: int | None = Query(None, ge=1, le=LARGEST_ATTEMPT),
+    last_event_id: str | None = Header(None, alias="Last-Event-ID", pattern=job_logs.CURSOR_PATTERN),
+    caller: Caller = capability(_C.JOB_READ),
 ) -> StreamingResponse:
-    """Log lines as server-sent events until the job or the caller's access ends; the event id is the line's `seq`."""
-    await _job(caller, j)
+    """Log lines as server-sent events until the job or the caller's access ends.
+
+    Events: `line` (a line, as the log shows it), `attempt` (`{attempt}`: the suite runs again, and lines count from 1 again),
+    `ended` (`{attempt, state, reason_code}`: no line follows; close the stream). An event's id is `attempt:seq`; a client that
+    sends the last one it saw back, as `Last-Event-ID` or `after`, goes on behind it. With `attempt`, that attempt alone.
+    """
+    job = await _job(caller, j)
+    at = job_logs.start_of(job, after=after, last_event_id=last_event_id, attempt=attempt)
+    feeds: job_logs.LogFeeds = request.app.state.log_feeds
+    news = job_logs.follow(feeds, j, at, only=attempt is not None, patience=ACCESS_SECONDS)
 
     async def events() -> AsyncIterator[str]:
-        seen = after
-        while await is_still_admitted(request, _C.JOB_READ):
-            part = await jobs.log_lines(caller.platform, await _job(caller, j), after=seen, attempt=None)
-            for line in part["lines"]:
-                yield f"id: {line['seq']}\nevent: line\ndata: {json.dumps(line)}\n\n"
-            seen = part["next"]
-            if part["ended"]:
-                yield "event: ended\ndata: {}\n\n"
-                return
-            if not part["lines"]:
-                yield ": waiting\n\n"
-                await asyncio.sleep(POLL_SECONDS)
+        silent_since = asyncio.get_running_loop().time()
+        try:
+            async with aclosing(news):
+                async for each in news:
+                    if not await is_still_admitted(request, _C.JOB_READ):
+                        return
+                    at = asyncio.get_running_loop().time()
+                    if not isinstance(each, job_logs.Silence):
+                        yield _events(each)
+                    elif at - silent_since >= KEEP_ALIVE_SECONDS:
+                        yield ": waiting\n\n"
+                    else:
+                        continue
+                    silent_since = at
+        except PyMongoError as error:
+            # The stream is cut off without `ended`: its reader comes again with the last id, and meets the refusal then.
+            log.warning("log_stream_cut_off", job=j, error=str(error))
 
-    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
+
+
+def _events(news: job_logs.Lines | job_logs.NextAttempt | job_logs.Ended) -> str:
+    match news:
+        case job_logs.Lines(attempt, lines):
+            return "".join(_event("line", line, job_logs.Cursor(attempt, line["seq"])) for line in lines)
+        case job_logs.NextAttempt(attempt):
+            return _event("attempt", {"attempt": attempt}, job_logs.Cursor(attempt, 0))
+        case job_logs.Ended(attempt, job):
+            return _event("ended", {"attempt": attempt, "state": job["state"], "reason_code": job["reason_code"]})
+
+
+def _event(name: str, content: dict[str, Any], at: job_logs.Cursor | None = None) -> str:
+    number = f"id: {at}\n" if at is not None else ""
+    return f"{number}event: {name}\ndata: {json.dumps(content)}\n\n"
 
 
 @router.post("/{j}/retry", status_code=202)

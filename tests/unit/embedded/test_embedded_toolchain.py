@@ -212,6 +212,7 @@ def test_the_temporal_server_is_for_this_machine_only_and_configured_as_measured
         "history.transferProcessorMaxPollRPS=2000",
         "history.timerProcessorMaxPollRPS=2000",
         "history.visibilityProcessorMaxPollRPS=2000",
+        "system.enableActivityEagerExecution=true",
     ):
         assert f"--dynamic-config-value {pair}" in text
 

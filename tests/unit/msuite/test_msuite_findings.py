@@ -193,6 +193,16 @@ def test_a_folder_or_file_that_can_t_be_read_is_a_finding(tmp_path: Path, monkey
     assert places == [("closed", 1, 1, "unreadable"), ("b/secret.txt", 1, 1, "unreadable")]
 
 
+def test_a_folder_of_which_nothing_can_be_read_is_not_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files.os, "scandir", refuse)
+    out = io.StringIO()
+    assert run(tmp_path, None, out) == main.NOT_CHECKED
+    assert out.getvalue() == f"msuite: {tmp_path}: Permission denied\n"
+
+
 def test_a_file_that_vanishes_while_the_check_runs_is_a_finding(tmp_path: Path):
     checker = files.Checker(tmp_path, ["gone.json"])
     assert [each.rule for each in checker.check("gone.json")] == ["unreadable"]
