@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from conman.domain.decision import Model
+from conman.domain.decision import Command, Model
 from conman.domain.drift import DriftItem
 from conman.domain.jobs import ReasonCode
+
+
+class ApproveCommand(Command):
+    """One person's yes; `digest` says to what: the files, profile revision and overrides that they were shown."""
+
+    digest: str | None = None
+
+
+class RevalidateCommand(Command):
+    """Look again at the drift for which it waits; `overwrite`: deploy over what was touched."""
+
+    overwrite: bool = False
+
+
+class SupersedeCommand(Command):
+    """It waits only for drift, and another deployment has taken its lock."""
+
+    by_deployment_id: str
 
 
 class LockQuestion(Model):
@@ -25,6 +43,7 @@ class LockReply(Model):
     holder_id: str | None = None
     concurrent: bool = False
     closed: bool = False
+    approval_ttl_hours: int = 24
 
 
 class Blocker(Model):
@@ -64,6 +83,7 @@ class StartReply(Model):
     approval_role: str | None = None
     exceptional_reasons: list[str] = Field(default_factory=list[str])
     shown_digest: str = ""
+    approval_ttl_hours: int = 24
     auto_rollback: bool = False
     health_command: str | None = None
 
@@ -144,6 +164,58 @@ class HealReply(Model):
     """The deployment that puts it back, None where none was started."""
 
     deployment_id: str | None = None
+
+
+class BeginQuestion(Model):
+    """A pending deployment is about to run with the revision that its checks looked at; `at` is the time of that look."""
+
+    app_id: str
+    environment_id: str
+    release_id: str
+    deployment_id: str
+    profile_revision_id: str
+    pinned: bool = False
+    requested_by: str | None = None
+    at: str
+
+
+class BeginReply(Model):
+    """`holder_id`: who holds the environment, if it is not this one; `moved`: the profile has changed, and nothing began."""
+
+    held: bool = True
+    holder_id: str | None = None
+    moved: bool = False
+
+
+class Ended(Model):
+    """An environment whose lock has been given up by a deployment: those in its line are to ask for it."""
+
+    app_id: str
+    environment_id: str
+    deployment_id: str
+
+
+class Predecessor(Model):
+    """The deployment of the same request that goes first."""
+
+    app_id: str
+    deployment_id: str
+
+
+class Outcome(Model):
+    """How a deployment ended; `name` says where it was to go."""
+
+    state: DeploymentState
+    name: str = ""
+
+
+class RaiseFence(Model):
+    """A holder that puts back what was there before needs a fence above the one of what it replaces."""
+
+    app_id: str
+    environment_id: str
+    deployment_id: str
+    fence: int
 
 
 class MigrateRequest(Model):

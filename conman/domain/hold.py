@@ -9,13 +9,14 @@ LONGEST_REASON = 500
 
 
 class Hold(Model):
-    """Who holds the app, why, since when, and until when (None: until somebody lifts it)."""
+    """Who holds the app, why, since when, and until when (None: until somebody lifts it). `version` counts the replacements."""
 
     id: str
     reason: str
     until: str | None = None
     by: str | None = None
     at: str
+    version: int = 1
 
     def stands(self, at: str) -> bool:
         """Whether it is in force at this time; both are RFC 3339 UTC of the same form, which orders as text."""
