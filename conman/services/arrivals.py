@@ -79,8 +79,7 @@ async def prepare(db: Database, profile_id: str, *, release_id: str, deployment_
     content of an override is missing.
     """
     profile = await records.get(db, PROFILES, profile_id, what="runtime profile")
-    published = await published_releases(db, profile["app_id"])
-    found = arriving(profile_id, release_id, published, profile.get("received_release_ids", []))
+    found = await arriving_of(db, profile, release_id)
     if not found:
         return profile["revision_id"]
     revision = await _next_revision(db, profile, found, deployment_id=deployment_id, by=by, at=at)
@@ -88,6 +87,12 @@ async def prepare(db: Database, profile_id: str, *, release_id: str, deployment_
     await records.insert_once(db, REVISIONS, revision)
     fault_point("arrival.kept")
     return revision["_id"]
+
+
+async def arriving_of(db: Database, profile: Document, release_id: str) -> list[Arrival]:
+    """What a release that is published would bring to a profile as it is now."""
+    published = await published_releases(db, profile["app_id"])
+    return arriving(profile["_id"], release_id, published, profile.get("received_release_ids", []))
 
 
 async def receive(db: Database, revision_id: str, *, deployment_id: str, by: str | None, at: str) -> None:

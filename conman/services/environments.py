@@ -43,11 +43,16 @@ def definitions(app: Document) -> list[EnvironmentDefinition]:
 
 async def list_environments(platform: Platform, app: Document) -> list[Document]:
     """The app's environments in stage order: each one's record, with what the list says of it now."""
-    present = await records.get(platform.db, "apps", app["_id"], what="app")
+    return await listed(platform.db, app)
+
+
+async def listed(db: Database, app: Document) -> list[Document]:
+    """As `list_environments`, for activities too."""
+    present = await records.get(db, "apps", app["_id"], what="app")
     if present.get("unsettled") is not None:
-        await settle(platform.db, present)
-    listed = platform.db["environments"].find({"_id": {"$in": present["environment_ids"]}})
-    documents = {row["_id"]: row async for row in listed}
+        await settle(db, present)
+    rows = db["environments"].find({"_id": {"$in": present["environment_ids"]}})
+    documents = {row["_id"]: row async for row in rows}
     return [
         {**documents[environment["id"]], **environment, "_id": environment["id"], "position": position}
         for position, environment in enumerate(present["environments"])

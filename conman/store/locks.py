@@ -75,14 +75,10 @@ async def _holding(db: Database, entry: Document, at: str) -> Document | None:
     return holder if holder is not None and not await is_free(db, holder, at) else None
 
 
-async def active(db: Database, app_id: str, at: str) -> dict[str, Holder]:
-    """Environment id → who holds it, or is the next to."""
-    found: dict[str, Holder] = {}
-    for environment_id, entry in (await read(db, app_id)).items():
-        one = await _active(db, environment_id, entry, at)
-        if one is not None:
-            found[environment_id] = one
-    return found
+async def active_in(db: Database, entries: dict[str, Document], at: str) -> dict[str, Holder]:
+    """Environment id → who holds it, or is the next to; of the entries of one document."""
+    found = {environment_id: await _active(db, environment_id, entry, at) for environment_id, entry in entries.items()}
+    return {environment_id: holder for environment_id, holder in found.items() if holder is not None}
 
 
 async def _active(db: Database, environment_id: str, entry: Document, at: str) -> Holder | None:
