@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from conman.domain.decision import Command, Model
+from conman.domain.deployment import DeploymentState
 from conman.domain.drift import DriftItem
 from conman.domain.jobs import ReasonCode
 

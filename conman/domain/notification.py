@@ -25,6 +25,15 @@ class NoticeKind(StrEnum):
     ACCOUNT_CREATED = "account_created"
     REVIEW_REQUESTED = "review_requested"
     REVIEW_REMINDER = "review_reminder"
+    DEPLOYMENT_WAITS_FOR_APPROVAL = "deployment_waits_for_approval"
+    DEPLOYMENT_WARNING = "deployment_warning"
+    DEPLOYMENT_BLOCKED_BY_DRIFT = "deployment_blocked_by_drift"
+    DEPLOYMENT_STARTED = "deployment_started"
+    DEPLOYMENT_SUCCEEDED = "deployment_succeeded"
+    DEPLOYMENT_FAILED = "deployment_failed"
+    DEPLOYMENT_CANCELED = "deployment_canceled"
+    DEPLOYMENT_AUTO_ROLLED_BACK = "deployment_auto_rolled_back"
+    DEPLOYMENT_HEALED = "deployment_healed"
 
 
 ALWAYS_SENT = frozenset({NoticeKind.INVITE, NoticeKind.PASSWORD_RESET, NoticeKind.ACCOUNT_CREATED})
