@@ -12,11 +12,22 @@ from typing import Protocol
 
 from conman.domain.jobs import ReasonCode
 from conman.domain.target import Health, Observation, Place
-from conman.programs.runner_output import Stream
+from conman.git.adapter import GitError
+from conman.programs.runner_output import OnLine, OutputLine, Stream
 from conman.services.rendering import RenderedProfile
 
 Tell = Callable[[Stream, str], Awaitable[None]]
 """Takes one line for the log of the deployment's job; secrets are out of it already."""
+
+
+def telling(tell: Tell) -> OnLine:
+    """A program's lines, as its runner hands them on, for the log of the job."""
+
+    async def on_line(line: OutputLine) -> None:
+        await tell(line.stream, line.text)
+
+    return on_line
+
 
 StillHolds = Callable[[], Awaitable[None]]
 """Raises `TargetError` with `fenced` when a later deployment has the environment (`durability.md` 15)."""
@@ -37,6 +48,11 @@ class TargetError(Exception):
         self.reason = reason
         self.again = again
         self.fenced = fenced
+
+
+def unreadable(error: GitError) -> TargetError:
+    """The release's commit could not be read."""
+    return TargetError(f"The release can't be read from the repository: {error}.", again=error.safe_to_repeat)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from tests.services.shop import Shop
 
 OLD = {"TOKEN": "the token of revision one"}
 NEW = {"TOKEN": "the token: 100% \"ü\" & 'two'", "PIN": "4711", "PEM": "-----BEGIN-----\nc2VjcmV0c2VjcmV0\n-----END-----\n"}
+QA = {"id": "qa", "name": "QA", "runtime_profile_id": "its profile"}
 ALL = (*OLD.values(), *NEW.values())
 
 SUITE = """
@@ -129,7 +130,7 @@ async def gates(shop: Shop, tmp_path: Path) -> AsyncIterator[Gates]:
         store = Secrets(platform.db, Vault.of(keyring))
         app_id, profile_id = shop.app["_id"], new_id()
         shop.app["settings"]["env_defaults"] = {"MODE": {"type": "string", "value": "default"}}
-        await platform.db["apps"].insert_one({**shop.app, "environments": []})
+        await platform.db["apps"].insert_one({**shop.app, "environments": [QA]})
         revisions: list[Document] = []
         for number, values in enumerate((OLD, NEW), start=1):
             refs = await seal(store, profile_id, values, {key: new_id() for key in values})
