@@ -33,6 +33,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from conman import __version__
 from conman.activities.calls import CallActivities
 from conman.activities.composing import ComposeActivities
+from conman.activities.deploying import DeployingActivities
 from conman.activities.gates import GateActivities
 from conman.activities.git import GitActivities
 from conman.activities.mail import MailActivities, NoticeActivities
@@ -124,7 +125,7 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
         made.append(
             worker(
                 Queue.MAIN,
-                [*store.all(), *NoticeActivities(platform.db).all()],
+                [*store.all(), *DeployingActivities(platform.db).all(), *NoticeActivities(platform.db).all()],
                 100,
                 workflows=WORKFLOWS,
                 workflow_runner=open_sandbox(),

@@ -1,0 +1,96 @@
+"""Whether a pending deployment may start: the deciders of its request, with how things are now (`spec.md` 12)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from conman.domain import deploy_rules as rules
+from conman.domain.deploy_messages import StartQuestion, StartReply
+from conman.domain.deploy_rules import Approvals, LockView, Surroundings, Wanted
+from conman.domain.deployment import Deployment, Kind
+from conman.domain.roles import Role
+from conman.services.profiles import PROFILES
+from conman.services.surroundings import look, shown_digest
+from conman.store import memberships, records
+from conman.store.database import Database, Document
+
+_ONLY_THE_LOCK = (Kind.ROLLBACK, Kind.HEAL)
+"""What needs only the environment's lock: no stage order, freeze, hold, or approvals."""
+
+
+async def judge(db: Database, question: StartQuestion) -> StartReply:
+    """The deciders' answer at `question.at`, the role of each approver as it is now.
+
+    Reasons for which it was asked to be exceptional stay; what only now makes it one comes to them.
+    """
+    app = await records.get(db, "apps", question.app_id, what="app")
+    document = await records.get(db, "deployments", question.deployment_id, what="deployment")
+    release = await records.get(db, "releases", question.release_id, what="release")
+    deployment = Deployment.model_validate(document["owned"])
+    scene = await look(db, app, release, question.at)
+    group = await group_of(db, document)
+    environment = scene.environment(question.environment_id)
+    profile = await records.get(db, PROFILES, environment["runtime_profile_id"], what="runtime profile")
+    here = scene.of(question.environment_id, question.at, besides=set(group))
+    # Whether another one runs counts when the lock is taken, and is among the reasons then.
+    here = replace(here, lock=LockView(closed=here.lock.closed, app_closed=here.lock.app_closed))
+    wanted = _wanted(deployment, question, frozenset(group.values()))
+    blockers, reasons, asked = _judged(wanted, here, deployment)
+    digest = await shown_digest(db, environment, release["_id"], scene.release.published_sha)
+    return StartReply(
+        published_sha=scene.release.published_sha or "",
+        tag=scene.release.tag or "",
+        profile_id=profile["_id"],
+        profile_revision_id=profile["revision_id"],
+        blockers=blockers,
+        eligible_approvers=await _counting(db, asked, deployment, question, digest),
+        approvals_required=asked.required,
+        approval_role=approval_role(asked),
+        exceptional_reasons=reasons,
+        shown_digest=digest,
+        auto_rollback=environment["auto_rollback"],
+        health_command=environment["health_command"],
+    )
+
+
+async def group_of(db: Database, document: Document) -> dict[str, str]:
+    """Deployment id → environment id of all that came in the same request, this one among them."""
+    owned = document["owned"]
+    if owned.get("group_id") is None:
+        return {document["_id"]: owned["environment_id"]}
+    rows = db["deployments"].find({"app_id": document["app_id"], "owned.group_id": owned["group_id"]})
+    return {row["_id"]: row["owned"]["environment_id"] async for row in rows}
+
+
+def approval_role(asked: Approvals) -> str | None:
+    """The least role of the ordinary approvals, reviewer where only exceptional ones are asked for; None where none is."""
+    return asked.role.value if asked.required else None
+
+
+def _wanted(deployment: Deployment, question: StartQuestion, together: frozenset[str]) -> Wanted:
+    return Wanted(
+        release_id=question.release_id,
+        start_at=question.at,
+        kind=deployment.kind,
+        skip_stage=deployment.skip_stage,
+        override_freeze=deployment.override_freeze,
+        together=together,
+    )
+
+
+def _judged(wanted: Wanted, here: Surroundings, deployment: Deployment) -> tuple[list[rules.Blocker], list[str], Approvals]:
+    if deployment.kind in _ONLY_THE_LOCK:
+        return [], deployment.exceptional_reasons, Approvals()
+    blockers = [one.blocker() for one in rules.hindrances(wanted, here)]
+    now = rules.exceptional_reasons(wanted, here)
+    reasons = [*deployment.exceptional_reasons, *(one for one in now if one not in deployment.exceptional_reasons)]
+    return blockers, reasons, rules.approvals_asked(reasons, here.required)
+
+
+async def _counting(db: Database, asked: Approvals, deployment: Deployment, question: StartQuestion, digest: str) -> list[str]:
+    """Those whose yes counts now when they are enough; who approved after the question was put is left for the next one."""
+    given = [one for one in deployment.approvals if one.user_id in question.approver_ids]
+    roles: dict[str, Role | None] = {}
+    for approval in given:
+        roles[approval.user_id] = await memberships.role_now(db, question.app_id, approval.user_id)
+    return rules.approved(asked, given, roles, digest)
