@@ -39,6 +39,7 @@ from conman.activities.git import GitActivities
 from conman.activities.mail import MailActivities, NoticeActivities
 from conman.activities.publishing import PublishActivities
 from conman.activities.reconcile import ReconcileActivities
+from conman.activities.rollback import RollbackActivities
 from conman.activities.store import StoreActivities
 from conman.activities.targets import TargetActivities
 from conman.config import Settings
@@ -57,6 +58,7 @@ from conman.workflows.options import Queue
 from conman.workflows.queue import QueueWorkflow
 from conman.workflows.release import ReleaseWorkflow
 from conman.workflows.revalidation import RevalidationWorkflow
+from conman.workflows.rollback import RollbackWorkflow
 from conman.workflows.upkeep import UPKEEP_ID, UpkeepWorkflow
 
 log = structlog.get_logger(__name__)
@@ -69,6 +71,7 @@ WORKFLOWS = [
     AssembleWorkflow,
     GateWorkflow,
     DeploymentWorkflow,
+    RollbackWorkflow,
     NotifyWorkflow,
     UpkeepWorkflow,
 ]
@@ -120,12 +123,18 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
             **more,
         )
 
+    rollback = RollbackActivities(platform.db, platform.git, platform.vault, platform.commands)
     made: list[Worker] = []
     if Queue.MAIN in queues:
         made.append(
             worker(
                 Queue.MAIN,
-                [*store.all(), *DeployingActivities(platform.db).all(), *NoticeActivities(platform.db).all()],
+                [
+                    *store.all(),
+                    *DeployingActivities(platform.db).all(),
+                    *rollback.on_main(),
+                    *NoticeActivities(platform.db).all(),
+                ],
                 100,
                 workflows=WORKFLOWS,
                 workflow_runner=open_sandbox(),
@@ -137,7 +146,8 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
         composing = ComposeActivities(platform.db, platform.git)
         publishing = PublishActivities(platform.db, platform.git)
         targets = TargetActivities(settings, platform.db, platform.git, platform.vault)
-        made.append(worker(Queue.GIT, [*git.all(), *composing.all(), *publishing.all(), *targets.all()], 20))
+        on_git = [*git.all(), *composing.all(), *publishing.all(), *targets.all(), *rollback.on_git()]
+        made.append(worker(Queue.GIT, on_git, 20))
     if Queue.MSUITE in queues:
         gates = GateActivities(settings, platform.db, platform.git, platform.vault)
         made.append(worker(Queue.MSUITE, gates.all(), settings.gate_concurrency))
@@ -146,7 +156,8 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
         made.append(worker(Queue.MAIL, MailActivities(sending).all(), settings.mail_concurrency))
     if Queue.CALLS in queues:
         reconcile = ReconcileActivities(platform.db, platform.commands, platform)
-        made.append(worker(Queue.CALLS, [*CallActivities(client, platform.db).all(), *reconcile.all()], 200))
+        calls = CallActivities(client, platform.db)
+        made.append(worker(Queue.CALLS, [*calls.all(), *rollback.on_calls(), *reconcile.all()], 200))
     return made
 
 

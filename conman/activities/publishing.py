@@ -100,9 +100,11 @@ class PublishActivities:
         async with heartbeating():
             changed = [row.path for row in await self.git.changed_paths(repo, question.base_sha, question.candidate_sha)]
             shares = await self._shares(repo, question)
+            if question.reverts_release_id is not None:
+                shares.append(await self._undone(repo, question.reverts_release_id, question.base_sha))
         brought = {path for share in shares for path in share.foreign}
         unexplained = {*unexplained_paths(changed, [share.paths for share in shares]), *(p for p in changed if p in brought)}
-        members = list(zip(question.members, shares, strict=True))
+        members = list(zip(question.members, shares[: len(question.members)], strict=True))
         # No publish has begun yet, so that a tag of this name is somebody else's, whatever it points at.
         taken = await self.git.resolve(repo, TAGS + question.tag) is not None
         return PublishFacts(
@@ -134,6 +136,14 @@ class PublishActivities:
                 return _Share(own, await self._brought(repo, member, question.base_sha), contained)
 
         return list(await asyncio.gather(*(share(member) for member in question.members)))
+
+    async def _undone(self, repo: str, release_id: str, base: str) -> _Share:
+        """What undoing a release has to do with a candidate: the paths that it changed, and where these have gone since."""
+        owned = (await records.get(self.db, "releases", release_id, what="release"))["owned"]
+        rows = await self.git.changed_paths(repo, owned["base_sha"], owned["published_sha"])
+        moved = await self._moved_in(repo, owned["published_sha"], base)
+        paths = [row.path for row in rows]
+        return _Share(paths + [moved[path] for path in paths if path in moved], [], True)
 
     async def _moved_in(self, repo: str, old: str, new: str) -> dict[str, str]:
         """Old path → new path of the files that were moved between two commits: merges put changes where a file went."""

@@ -13,6 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from conman.activities.heartbeat import heartbeating
 from conman.activities.reconcile_notices import start_missing_notices
 from conman.domain.changeset_reminders import AWAITING_REVIEW, MOST_REMINDERS
+from conman.domain.deployment import RollbackMode
 from conman.faults import fault_point
 from conman.services import app_settings, archive, jobs, votes
 from conman.services.clock import now
@@ -76,6 +77,9 @@ async def _wanted(db: Database, commands: Commands) -> AsyncIterator[EntityWorkf
     """Never a listing of Temporal's: the records say what must run."""
     async for row in _rows(db, "deployments", {"owned.state": {"$in": ["pending", "running"]}}):
         yield commands.deployment_start(row["app_id"], row["_id"])
+    undoing = {"owned.state": "pending", "owned.release_id": None, "owned.rollback.mode": RollbackMode.REVERT_AND_RELEASE.value}
+    async for row in _rows(db, "deployments", undoing):
+        yield commands.rollback_start(row["app_id"], row["_id"])
     open_release = [{"owned.state": "assembling"}, {"owned.told": False}, {"owned.edit": {"$ne": None}}]
     async for row in _rows(db, "releases", {"$or": [*open_release, {"owned.publishing": {"$ne": None}}]}):
         yield commands.release_start(row["app_id"], row["_id"])

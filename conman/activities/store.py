@@ -29,6 +29,7 @@ from conman.domain.messages import (
     StartDeployment,
 )
 from conman.domain.outgoing import job_document, job_end
+from conman.domain.override_travel import PublishedRelease
 from conman.domain.release import Release
 from conman.domain.roles import Capability, allows
 from conman.faults import fault_point
@@ -192,7 +193,10 @@ class StoreActivities:
     @activity.defn
     async def gate_profiles(self, question: GateProfilesQuestion) -> GateProfiles:
         """With which profiles the suite of a release runs."""
-        return GateProfiles(profiles=await arrivals.gate_profiles(self.db, question.app_id, question.profile_ids))
+        undoing = None
+        if question.reverts_release_id is not None:
+            undoing = PublishedRelease(question.release_id or "", question.overrides, question.reverts_release_id)
+        return GateProfiles(profiles=await arrivals.gate_profiles(self.db, question.app_id, question.profile_ids, undoing))
 
     @activity.defn
     async def end_deployment(self, end: EndDeployment) -> PersistReply:

@@ -29,6 +29,7 @@ from conman.api.routes import (
     profiles,
     release_contents,
     releases,
+    rollbacks,
     users,
     workspaces,
 )
@@ -58,6 +59,7 @@ ROUTERS = (
     releases.router,
     release_contents.router,
     deployments.router,
+    rollbacks.router,
     jobs.router,
 )
 

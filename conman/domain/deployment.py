@@ -98,11 +98,17 @@ class RollbackMode(StrEnum):
 
 
 class Rollback(Model):
-    """What a rollback was asked for: A undoes `release_id`, B returns to it with the revision that it had applied here."""
+    """What a rollback was asked for: A undoes `release_id`, B returns to it with the revision that it had applied here.
+
+    `replaced_release_id` is what B takes the environment from, `takes_along` names the newer releases whose changes B takes from
+    it too.
+    """
 
     mode: RollbackMode
     release_id: str
     profile_revision_id: str | None = None
+    replaced_release_id: str | None = None
+    takes_along: list[str] = Field(default_factory=list[str])
 
 
 class Deployment(Owned):

@@ -236,20 +236,27 @@ class TrialReply(Model):
 
 
 class AssembleStart(Model):
-    """One assembly of a release."""
+    """One assembly of a release: of its members, or of what undoes the release `reverts_release_id`."""
 
     app_id: str
     release_id: str
     job_id: str
     tag: str
     members: list[Member]
+    reverts_release_id: str | None = None
 
 
 class GateProfilesQuestion(Model):
-    """With which profiles the suite of a release runs that overrides `profile_ids`."""
+    """With which profiles the suite of a release runs that overrides `profile_ids`.
+
+    A release that undoes another one (`reverts_release_id`) says which it is, and what it takes back there.
+    """
 
     app_id: str
     profile_ids: list[str]
+    release_id: str | None = None
+    reverts_release_id: str | None = None
+    overrides: list[FrozenOverride] = Field(default_factory=list[FrozenOverride])
 
 
 class GateProfile(Model):
@@ -276,12 +283,18 @@ class GateProfiles(Model):
 
 
 class ComposeReply(Model):
-    """The merge commits, one per member; or which member conflicts."""
+    """The merge commits, one per member; or which member conflicts.
+
+    Of a release that undoes another: its one commit, and what it takes back in profiles; or `problem`, why it can't, with the
+    `conflicts` in its files.
+    """
 
     base_sha: str
     prefix_shas: list[str] = Field(default_factory=list[str])
     conflicted: str | None = None
     conflicts: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    overrides: list[FrozenOverride] = Field(default_factory=list[FrozenOverride])
+    problem: str | None = None
 
 
 class ExclusionsQuestion(Model):
@@ -348,6 +361,17 @@ class PublishQuestion(Model):
     candidate_sha: str
     members: list[Member]
     pinned_profiles: list[PinnedProfile] = Field(default_factory=list[PinnedProfile])
+    reverts_release_id: str | None = None
+
+
+class UndoRelease(Model):
+    """A release was undone by another that is published now; `user_id` is who asked for it."""
+
+    app_id: str
+    release_id: str
+    by_release_id: str
+    user_id: str | None = None
+    at: str
 
 
 class MoveRefs(Model):

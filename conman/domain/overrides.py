@@ -123,9 +123,13 @@ class FrozenOverride(Model):
 
 def freeze(given: GivenOverride, profile_id: str, override: Override) -> FrozenOverride:
     """The override of a profile, named by its content: equal ones have equal ids."""
+    return frozen(profile_id, override).model_copy(update={name: getattr(given, name) for name in _TARGETS})
+
+
+def frozen(profile_id: str, override: Override) -> FrozenOverride:
+    """An override that Conman makes itself, for a profile and not for an environment."""
     content_id = hashlib.sha256(f"{profile_id}\0{_canonical(override.content())}".encode()).hexdigest()
-    target = {name: getattr(given, name) for name in _TARGETS}
-    return FrozenOverride(profile_id=profile_id, content_id=content_id, keys=override.digests(), **target)
+    return FrozenOverride(profile_id=profile_id, content_id=content_id, target_profile_id=profile_id, keys=override.digests())
 
 
 def made_of(given: GivenOverride, refs: Mapping[str, OverrideSecret]) -> Override:

@@ -158,5 +158,6 @@ def decide_published(release_id: str, release: Release, tag: str) -> Decision[Re
             "told": False,
         }
     )
-    event = release_event(release_id, "published", release, after, git_sha=intent.new_sha, tag=after.tag)
+    undoes = {"reverts_release_id": after.reverts_release_id} if after.reverts_release_id is not None else {}
+    event = release_event(release_id, "published", release, after, git_sha=intent.new_sha, tag=after.tag, **undoes)
     return Decision(after, events=(event,), result={"published_sha": intent.new_sha, "tag": after.tag})

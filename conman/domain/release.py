@@ -140,7 +140,7 @@ class EditIntent(Model):
     """A command that the queue must agree to first (`durability.md` 14)."""
 
     command_id: str
-    kind: Literal["select", "drop", "assemble", "publish"]
+    kind: Literal["select", "drop", "assemble", "publish", "revert"]
     actor: dict[str, Any]
     changeset_ids: list[str] = Field(default_factory=list[str])
     selection: Selection | None = None
@@ -148,7 +148,11 @@ class EditIntent(Model):
 
 
 class Release(Owned):
-    """What the workflow `release:{id}` owns of a release."""
+    """What the workflow `release:{id}` owns of a release.
+
+    One that undoes another (`reverts_release_id`) has no members: its candidate takes the other's difference back, and its
+    `overrides` what the other set in profiles. `rollback_id` is the deployment that asked for it.
+    """
 
     app_id: str
     tag: str | None = None
@@ -164,6 +168,8 @@ class Release(Owned):
     published_by: str | None = None
     supersedes: str | None = None
     reverts_release_id: str | None = None
+    rollback_id: str | None = None
+    overrides: list[FrozenOverride] = Field(default_factory=list[FrozenOverride])
     failure: Failure | None = None
     job_id: str | None = None
     edit: EditIntent | None = None
@@ -200,9 +206,14 @@ def release_event(
 
 
 def check_select(release: Release, selection: Selection) -> None:
-    """A selection needs an open release. Raises `validation_error` for no order of the present one, or `invalid_transition`."""
+    """A selection needs an open release that undoes no other.
+
+    Raises `validation_error` for no order of the present one, `invalid_transition`, or `conflict`.
+    """
     selection.of(release.ordered_changeset_ids)
     target(release.state, Move.EDIT)
+    if release.reverts_release_id is not None:
+        raise DomainError(ErrorCode.CONFLICT, "A release that undoes another one takes no changesets: make a release of them.")
 
 
 def decide_selected(release_id: str, release: Release, members: Sequence[Member], tag: str | None) -> Decision[Release]:
@@ -231,7 +242,7 @@ def decide_selected(release_id: str, release: Release, members: Sequence[Member]
 def check_assemble(release: Release) -> None:
     """Assembling needs a draft with a selection. Raises `invalid_transition` or `conflict`."""
     target(release.state, Move.ASSEMBLE)
-    if not release.members:
+    if not release.members and release.reverts_release_id is None:
         raise DomainError(ErrorCode.CONFLICT, "The release has no changesets: add some from the queue, then assemble.")
 
 
@@ -254,6 +265,21 @@ def decide_assemble(release_id: str, release: Release, job_id: str, by: str | No
     return Decision(after, jobs=(job,), result={"job_id": job_id})
 
 
+def check_revert(release: Release) -> None:
+    """Undoing begins once, with a record made for it. Raises `invalid_transition` or `conflict`."""
+    target(release.state, Move.ASSEMBLE)
+    if release.created or release.reverts_release_id is None:
+        raise DomainError(ErrorCode.CONFLICT, "This release is no new one that undoes another: ask for a rollback.")
+
+
+def decide_reverting(release_id: str, release: Release, tag: str, job_id: str, by: str | None) -> Decision[Release]:
+    """A release that undoes another gets its tag and is assembled at once, by itself (`spec.md` 12)."""
+    created = release.model_copy(update={"created": True, "tag": tag, "edit": None})
+    event = release_event(release_id, "created", None, created, tag=tag, reverts_release_id=release.reverts_release_id)
+    assembling = decide_assemble(release_id, created, job_id, by)
+    return Decision(assembling.owned, events=(event, *assembling.events), jobs=assembling.jobs, result=assembling.result)
+
+
 class AssemblyResult(Model):
     """What an assembly found: a candidate that passed its gate, or why there is none."""
 
@@ -267,6 +293,7 @@ class AssemblyResult(Model):
     conflicts: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
     pinned_profiles: list[PinnedProfile] = Field(default_factory=list[PinnedProfile])
     exclusions: Exclusions | None = None
+    overrides: list[FrozenOverride] = Field(default_factory=list[FrozenOverride])
 
 
 HEAD_MOVED = "head_moved"
@@ -305,6 +332,7 @@ def decide_assembly_result(release_id: str, release: Release, found: AssemblyRes
                 "candidate_sha": found.candidate_sha,
                 "prefix_shas": found.prefix_shas,
                 "pinned_profiles": found.pinned_profiles,
+                "overrides": found.overrides,
             }
         )
         end = JobEnd(id=found.job_id, state=JobState.SUCCEEDED, reason_code=ReasonCode.OK, result=result)

@@ -453,6 +453,10 @@ class GitAdapter(Protocol):
         """Commit on top of `onto` the inverse of the difference `base`→`head`; what clashes with later changes conflicts."""
         ...
 
+    async def trial_revert(self, repo: str, onto: str, base: str, head: str) -> TrialMerge:
+        """What `revert` would make of the same commits: its tree, or its conflicts; nothing is written that a ref reaches."""
+        ...
+
     async def export(self, repo: str, commit: str, destination: Path) -> int:
         """Write the commit's files below `destination`, empty or not there yet (symlinks as links, submodules as empty folders).
 

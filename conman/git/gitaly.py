@@ -113,6 +113,7 @@ class GitalyGit:
     merge = _forwarded(GitAdapter.merge)
     rebase = _forwarded(GitAdapter.rebase)
     revert = _forwarded(GitAdapter.revert)
+    trial_revert = _forwarded(GitAdapter.trial_revert)
     export = _forwarded(GitAdapter.export)
 
     async def health(self) -> GitHealth:

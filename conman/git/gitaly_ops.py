@@ -309,6 +309,14 @@ class GitalyOperations:
 
         return await self._on("revert", repo, work)
 
+    async def trial_revert(self, repo: str, onto: str, base: str, head: str) -> TrialMerge:
+        """See `GitAdapter`."""
+
+        async def work(session: Session) -> TrialMerge:
+            return await gitaly_ops_merge.trial_revert(session, *await session.commits(onto, base, head))
+
+        return await self._on("trial_revert", repo, work)
+
     async def export(self, repo: str, commit: str, destination: Path) -> int:
         """See `GitAdapter`."""
         return await self._on("export", repo, lambda session: gitaly_ops_read.export(session, commit, destination))

@@ -10,7 +10,7 @@ from conman.git.adapter import CommitOutcome, FileChange, MoveFile, Signature
 from conman.git.checks import checked_message, path_problem
 from conman.git.gitaly_ops_actions import Actions, actions_between
 from conman.git.gitaly_ops_commits import NewCommit, stamp_of
-from conman.git.gitaly_ops_merge import disagreement, is_ancestor, merge_versions, trial_merge, version_of
+from conman.git.gitaly_ops_merge import disagreement, is_ancestor, trial_merge, trial_revert
 from conman.git.gitaly_ops_merge import rebase as replay
 from conman.git.gitaly_ops_plan import Work
 from conman.git.gitaly_ops_refs import place
@@ -126,7 +126,7 @@ async def revert(
 ) -> CommitOutcome:
     """Commit on top of `onto` what takes the difference `base`→`head` back."""
     on, before, after = await session.commits(onto, base, head)
-    tried = await merge_versions(session, version_of(after), version_of(on), version_of(before))
+    tried = await trial_revert(session, on, before, after)
     if tried.tree_id is None:
         return CommitOutcome(None, tried.conflicts)
     commit = _commit(session, tried.tree_id, (on.id,), author, author, message)

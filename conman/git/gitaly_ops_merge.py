@@ -88,6 +88,11 @@ async def trial_merge(session: Session, ours: pb.GitCommit, theirs: pb.GitCommit
     return await _merge_from(session, bases, version_of(ours), version_of(theirs))
 
 
+async def trial_revert(session: Session, onto: pb.GitCommit, base: pb.GitCommit, head: pb.GitCommit) -> TrialMerge:
+    """The tree or the conflicts of taking the difference `base`→`head` back from `onto`."""
+    return await merge_versions(session, version_of(head), version_of(onto), version_of(base))
+
+
 async def trial_merges(session: Session, base: str, heads: Sequence[str]) -> list[TrialMerge]:
     """Merges one after the other, none of which the server hears of: what one made has the ancestors of all that went into it."""
     [start] = await session.commits(base)

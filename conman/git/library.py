@@ -276,6 +276,14 @@ class LibraryGit(ABC):
 
         return await self._make("revert", repo, ref, expected_old, [onto, base, head], work)
 
+    async def trial_revert(self, repo: str, onto: str, base: str, head: str) -> TrialMerge:
+        """See `GitAdapter`."""
+
+        def work(operation: str, repository: pygit2.Repository, at: At) -> TrialMerge:
+            return local_merge.trial_revert(operation, repository, at(onto), at(base), at(head))
+
+        return await self._read("trial_revert", repo, [onto, base, head], work)
+
     async def export(self, repo: str, commit: str, destination: Path) -> int:
         """See `GitAdapter`."""
 

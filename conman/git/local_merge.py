@@ -98,14 +98,18 @@ def revert(
     message: str,
 ) -> CommitOutcome:
     """Write a commit on top of `onto` that takes the difference `base`→`head` back; no ref reaches it yet."""
-    target = find_commit(operation, repository, onto)
-    before = find_commit(operation, repository, base)
-    after = find_commit(operation, repository, head)
-    tried = merge_trees(repository, after.tree, target.tree, before.tree)
+    tried = trial_revert(operation, repository, onto, base, head)
     if tried.tree_id is None:
         return CommitOutcome(None, tried.conflicts)
     tree = pygit2.Oid(hex=tried.tree_id)
+    target = find_commit(operation, repository, onto)
     return CommitOutcome(write_commit(operation, repository, tree, [target.id], author, message, author))
+
+
+def trial_revert(operation: str, repository: pygit2.Repository, onto: str, base: str, head: str) -> TrialMerge:
+    """The tree or the conflicts of taking the difference `base`→`head` back from `onto`."""
+    present, before, after = (find_commit(operation, repository, revision).tree for revision in (onto, base, head))
+    return merge_trees(repository, after, present, before)
 
 
 def _tree_before(repository: pygit2.Repository, commit: pygit2.Commit) -> pygit2.Tree:

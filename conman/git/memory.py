@@ -337,6 +337,16 @@ class MemoryGit:
         made = new_commit("revert", store.put_files(merged.files), parents, author, author, message)
         return CommitOutcome(self._place("revert", repository, ref, expected_old, store.put_commit(made)))
 
+    async def trial_revert(self, repo: str, onto: str, base: str, head: str) -> TrialMerge:
+        """See `GitAdapter`."""
+        operation = "trial_revert"
+        repository = await self._open(operation, repo)
+        after, present, before = (self._files(operation, repository, revision) for revision in (head, onto, base))
+        merged = merge_files(repository.store, after, present, before)
+        if merged.conflicts:
+            return TrialMerge(None, merged.conflicts)
+        return TrialMerge(repository.store.put_files(merged.files))
+
     async def export(self, repo: str, commit: str, destination: Path) -> int:
         """See `GitAdapter`."""
         repository = await self._open("export", repo)

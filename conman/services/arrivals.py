@@ -35,25 +35,33 @@ REVISIONS = "profile_revisions"
 async def published_releases(db: Database, app_id: str) -> list[PublishedRelease]:
     """The app's releases that were published, in publish order."""
     query = {"app_id": app_id, "owned.published_sha": {"$ne": None}}
-    wanted = {"owned.members": 1, "owned.reverts_release_id": 1}
+    wanted = {"owned.members": 1, "owned.overrides": 1, "owned.reverts_release_id": 1}
     rows = db["releases"].find(query, wanted).sort([("owned.published_at", 1), ("_id", 1)])
     return [
         PublishedRelease(
             row["_id"],
-            [one for member in row["owned"]["members"] for one in frozen_of(member.get("overrides", []))],
+            [
+                *(one for member in row["owned"]["members"] for one in frozen_of(member.get("overrides", []))),
+                *frozen_of(row["owned"].get("overrides", [])),
+            ],
             row["owned"].get("reverts_release_id"),
         )
         async for row in rows
     ]
 
 
-async def gate_profiles(db: Database, app_id: str, overridden_ids: Collection[str]) -> list[GateProfile]:
+async def gate_profiles(
+    db: Database, app_id: str, overridden_ids: Collection[str], undoing: PublishedRelease | None = None
+) -> list[GateProfile]:
     """With which profiles the suite of a release runs: the canonical environment's and those that the release overrides, or every
-    environment's (`spec.md` 9); a profile that several environments share once.
+    environment's (`spec.md` 9); a profile that several environments share once. `undoing` is a release that undoes another one:
+    the suite runs as if it were published.
     """
     app = await records.get(db, "apps", app_id, what="app")
     gate = ValidationGate.model_validate(app["settings"]["validation_gates"].get("release", {}))
     published = await published_releases(db, app_id)
+    if undoing is not None:
+        published = [*published, undoing]
     found: dict[str, GateProfile] = {}
     for environment in app["environments"]:
         profile_id: str = environment["runtime_profile_id"]

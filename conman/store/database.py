@@ -83,6 +83,12 @@ INDEXES: tuple[Index, ...] = (
     Index("secret_values", ("profile_id", "data_key_id"), "a rotation finds what the old key sealed"),
     Index("deployments", ("app_id",), "listing by app"),
     Index("deployments", ("release_id",), "a release's state is computed from its deployments"),
+    Index(
+        "deployments",
+        ("owned.rollback.replaced_release_id",),
+        "what a release has lost by returns to an earlier one",
+        sparse=True,
+    ),
     Index("deployments", ("owned.environment_id",), "listing by environment"),
     Index("deployments", ("owned.group_id",), "a yes or a cancel is told to the whole group"),
     Index("deployments", ("supersedes_untold",), "upkeep tells those whose lock was taken over", sparse=True),

@@ -100,6 +100,7 @@ async def take(
     over: Collection[str] = (),
     start_at: str | None = None,
     kept_by: str | None = None,
+    over_pending: bool = False,
 ) -> Taken:
     """Take the locks of all environments in `wanted` (environment id → deployment id), or none.
 
@@ -107,7 +108,7 @@ async def take(
     is `running`. Nothing is taken in an app or environment that is closed, nor where others wait in line.
 
     `wait`: one that wants a single environment joins its line instead. `over`: holders from which the lock is taken unless they
-    run. `start_at`: a hold that stands at that time refuses it; None for what needs only the lock.
+    run; `over_pending`: from any that does not run, and before those in line, who wait on. `start_at`: a hold that stands at that time refuses it; None for what needs only the lock.
     """
     while True:
         document = await document_of(db, app_id)
@@ -135,9 +136,10 @@ async def take(
             line = await _line(db, entry, at)
             holder = await _holding(db, entry, at)
             replaced = None
-            if holder is not None and holder["deployment_id"] in over and holder["state"] == "pending" and not line:
+            may_replace = over_pending or (holder is not None and holder["deployment_id"] in over and not line)
+            if holder is not None and holder["state"] == "pending" and may_replace:
                 replaced, holder = holder["deployment_id"], None
-            in_the_way = holder if holder is not None else next(iter(line), None)
+            in_the_way = holder if holder is not None or over_pending else next(iter(line), None)
             if in_the_way is not None and in_the_way["deployment_id"] != deployment_id:
                 found = Holder(
                     environment_id, in_the_way["deployment_id"], in_the_way.get("state", "pending"), in_the_way["since"]

@@ -6,16 +6,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pymongo import ReturnDocument, UpdateOne
 
 from conman.domain.decision import REMEMBERED_COMMANDS, Actor, Event, Remembered
+from conman.domain.deployment import RollbackMode
 from conman.domain.ids import derived_uuid7
 from conman.domain.messages import EndDeployment
 from conman.domain.outgoing import audit_entry
 from conman.domain.release import Release, ReleaseState, deployed_state
+from conman.domain.rollback import environments_left, rolled_back
 from conman.domain.times import milliseconds
 from conman.faults import fault_point
 from conman.store import locks
@@ -142,30 +145,77 @@ async def _end_deployment(db: Database, entry: Document) -> None:
 
 
 async def _release_shows(db: Database, entry: Document) -> None:
-    """A release's state is computed from its deployments (`spec.md` 3), under its version guard."""
-    release_id, command_id = entry["release_id"], f"deployed:{entry['deployment_id']}"
+    """What the deployment's end means for its release, and for the one from which it took the environment (`spec.md` 3)."""
+    release_id: str | None = entry["release_id"]
+    if release_id is not None:
+        await _recount(db, entry, release_id, f"deployed:{entry['deployment_id']}")
+    deployment = await db["deployments"].find_one({"_id": entry["deployment_id"]}, {"owned.state": 1, "owned.rollback": 1})
+    rollback = (deployment["owned"].get("rollback") if deployment is not None else None) or {}
+    replaced: str | None = rollback.get("replaced_release_id")
+    if replaced is not None and deployment is not None and deployment["owned"]["state"] == "succeeded":
+        await _recount(db, entry, replaced, f"replaced:{entry['deployment_id']}", taken=True)
+
+
+async def _recount(db: Database, entry: Document, release_id: str, command_id: str, *, taken: bool = False) -> None:
+    """A release's state is computed from its deployments. `taken`: it has lost an environment, and is rolled back with the last."""
+
+    async def decide(release: Release) -> tuple[Release, Document] | None:
+        if release.state is ReleaseState.ROLLED_BACK:
+            return None
+        app = await db["apps"].find_one({"_id": entry["app_id"]}, {"environment_ids": 1})
+        environments: list[str] = app["environment_ids"] if app is not None else []
+        left = await _environments_left(db, entry["app_id"], release_id)
+        if taken and not any(environment in left for environment in environments):
+            place = {"environment_id": entry["environment_id"], "deployment_id": entry["deployment_id"]}
+            after, event = rolled_back(release_id, release, RollbackMode.REDEPLOY_PRIOR_TAG, **place)
+            return after, release_entry(entry["app_id"], release_id, event, entry["at"], "rolled-back", entry["deployment_id"])
+        state = deployed_state(environments, left)
+        if release.state is state:
+            return None
+        return release.model_copy(update={"state": state}), _deployment_state_changed(entry, release_id, release.state, state)
+
+    await change_release(db, release_id, command_id, entry["at"], decide)
+
+
+async def _environments_left(db: Database, app_id: str, release_id: str) -> list[str]:
+    """Where the release has succeeded, and no return to an earlier one took the environment from it since."""
+    place = {"owned.environment_id": 1, "owned.fence": 1}
+    succeeded = db["deployments"].find({"release_id": release_id, "owned.state": "succeeded"}, place)
+    lost = {"app_id": app_id, "owned.rollback.replaced_release_id": release_id, "owned.state": "succeeded"}
+    return environments_left(
+        [(row["owned"]["environment_id"], row["owned"]["fence"]) async for row in succeeded],
+        [(row["owned"]["environment_id"], row["owned"]["fence"]) async for row in db["deployments"].find(lost, place)],
+    )
+
+
+async def change_release(
+    db: Database,
+    release_id: str,
+    command_id: str,
+    at: str,
+    decide: Callable[[Release], Awaitable[tuple[Release, Document] | None]],
+) -> None:
+    """Change a release whose own process has ended, with the audit entry of the change, under its version guard; once."""
     while True:
         document = await db["releases"].find_one({"_id": release_id})
         if document is None:
             return
         release = Release.model_validate(document["owned"])
-        app = await db["apps"].find_one({"_id": entry["app_id"]}, {"environment_ids": 1})
-        environments: list[str] = app["environment_ids"] if app is not None else []
-        succeeded = db["deployments"].find({"release_id": release_id, "owned.state": "succeeded"})
-        state = deployed_state(environments, [row["owned"]["environment_id"] async for row in succeeded])
-        settled = release.state in (state, ReleaseState.ROLLED_BACK)
-        if settled or release.remembered(command_id) is not None:
+        change = await decide(release) if release.remembered(command_id) is None else None
+        if change is None:
             await deliver(db, "releases", document)
             return
+        after, entry = change
+        commands = [*release.commands, Remembered(id=command_id)][-REMEMBERED_COMMANDS:]
         written = await write_owned(
             db,
             "releases",
             release_id,
-            owned=_moved(release, command_id, state).model_dump(mode="json"),
+            owned=after.model_copy(update={"version": release.version + 1, "commands": commands}).model_dump(mode="json"),
             expected_version=release.version,
             command_id=command_id,
-            outgoing=[_deployment_state_changed(entry, release.state, state)],
-            at=entry["at"],
+            outgoing=[entry],
+            at=at,
         )
         if written.status != "ahead":
             if written.document is not None:
@@ -173,15 +223,16 @@ async def _release_shows(db: Database, entry: Document) -> None:
             return
 
 
-def _moved(release: Release, command_id: str, state: ReleaseState) -> Release:
-    commands = [*release.commands, Remembered(id=command_id)][-REMEMBERED_COMMANDS:]
-    return release.model_copy(update={"state": state, "version": release.version + 1, "commands": commands})
+def release_entry(app_id: str, release_id: str, event: Event, at: str, *parts: str, actor: Actor | None = None) -> Document:
+    """An audit event of a release as an outgoing entry; `parts` tell it from others of the same time."""
+    event_id = derived_uuid7(milliseconds(at), f"releases:{release_id}", *parts)
+    return audit_entry(event_id, event, app_id=app_id, actor=actor or Actor(), at=at)
 
 
-def _deployment_state_changed(entry: Document, before: ReleaseState, after: ReleaseState) -> Document:
+def _deployment_state_changed(entry: Document, release_id: str, before: ReleaseState, after: ReleaseState) -> Document:
     event = Event(
         "release",
-        entry["release_id"],
+        release_id,
         "deployment_state_changed",
         before={"state": before.value},
         after={
@@ -190,8 +241,7 @@ def _deployment_state_changed(entry: Document, before: ReleaseState, after: Rele
             "environment_id": entry["environment_id"],
         },
     )
-    event_id = derived_uuid7(milliseconds(entry["at"]), f"releases:{entry['release_id']}", "deployed", entry["deployment_id"])
-    return audit_entry(event_id, event, app_id=entry["app_id"], actor=Actor(), at=entry["at"])
+    return release_entry(entry["app_id"], release_id, event, entry["at"], "deployed", entry["deployment_id"])
 
 
 async def sweep(db: Database, limit: int = 200) -> int:

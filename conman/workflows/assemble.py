@@ -81,14 +81,28 @@ class AssembleWorkflow:
     async def _assemble(self) -> AssemblyResult:
         start = self.start
         workflow.set_current_details(f"Waits for {len(start.members)} merges of {start.tag}.")
-        composed = await workflow.execute_activity("compose_release", start, result_type=ComposeReply, **options.git())
-        result = AssemblyResult(job_id=start.job_id, base_sha=composed.base_sha, prefix_shas=composed.prefix_shas)
+        compose = "compose_release" if start.reverts_release_id is None else "compose_revert"
+        composed = await workflow.execute_activity(compose, start, result_type=ComposeReply, **options.git())
+        result = AssemblyResult(
+            job_id=start.job_id,
+            base_sha=composed.base_sha,
+            prefix_shas=composed.prefix_shas,
+            conflicts=composed.conflicts,
+            overrides=composed.overrides,
+        )
+        if composed.problem is not None:
+            paths = sorted({str(conflict["path"]) for conflict in composed.conflicts})
+            failure = Failure(reason_code="conflict", paths=paths, message=composed.problem)
+            return result.model_copy(update={"failure": failure})
         if composed.conflicted is not None:
             return await self._conflicted(composed, composed.conflicted, result)
-        self.profiles = await self._profiles()
+        self.profiles = await self._profiles(composed)
         self.expected = len(self.profiles or [None])
-        verdict = await self._suite(composed, len(start.members), "candidate")
-        if verdict.reason_code is ReasonCode.TESTS_FAILED:
+        verdict = await self._suite(composed, len(composed.prefix_shas), "candidate")
+        if verdict.reason_code is ReasonCode.TESTS_FAILED and start.reverts_release_id is not None:
+            message = "The suite fails on the integration head without the release that was to be undone."
+            failure = Failure(reason_code=ReasonCode.TESTS_FAILED.value, message=message)
+        elif verdict.reason_code is ReasonCode.TESTS_FAILED:
             failure = await self._find_culprit(composed)
         elif verdict.reason_code is not ReasonCode.OK:
             failure = Failure(reason_code=verdict.reason_code.value, message="The release gate ended without a verdict.")
@@ -127,12 +141,16 @@ class AssembleWorkflow:
             workflow.logger.warning("what of %s excludes each other was not found out: %s", self.start.tag, error.__cause__)
             return None
 
-    async def _profiles(self) -> list[GateProfile]:
+    async def _profiles(self, composed: ComposeReply) -> list[GateProfile]:
         """With which profiles each suite runs; none of them means with the app's base profile, as before overrides travelled."""
         if not workflow.patched(WITH_PROFILES):
             return []
-        ids = sorted({one.profile_id for member in self.start.members for one in member.overrides})
-        question = GateProfilesQuestion(app_id=self.start.app_id, profile_ids=ids)
+        start = self.start
+        overrides = [*(one for member in start.members for one in member.overrides), *composed.overrides]
+        question = GateProfilesQuestion(app_id=start.app_id, profile_ids=sorted({one.profile_id for one in overrides}))
+        if start.reverts_release_id is not None:
+            undoes = {"release_id": start.release_id, "reverts_release_id": start.reverts_release_id}
+            question = question.model_copy(update={**undoes, "overrides": composed.overrides})
         found = await workflow.execute_activity("gate_profiles", question, result_type=GateProfiles, **options.persist())
         return found.profiles
 

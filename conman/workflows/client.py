@@ -123,6 +123,12 @@ class Commands:
             summary or f"deployment {deployment_id}",
         )
 
+    def rollback_start(self, app_id: str, deployment_id: str, summary: str = "") -> EntityWorkflow:
+        """The workflow that makes the release which undoes another, for a deployment."""
+        start = EntityStart(app_id=app_id, entity_id=deployment_id)
+        workflow_id = options.rollback_workflow(deployment_id)
+        return EntityWorkflow("rollback", workflow_id, start, "rollback", summary or f"rollback {deployment_id}")
+
     async def start_notice(self, notice_id: str) -> None:
         """Start the workflow that sends a notice, once and for all (`durability.md` 21); one that runs already is healthy.
 

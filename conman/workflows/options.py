@@ -210,6 +210,11 @@ def deployment_workflow(deployment_id: str) -> str:
     return f"deployment:{deployment_id}"
 
 
+def rollback_workflow(deployment_id: str) -> str:
+    """Workflow id of what makes the release for a deployment that undoes another release."""
+    return f"rollback:{deployment_id}"
+
+
 def job_workflow(job_id: str) -> str:
     """Workflow id of a gate or an assembly."""
     return f"job:{job_id}"

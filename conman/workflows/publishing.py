@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from conman.domain.changeset_news import QueueNews
     from conman.domain.decision import Actor, Decision
     from conman.domain.errors import DomainError
-    from conman.domain.messages import MoveRefs, MoveRefsReply, PublishFacts, PublishQuestion, Telling
+    from conman.domain.messages import MoveRefs, MoveRefsReply, PublishFacts, PublishQuestion, Telling, UndoRelease
     from conman.domain.publishing import Refusal
     from conman.domain.release import HEAD_MOVED, EditIntent, Move, PublishIntent, Release, target
 
@@ -78,6 +78,7 @@ class Publishing:
                 candidate_sha=state.candidate_sha or "",
                 members=state.members,
                 pinned_profiles=state.pinned_profiles,
+                reverts_release_id=state.reverts_release_id,
             ),
             result_type=PublishFacts,
             **options.git(),
@@ -103,7 +104,7 @@ class Publishing:
         await self.entity.apply(intent.command_id, actor, lambda release: rules.decide_published(self.id, release, tag))
 
     async def tell(self) -> None:
-        """Members become released, then the queue begins a new epoch."""
+        """Members become released, or the release that it undoes rolled back; then the queue begins a new epoch."""
         state = self.entity.state
         if state.published_sha is None or state.told:
             return
@@ -117,5 +118,14 @@ class Publishing:
                 Telling(app_id=self.app_id, by=f"release:{self.id}", news=news),
                 **options.call(summary=f"release {len(news)} changesets"),
             )
+        if state.reverts_release_id is not None:
+            undo = UndoRelease(
+                app_id=self.app_id,
+                release_id=state.reverts_release_id,
+                by_release_id=self.id,
+                user_id=state.published_by,
+                at=state.published_at or now(),
+            )
+            await workflow.execute_activity("undo_release", undo, **options.persist())
         await self.queue.published(state.published_sha)
         await self.entity.apply(f"told:{self.id}", Actor(), lambda release: Decision(release.model_copy(update={"told": True})))

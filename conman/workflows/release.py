@@ -39,6 +39,12 @@ class AssembleCommand(Command):
     job_id: str
 
 
+class RevertCommand(Command):
+    """Become the release that undoes another one, as the record says, and be assembled."""
+
+    job_id: str
+
+
 class PublishCommand(Command):
     """Publish what was validated."""
 
@@ -53,7 +59,7 @@ class _Interleaved(Exception):
 
 @workflow.defn(name="release")
 class ReleaseWorkflow:
-    """Arrives: select, assemble, publish, drop. Waits for: the queue's answers, the assembly (a child), the publish saga.
+    """Arrives: select, revert, assemble, publish, drop. Waits for: the queue's answers, the assembly (a child), the publish saga.
 
     Every command needs the queue, which alone owns reservations: each records its intent, lets go of the lock, and is answered
     when the loop has finished it (`durability.md` 14).
@@ -164,6 +170,8 @@ class ReleaseWorkflow:
                     await self._do_select(edit, actor)
                 case "assemble":
                     await self._do_assemble(edit, actor)
+                case "revert":
+                    await self._do_revert(edit, actor)
                 case "publish":
                     await self.publishing.begin(edit, actor)
                 case "drop":
@@ -184,14 +192,26 @@ class ReleaseWorkflow:
             return rules.decide_dropped(self.id, release)
         return Decision(release.model_copy(update={"edit": None}))
 
+    async def _do_revert(self, edit: EditIntent, actor: Actor) -> None:
+        await self.queue.reserve(edit, actor, [])  # the queue says whether the app still takes new work
+        tag = await self._reserve_tag()
+        await self.entity.apply(
+            edit.command_id,
+            actor,
+            lambda release: rules.decide_reverting(self.id, release, tag, edit.facts["job_id"], actor.user_id),
+        )
+
+    async def _reserve_tag(self) -> str:
+        request = TagRequest(app_id=self.app_id, release_id=self.id)
+        return await workflow.execute_activity("reserve_tag", request, result_type=str, **options.git())
+
     async def _do_select(self, edit: EditIntent, actor: Actor) -> None:
         present = self.entity.state.ordered_changeset_ids
         wanted = edit.selection.of(present) if edit.selection is not None else edit.changeset_ids
         members = await self.queue.reserve(edit, actor, wanted)
         tag = self.entity.state.tag
         if tag is None:
-            request = TagRequest(app_id=self.app_id, release_id=self.id)
-            tag = await workflow.execute_activity("reserve_tag", request, result_type=str, **options.git())
+            tag = await self._reserve_tag()
         await self.entity.apply(edit.command_id, actor, lambda release: rules.decide_selected(self.id, release, members, tag))
 
     async def _do_assemble(self, edit: EditIntent, actor: Actor) -> None:
@@ -205,7 +225,14 @@ class ReleaseWorkflow:
 
     async def _assemble(self, job_id: str) -> None:
         state = self.entity.state
-        start = AssembleStart(app_id=self.app_id, release_id=self.id, job_id=job_id, tag=state.tag or "", members=state.members)
+        start = AssembleStart(
+            app_id=self.app_id,
+            release_id=self.id,
+            job_id=job_id,
+            tag=state.tag or "",
+            members=state.members,
+            reverts_release_id=state.reverts_release_id,
+        )
         found = await self._assembled(start)
         if found.failure is not None and found.failure.changeset_id is not None:
             await self._blame(found.failure, found)
@@ -329,6 +356,11 @@ class ReleaseWorkflow:
         )
 
     @workflow.update
+    async def revert(self, command: RevertCommand) -> dict[str, Any]:
+        """Get a tag and assemble what undoes another release; both can be read when this answers."""
+        return await self._by_intent(command, "revert", rules.check_revert, facts={"job_id": command.job_id})
+
+    @workflow.update
     async def assemble(self, command: AssembleCommand) -> dict[str, Any]:
         """Start an assembly; its job can be read when this answers."""
         return await self._by_intent(command, "assemble", rules.check_assemble, facts={"job_id": command.job_id})
@@ -345,6 +377,10 @@ class ReleaseWorkflow:
 
     @select.validator
     def _validate_select(self, command: SelectCommand) -> None:
+        self.entity.validate(command)
+
+    @revert.validator
+    def _validate_revert(self, command: RevertCommand) -> None:
         self.entity.validate(command)
 
     @assemble.validator
