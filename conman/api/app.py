@@ -25,6 +25,7 @@ from conman.api.routes import (
     jobs,
     me,
     members,
+    migrations,
     overrides,
     profiles,
     releases,
@@ -55,6 +56,7 @@ ROUTERS = (
     assistant.router,
     releases.router,
     deployments.router,
+    migrations.router,
     jobs.router,
 )
 

@@ -98,6 +98,7 @@ POST   A/releases/{r}/publish                   config_manager
 
 POST   A/environments/{env}/deploy              config_manager
 POST   A/environments/{env}/promote             config_manager
+GET    A/environments/{env}/migrations          user
 GET    A/deployments                            user
 GET    A/deployments/{d}                        user
 POST   A/deployments/{d}/approve                reviewer
@@ -126,7 +127,6 @@ GET    A/audit                                  app_admin
 
 _NOT_SERVED_YET = """
 GET    /metrics                                 anyone
-GET    A/environments/{env}/migrations          user
 GET    A/releases/{r}/diff                      user
 GET    A/releases/{r}/notes                     user
 POST   A/environments/{env}/plan                user
