@@ -18,6 +18,7 @@ from pydantic_settings import SettingsConfigDict
 from conman.settings.accounts import AccountSettings
 from conman.settings.assistant import AssistantSettings
 from conman.settings.codec import CodecSettings
+from conman.settings.drift import DriftSettings
 from conman.settings.git import GitSettings
 from conman.settings.limits import LimitSettings
 from conman.settings.mail import MailSettings
@@ -46,6 +47,7 @@ class Settings(
     CodecSettings,
     ProgramSettings,
     TargetSettings,
+    DriftSettings,
     AssistantSettings,
 ):
     """The effective configuration of one process."""
