@@ -66,6 +66,7 @@ POINTS: Mapping[str, str] = {
     "deploy.superseded": "a deployment knows that it is superseded, the record of the other does not say so",
     "hold.written": "the app is on hold, who asked for it does not know",
     "hold.lifted": "the app's hold is lifted, the deployments that wait for it do not know",
+    "environment.cleared": "a release may be deployed again where it was marked bad, who asked does not know",
     "workspace.inserted": "a workspace's record is there, its refs are not",
     "workspace.branched": "a workspace's refs are there, its record does not say that it is ready",
     "workspace.moved": "a workspace's refs have moved, the audit does not know",

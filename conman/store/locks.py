@@ -65,7 +65,7 @@ async def is_free(db: Database, holder: Document, at: str) -> bool:
     return deployment["owned"]["state"] in ("succeeded", "failed", "canceled")
 
 
-async def _line(db: Database, entry: Document, at: str) -> list[Document]:
+async def line(db: Database, entry: Document, at: str) -> list[Document]:
     """Those who still wait, in their order."""
     return [one for one in entry.get("waiting", []) if not await is_free(db, one, at)]
 
@@ -84,7 +84,7 @@ async def active_in(db: Database, entries: dict[str, Document], at: str) -> dict
 async def _active(db: Database, environment_id: str, entry: Document, at: str) -> Holder | None:
     one = await _holding(db, entry, at)
     if one is None:
-        one = next(iter(await _line(db, entry, at)), None)
+        one = next(iter(await line(db, entry, at)), None)
     if one is None:
         return None
     return Holder(environment_id, one["deployment_id"], one.get("state", "pending"), one["since"])
@@ -132,12 +132,12 @@ async def take(
                 if entry["holder"].get("over") is not None:
                     taken.superseded[environment_id] = entry["holder"]["over"]
                 continue
-            line = await _line(db, entry, at)
+            ahead = await line(db, entry, at)
             holder = await _holding(db, entry, at)
             replaced = None
-            if holder is not None and holder["deployment_id"] in over and holder["state"] == "pending" and not line:
+            if holder is not None and holder["deployment_id"] in over and holder["state"] == "pending" and not ahead:
                 replaced, holder = holder["deployment_id"], None
-            in_the_way = holder if holder is not None else next(iter(line), None)
+            in_the_way = holder if holder is not None else next(iter(ahead), None)
             if in_the_way is not None and in_the_way["deployment_id"] != deployment_id:
                 found = Holder(
                     environment_id, in_the_way["deployment_id"], in_the_way.get("state", "pending"), in_the_way["since"]
@@ -145,11 +145,11 @@ async def take(
                 if not wait or len(wanted) > 1:
                     return Taken({}, found)
                 taken = Taken({}, found, concurrent=running, waits=True)
-                if all(one["deployment_id"] != deployment_id for one in line):
-                    waiting = [*line, {"deployment_id": deployment_id, "since": at}]
+                if all(one["deployment_id"] != deployment_id for one in ahead):
+                    waiting = [*ahead, {"deployment_id": deployment_id, "since": at}]
                     changes[f"environments.{environment_id}"] = {**entry, "waiting": waiting}
                 continue
-            others = [one for one in line if one["deployment_id"] != deployment_id]
+            others = [one for one in ahead if one["deployment_id"] != deployment_id]
             given = _given(entry, deployment_id, at, others, over=replaced, kept_by=kept_by)
             changes[f"environments.{environment_id}"] = given
             taken.fences[environment_id] = given["fence"]
@@ -204,14 +204,14 @@ async def _hand_over(db: Database, app_id: str, environment_id: str, at: str, *,
             freed = holder is not None and holder["deployment_id"] == leaving
         if not freed and not waited:
             return None
-        line = [one for one in await _line(db, entry, at) if one["deployment_id"] != leaving]
-        following = line[0]["deployment_id"] if freed and line else None
+        waiting = [one for one in await line(db, entry, at) if one["deployment_id"] != leaving]
+        following = waiting[0]["deployment_id"] if freed and waiting else None
         if following is not None:
-            after = _given(entry, following, at, line[1:])
+            after = _given(entry, following, at, waiting[1:])
         elif freed:
-            after = {**entry, "holder": None, "waiting": line}
+            after = {**entry, "holder": None, "waiting": waiting}
         else:
-            after = {**entry, "waiting": line}
+            after = {**entry, "waiting": waiting}
         if after == entry or await _won(db, document, {"$set": {f"environments.{environment_id}": after}}):
             return following
 
