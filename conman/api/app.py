@@ -19,6 +19,7 @@ from conman.api.routes import (
     comments,
     deployments,
     diffs,
+    drift,
     files,
     health,
     invites,
@@ -56,6 +57,7 @@ ROUTERS = (
     assistant.router,
     releases.router,
     deployments.router,
+    drift.router,
     migrations.router,
     jobs.router,
 )

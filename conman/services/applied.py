@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pymongo import ASCENDING
-
 from conman.domain.deploy_messages import DriftQuestion
 from conman.domain.deployment import Deployment
 from conman.domain.drift import Applied, DriftItem, emergency_edit
-from conman.domain.override_travel import arriving
+from conman.domain.migrations import ExecutionState
 from conman.domain.target import secret_digest
-from conman.services.arrivals import published_releases
+from conman.services.arrivals import arriving_of
+from conman.services.migrations import executions_of
 from conman.services.rendering import RenderedProfile, render
 from conman.services.secrets import SecretStore
 from conman.store import records
@@ -93,8 +92,8 @@ async def _commit_of(db: Database, release_id: str | None) -> str | None:
 
 async def _recorded_migrations(db: Database, environment_id: str) -> list[str]:
     """Those with a recorded success there, in the order in which they ran."""
-    rows = db["migration_executions"].find({"environment_id": environment_id, "state": "succeeded"}).sort([("_id", ASCENDING)])
-    return [row["name"] async for row in rows]
+    ran = await executions_of(db, environment_id)
+    return [one.name for one in ran if one.state is ExecutionState.SUCCEEDED]
 
 
 async def _as_it_was(db: Database, app: Document, at: str) -> Document:
@@ -117,8 +116,7 @@ async def _coming(
     release_id: str | None = asking["owned"]["release_id"]
     profile_id = profile_id_of(app, environment)
     profile = await records.get(db, "profiles", profile_id, what="runtime profile")
-    received: list[str] = profile.get("received_release_ids", [])
-    found = arriving(profile_id, release_id, await published_releases(db, app["_id"]), received) if release_id is not None else []
+    found = await arriving_of(db, profile, release_id) if release_id is not None else []
     overrides = [one.bare for arrival in found for one in arrival.overrides]
     revision_id = question.profile_revision_id or profile["revision_id"]
     return await render(store, app, profile_id, revision_id, overrides), await _commit_of(db, release_id)
