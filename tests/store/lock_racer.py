@@ -1,7 +1,7 @@
 """One of several processes that race for the same locks; run as a program by `test_lock_races.py`.
 
-Its arguments are the database's URI and name. Standard input has a round per line, `{"at", "tries": [{environment: deployment}]}`;
-standard output says what came of its tries, which run at once: `[{"fences", "holder"}]`.
+Its arguments are the URI and the name of a database. Standard input has a round per line, `{"at", "tries": [{environment:
+deployment}]}`; standard output says what came of its tries, which run at once: `[{"fences", "holder"}]`.
 """
 
 from __future__ import annotations
