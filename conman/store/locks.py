@@ -173,7 +173,7 @@ async def document_of(db: Database, app_id: str) -> Document:
         if document is not None:
             return document
         with suppress(DuplicateKeyError):  # another request made it first, and the loop reads that one
-            await db["locks"].insert_one({"_id": app_id, "revision": 0, "environments": {}})
+            await db["locks"].insert_one(_new(app_id))
 
 
 async def release(db: Database, app_id: str, environment_id: str, deployment_id: str, at: str) -> str | None:
@@ -285,6 +285,15 @@ async def read(db: Database, app_id: str) -> dict[str, Document]:
     """Environment id → `{fence, holder, waiting?}` of an app."""
     document = await db["locks"].find_one({"_id": app_id})
     return document["environments"] if document is not None else {}
+
+
+async def peek(db: Database, app_id: str) -> Document:
+    """An app's whole document, as it would be made where there is none yet."""
+    return await db["locks"].find_one({"_id": app_id}) or _new(app_id)
+
+
+def _new(app_id: str) -> Document:
+    return {"_id": app_id, "revision": 0, "environments": {}}
 
 
 async def hold_of(db: Database, app_id: str) -> Hold | None:
