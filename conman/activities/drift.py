@@ -158,7 +158,7 @@ class DriftRecordActivities:
             {"_id": start.job_id, "state": JobState.QUEUED.value},
             {"$set": {**job_start(now()), "run_id": run_id}, "$inc": {"version": 1}},
         )
-        fault_point("drift_check.begun")
+        fault_point("drift.begun")
         running = {"_id": start.job_id, "state": JobState.RUNNING.value, "run_id": run_id}
         return begun is not None or await self.db["jobs"].find_one(running, {"_id": 1}) is not None
 

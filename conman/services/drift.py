@@ -189,7 +189,7 @@ async def start_check(platform: Platform, call: Call, app: Document, environment
     kind = JobType.RUNTIME_PROFILE_DRIFT_CHECK
     job = NewJob(job_id, kind, "environment", environment["_id"], max_attempts(kind), created_by=call.user_id)
     made, fresh = await records.insert_once(platform.db, "jobs", job_document(job, app_id=app["_id"], at=call.at))
-    fault_point("drift_check.inserted")
+    fault_point("drift.inserted")
     if fresh or made["state"] == "queued":
         start = DriftCheckStart(
             job_id=job_id, app_id=app["_id"], environment_id=environment["_id"], environment=environment["name"]

@@ -41,9 +41,9 @@ async def create(platform: Platform, call: Call, app: Document, environment: Doc
         await keep(platform.db, call, {"fix": fix.model_dump(mode="json", exclude_unset=True)})
     name = environment["name"]
     workspace = await workspace_at_head(platform, _part(call, "workspace"), app, title=title(name))
-    fault_point("drift_fix.workspace")
+    fault_point("takeover.workspace")
     changeset = await changesets.create(platform, call, app, workspace, title=title(name), description=description(name, fix))
-    fault_point("drift_fix.changeset")
+    fault_point("takeover.changeset")
     setting = _part(call, "overrides")
     if fix.override is None or await has_happened(platform.db, setting, changeset):
         return changeset
