@@ -22,6 +22,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from conman import __version__
 from conman.activities.calls import CallActivities
 from conman.activities.deploying import DeployingActivities
+from conman.activities.deployments import DeploymentActivities
 from conman.activities.drift import DriftActivities, DriftRecordActivities
 from conman.activities.gates import GateActivities
 from conman.activities.git import GitActivities
@@ -112,6 +113,7 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
                 [
                     *store.all(),
                     *DeployingActivities(platform.db).all(),
+                    *DeploymentActivities(platform.db).all(),
                     *DriftRecordActivities(platform.db).all(),
                     *NoticeActivities(platform.db).all(),
                 ],

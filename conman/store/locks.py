@@ -281,6 +281,26 @@ async def mark_running(db: Database, app_id: str, environment_id: str, deploymen
     return document is not None
 
 
+async def mark_pending(db: Database, app_id: str, environment_id: str, deployment_id: str) -> None:
+    """The holder goes back to its checks before anything of it shows."""
+    field = f"environments.{environment_id}.holder"
+    await db["locks"].find_one_and_update(
+        {"_id": app_id, f"{field}.deployment_id": deployment_id},
+        {"$set": {f"{field}.state": "pending"}, "$inc": {"revision": 1}},
+    )
+
+
+async def raise_fence(db: Database, app_id: str, environment_id: str, deployment_id: str, *, fence: int) -> int | None:
+    """Raise the fence of the holder by one, from `fence`; a repeat finds it raised. None when it holds the lock no longer."""
+    entry = f"environments.{environment_id}"
+    holds = {"_id": app_id, f"{entry}.holder.deployment_id": deployment_id}
+    await db["locks"].find_one_and_update(
+        {**holds, f"{entry}.fence": fence}, {"$set": {f"{entry}.fence": fence + 1}, "$inc": {"revision": 1}}
+    )
+    raised = await db["locks"].find_one({**holds, f"{entry}.fence": fence + 1}, {"_id": 1})
+    return fence + 1 if raised is not None else None
+
+
 async def read(db: Database, app_id: str) -> dict[str, Document]:
     """Environment id → `{fence, holder, waiting?}` of an app."""
     document = await db["locks"].find_one({"_id": app_id})

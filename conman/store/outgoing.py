@@ -102,7 +102,7 @@ async def deliver(db: Database, collection: str, document: Document) -> int:
             jobs.append(UpdateOne({"_id": entry["doc"]["_id"]}, {"$setOnInsert": entry["doc"]}, upsert=True))
         elif entry["kind"] == "job_start":
             jobs.append(UpdateOne({"_id": entry["job_id"], "state": "queued"}, {"$set": entry["doc"], "$inc": {"version": 1}}))
-        elif entry["kind"] == "job_end":
+        elif entry["kind"] in ("job_progress", "job_end"):
             jobs.append(
                 UpdateOne(
                     {"_id": entry["job_id"], "state": {"$nin": TERMINAL_JOB_STATES}},
