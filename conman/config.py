@@ -18,6 +18,7 @@ from pydantic_settings import SettingsConfigDict
 from conman.settings.accounts import AccountSettings
 from conman.settings.assistant import AssistantSettings
 from conman.settings.codec import CodecSettings
+from conman.settings.drift import DriftSettings
 from conman.settings.gates import GateSettings
 from conman.settings.git import GitSettings
 from conman.settings.limits import LimitSettings
@@ -48,6 +49,7 @@ class Settings(
     ProgramSettings,
     TargetSettings,
     GateSettings,
+    DriftSettings,
     AssistantSettings,
 ):
     """The effective configuration of one process."""

@@ -50,12 +50,16 @@ def _suite(settings: Settings) -> Finding:
 
 
 def _commands(settings: Settings) -> Finding:
-    """Whether this machine has the programs that apps may choose by name; it matters where a worker runs."""
+    """Whether this machine can run the suites, migrations, targets and health commands that apps may choose by name; it matters
+    where a worker runs. `conman` is this program."""
     named = settings.commands_file.programs if settings.commands_file is not None else {}
-    missing = sorted(name for name, program in named.items() if shutil.which(program.argv[0]) is None)
+    shown = {name: f"{name} ({program.kind.value})" for name, program in sorted(named.items())}
+    programs = {name: program.argv[0] for name, program in named.items()}
+    missing = [text for name, text in shown.items() if programs[name] != "conman" and shutil.which(programs[name]) is None]
     if missing:
-        return Finding("commands", ok=False, message=f"{', '.join(missing)}: no such program here: mend CONMAN_COMMANDS_FILE")
-    return Finding("commands", ok=True, message=", ".join(sorted(named)) or "only those that are built in")
+        message = f"{', '.join(missing)}: no program here that can be run: mend CONMAN_COMMANDS_FILE, or the program's mode"
+        return Finding("commands", ok=False, message=message)
+    return Finding("commands", ok=True, message=", ".join(shown.values()) or "only those that are built in")
 
 
 async def _git(git: GitAdapter) -> Finding:

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,17 +14,7 @@ import structlog
 from pymongo.errors import PyMongoError
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
-from temporalio.client import (
-    Client,
-    Schedule,
-    ScheduleActionStartWorkflow,
-    ScheduleAlreadyRunningError,
-    ScheduleIntervalSpec,
-    ScheduleOverlapPolicy,
-    SchedulePolicy,
-    ScheduleSpec,
-    ScheduleUpdate,
-)
+from temporalio.client import Client, ScheduleActionStartWorkflow
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
@@ -34,9 +23,13 @@ from conman import __version__
 from conman.activities.calls import CallActivities
 from conman.activities.composing import ComposeActivities
 from conman.activities.deploying import DeployingActivities
+from conman.activities.deployments import DeploymentActivities
+from conman.activities.drift import DriftActivities, DriftRecordActivities
 from conman.activities.gates import GateActivities
 from conman.activities.git import GitActivities
+from conman.activities.heals import HealActivities
 from conman.activities.mail import MailActivities, NoticeActivities
+from conman.activities.migrations import MigrationActivities
 from conman.activities.publishing import PublishActivities
 from conman.activities.reconcile import ReconcileActivities
 from conman.activities.rollback import RollbackActivities
@@ -46,12 +39,15 @@ from conman.config import Settings
 from conman.services.clock import now
 from conman.services.master_keys import check_master_keys
 from conman.services.platform import Platform, make_platform
+from conman.services.schedules import ensure_drift_round, keep_schedule
 from conman.services.sending import Sending, make_transport
 from conman.store.database import ensure_indexes
+from conman.targets.registry import Targets
 from conman.workflows import options
 from conman.workflows.assemble import AssembleWorkflow
 from conman.workflows.changeset import ChangesetWorkflow
 from conman.workflows.deployment import DeploymentWorkflow
+from conman.workflows.drift_check import DriftCheckWorkflow, DriftRoundWorkflow
 from conman.workflows.gate import GateWorkflow
 from conman.workflows.notify import NotifyWorkflow
 from conman.workflows.options import Queue
@@ -72,6 +68,8 @@ WORKFLOWS = [
     GateWorkflow,
     DeploymentWorkflow,
     RollbackWorkflow,
+    DriftCheckWorkflow,
+    DriftRoundWorkflow,
     NotifyWorkflow,
     UpkeepWorkflow,
 ]
@@ -133,6 +131,8 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
                     *store.all(),
                     *DeployingActivities(platform.db).all(),
                     *rollback.on_main(),
+                    *DeploymentActivities(platform.db).all(),
+                    *DriftRecordActivities(platform.db).all(),
                     *NoticeActivities(platform.db).all(),
                 ],
                 100,
@@ -146,8 +146,10 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
         composing = ComposeActivities(platform.db, platform.git)
         publishing = PublishActivities(platform.db, platform.git)
         targets = TargetActivities(settings, platform.db, platform.git, platform.vault)
+        migrations = MigrationActivities(settings, platform.db, platform.git, platform.vault)
+        drift = DriftActivities(platform.db, platform.vault, Targets(settings, platform.db, platform.git, platform.vault).observe)
         on_git = [*git.all(), *composing.all(), *publishing.all(), *targets.all(), *rollback.on_git()]
-        made.append(worker(Queue.GIT, on_git, 20))
+        made.append(worker(Queue.GIT, [*on_git, *migrations.all(), *drift.all()], 20))
     if Queue.MSUITE in queues:
         gates = GateActivities(settings, platform.db, platform.git, platform.vault)
         made.append(worker(Queue.MSUITE, gates.all(), settings.gate_concurrency))
@@ -156,8 +158,9 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
         made.append(worker(Queue.MAIL, MailActivities(sending).all(), settings.mail_concurrency))
     if Queue.CALLS in queues:
         reconcile = ReconcileActivities(platform.db, platform.commands, platform)
+        heals = HealActivities(platform.db, platform.commands, settings.heal_limits)
         calls = CallActivities(client, platform.db)
-        made.append(worker(Queue.CALLS, [*calls.all(), *rollback.on_calls(), *reconcile.all()], 200))
+        made.append(worker(Queue.CALLS, [*calls.all(), *rollback.on_calls(), *reconcile.all(), *heals.all()], 200))
     return made
 
 
@@ -177,27 +180,14 @@ async def register_search_attributes(client: Client) -> None:
 
 
 async def ensure_upkeep(client: Client) -> None:
-    """Create or renew the schedule that delivers what crashes left behind and starts workflows that are missing.
-
-    It is written anew at each start, so that its payloads are under the keys of today (`durability.md` 24, 25).
-    """
-    schedule = Schedule(
-        action=ScheduleActionStartWorkflow(
-            "upkeep",
-            id=UPKEEP_ID,
-            task_queue=options.queue_name(Queue.MAIN),
-            static_summary="deliver what crashes left, start what is missing",
-        ),
-        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=UPKEEP_EVERY)]),
-        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=UPKEEP_EVERY),
+    """Create or renew the schedule that delivers what crashes left behind and starts workflows that are missing."""
+    action = ScheduleActionStartWorkflow(
+        "upkeep",
+        id=UPKEEP_ID,
+        task_queue=options.queue_name(Queue.MAIN),
+        static_summary="deliver what crashes left, start what is missing",
     )
-    try:
-        await client.create_schedule(UPKEEP_ID, schedule, trigger_immediately=True)
-    except ScheduleAlreadyRunningError:
-        await client.get_schedule_handle(UPKEEP_ID).update(
-            # An operator may have paused it.
-            lambda there: ScheduleUpdate(replace(schedule, state=there.description.schedule.state))
-        )
+    await keep_schedule(client, action, UPKEEP_EVERY, at_once=True)
 
 
 async def _signs_of_life(platform: Platform, identity: str, queues: list[str]) -> None:
@@ -241,6 +231,7 @@ async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> No
         await ensure_indexes(platform.db)
         await register_search_attributes(platform.commands.client)
         await ensure_upkeep(platform.commands.client)
+        await ensure_drift_round(platform.commands.client, settings.drift_check_minutes)
         identity = f"{os.getpid()}@{socket.gethostname()}"
         names = sorted(options.queue_name(queue) for queue in chosen)
         gates = GateActivities(settings, platform.db, platform.git, platform.vault)

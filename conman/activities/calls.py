@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from temporalio import activity
 from temporalio.client import (
     Client,
+    WorkflowFailureError,
     WorkflowHandle,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
@@ -19,18 +21,23 @@ from temporalio.service import RPCError, RPCStatusCode
 from conman.activities.heartbeat import heartbeating
 from conman.domain.changeset_news import QueueNews
 from conman.domain.decision import Actor, Verdict
+from conman.domain.deploy_messages import Ended, Outcome, Predecessor
+from conman.domain.deployment import TERMINAL, DeploymentState
 from conman.domain.errors import ErrorCode
 from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.messages import Answer, GateStart, QueueCall, Telling
 from conman.domain.times import format_time
 from conman.faults import fault_point
+from conman.services import holds
 from conman.services.standstill import closing_conflict
 from conman.store import records
-from conman.store.database import Database
+from conman.store.database import Database, Document
 from conman.workflows import options
 from conman.workflows.client import Commands, raise_if_canceled
 from conman.workflows.entity import DRAINING
 
+LOOK_AGAIN_SECONDS = 1.0
+"""Between two looks at a deployment whose process has ended and whose record has not yet, seconds."""
 PATIENCE = timedelta(minutes=1)
 """How long one try of a call may take; the activity is repeated after it."""
 
@@ -45,13 +52,15 @@ class CallActivities:
 
     def all(self) -> list[Any]:
         """The activities to register."""
-        return [self.call_queue, self.tell_changesets, self.await_job]
+        return [self.call_queue, self.tell_changesets, self.await_job, self.await_deployment, self.tell_the_line]
 
     @activity.defn
     async def call_queue(self, call: QueueCall) -> Answer:
         """An update of the app's queue: its result, or its refusal as data; anything else is tried again."""
         if call.needs_open_app:
             refused = closing_conflict(await records.get(self.db, "apps", call.app_id, what="app"))
+            if refused is None and call.publishes:
+                refused = await holds.refuse(self.db, call.app_id)
             if refused is not None:
                 return Answer(refusal={"code": refused.code.value, "message": refused.message, "details": refused.details})
         command = {
@@ -63,6 +72,8 @@ class CallActivities:
         start = self.commands.queue_start(call.app_id)
         async with heartbeating():
             answer = await self._ask(start, call.update, command)
+            if call.update == "published":
+                await tell_waiting(self.client, self.db, "look_again", {"app_id": call.app_id})
         fault_point("queue.answered")
         return answer
 
@@ -123,6 +134,40 @@ class CallActivities:
                 if error.status is not RPCStatusCode.NOT_FOUND:
                     raise
                 return Verdict(job_id=gate.job_id, state=JobState.FAILED, reason_code=ReasonCode.INFRASTRUCTURE)
+
+    @activity.defn
+    async def await_deployment(self, before: Predecessor) -> Outcome:
+        """How the deployment ended that goes first; its record has the word, its process only says when to look."""
+        handle = self.client.get_workflow_handle(options.deployment_workflow(before.deployment_id))
+        async with heartbeating():
+            while True:
+                document = await records.get(self.db, "deployments", before.deployment_id, what="deployment")
+                state = DeploymentState(document["owned"]["state"])
+                if state in TERMINAL:
+                    environment = await records.find(self.db, "environments", document["owned"]["environment_id"])
+                    return Outcome(state=state, name=environment["name"] if environment is not None else "")
+                with suppress(WorkflowFailureError, RPCError):  # one that is missing comes back from its record
+                    await handle.result()
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+    @activity.defn
+    async def tell_the_line(self, ended: Ended) -> None:
+        """Those who wait for the lock that was given up ask for it; `locks.take` knows whose turn it is."""
+        place = {"app_id": ended.app_id, "owned.environment_id": ended.environment_id, "owned.fence": None}
+        async with heartbeating():
+            await tell_waiting(self.client, self.db, "lock_granted", place)
+        fault_point("line.told")
+
+
+async def tell_waiting(client: Client, db: Database, signal: str, query: Document) -> None:
+    """Send a signal to the pending deployments that `query` finds; one without a process learns it when that comes back."""
+    rows = await db["deployments"].find({**query, "owned.state": DeploymentState.PENDING.value}, {"_id": 1}).to_list()
+    for row in rows:
+        try:
+            await client.get_workflow_handle(options.deployment_workflow(row["_id"])).signal(signal)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
 
 
 _REFUSALS = frozenset(code.value for code in ErrorCode) - {ErrorCode.OUTCOME_UNKNOWN.value, ErrorCode.COMMAND_EXPIRED.value}

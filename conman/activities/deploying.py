@@ -9,7 +9,7 @@ from temporalio import activity
 from conman.domain.deploy_messages import LockQuestion, LockReply, StartQuestion, StartReply
 from conman.faults import fault_point
 from conman.services import deploy_start
-from conman.store import locks
+from conman.store import locks, records
 from conman.store.database import Database
 
 
@@ -26,6 +26,7 @@ class DeployingActivities:
     @activity.defn
     async def take_lock(self, question: LockQuestion) -> LockReply:
         """The lock for a deployment in line: handed to it already, or free with nobody before it."""
+        app = await records.get(self.db, "apps", question.app_id, what="app")
         wanted = {question.environment_id: question.deployment_id}
         taken = await locks.take(self.db, question.app_id, wanted, question.at, wait=True)
         fault_point("lock.taken")
@@ -34,6 +35,7 @@ class DeployingActivities:
             holder_id=taken.holder.deployment_id if taken.holder is not None else None,
             concurrent=taken.concurrent,
             closed=taken.closed is not None,
+            approval_ttl_hours=app["settings"]["approval_ttl_hours"],
         )
 
     @activity.defn

@@ -15,7 +15,7 @@ from conman.activities.reconcile_notices import start_missing_notices
 from conman.domain.changeset_reminders import AWAITING_REVIEW, MOST_REMINDERS
 from conman.domain.deployment import RollbackMode
 from conman.faults import fault_point
-from conman.services import app_settings, archive, jobs, votes
+from conman.services import app_settings, archive, deploy_commands, holds, jobs, votes
 from conman.services.clock import now
 from conman.services.secret_rotation import finish_rotations
 from conman.services.secrets import SecretStore
@@ -70,6 +70,8 @@ async def start_missing(db: Database, commands: Commands) -> int:
     await archive.end_all(db, commands)
     await votes.take_back_all(db, commands)
     await jobs.finish_cancels(db, commands)
+    await holds.settle_all(db, commands, now())
+    await deploy_commands.settle_all(db, commands)
     return started
 
 

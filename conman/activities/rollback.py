@@ -16,11 +16,10 @@ from conman.domain.app import candidate_ref
 from conman.domain.decision import Actor, Command
 from conman.domain.deployment import TERMINAL, Deployment
 from conman.domain.errors import DomainError
-from conman.domain.jobs import ReasonCode
 from conman.domain.messages import AssembleStart, ComposeReply, UndoRelease
 from conman.domain.release import Release, ReleaseState
 from conman.domain.rollback import Step, check_undoable
-from conman.domain.rollback_messages import RollbackNews, RollbackQuestion, RollbackStep, RollbackView
+from conman.domain.rollback_messages import RollbackBegun, RollbackNews, RollbackQuestion, RollbackStep, RollbackView
 from conman.faults import fault_point
 from conman.git.adapter import CommitOutcome, GitAdapter, Signature, StaleRef
 from conman.services import rollbacks
@@ -128,15 +127,15 @@ class RollbackActivities:
     # The way of the release
 
     @activity.defn
-    async def begin_revert(self, question: RollbackQuestion) -> RollbackNews | None:
-        """Make the release that undoes the other, and have it assembled; a repeat finds it. What refuses it comes as news."""
+    async def begin_revert(self, question: RollbackQuestion) -> RollbackBegun:
+        """Make the release that undoes the other, and have it assembled; a repeat finds it."""
         deployment = await records.get(self.db, "deployments", question.deployment_id, what="deployment")
         try:
             async with heartbeating():
                 await rollbacks.begin_release(self.db, self.commands, deployment)
         except DomainError as error:
-            return RollbackNews(deployment_id=question.deployment_id, reason_code=ReasonCode.CANCELED, message=error.message)
-        return None
+            return RollbackBegun(refused=error.message)
+        return RollbackBegun()
 
     @activity.defn
     async def watch_revert(self, question: RollbackQuestion) -> RollbackView:

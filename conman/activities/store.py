@@ -6,6 +6,7 @@ from typing import Any
 
 from temporalio import activity
 
+from conman.activities.deployments import profile_id_of
 from conman.activities.heartbeat import heartbeating
 from conman.domain.decision import JobEnd, NewJob
 from conman.domain.deployment import Move
@@ -33,12 +34,12 @@ from conman.domain.override_travel import PublishedRelease
 from conman.domain.release import Release
 from conman.domain.roles import Capability, allows
 from conman.faults import fault_point
-from conman.services import arrivals
+from conman.services import arrivals, deployed
 from conman.services.clock import now
 from conman.services.expiry import forget_logs
 from conman.services.upkeep import finish_and_forget
 from conman.store import locks, memberships, records
-from conman.store.database import Database, Document
+from conman.store.database import Database
 from conman.store.job_progress import show_progress
 from conman.store.outgoing import TERMINAL_JOB_STATES, Written, deliver, deployment_ended, sweep, write_owned
 
@@ -139,7 +140,7 @@ class StoreActivities:
         """The release, the profile as it is now, and which approvers hold reviewer or higher now."""
         release = Release.model_validate((await records.get(self.db, "releases", question.release_id))["owned"])
         environment = await records.get(self.db, "environments", question.environment_id)
-        profile = await records.get(self.db, "profiles", await self._profile_id(question.app_id, environment))
+        profile = await records.get(self.db, "profiles", await profile_id_of(self.db, question.app_id, environment))
         eligible: list[str] = []
         for user_id in question.approver_ids:
             if allows(await memberships.role_now(self.db, question.app_id, user_id), Capability.DEPLOYMENT_APPROVE):
@@ -152,12 +153,6 @@ class StoreActivities:
             eligible_approvers=eligible,
         )
 
-    async def _profile_id(self, app_id: str, environment: Document) -> str:
-        """The profile that the app's list links now; the environment's own record may lag behind, or be of one that left it."""
-        app = await records.get(self.db, "apps", app_id, what="app")
-        listed = (one["runtime_profile_id"] for one in app["environments"] if one["id"] == environment["_id"])
-        return next(listed, environment["runtime_profile_id"])
-
     @activity.defn
     async def lock_running(self, start: StartDeployment) -> bool:
         """The lock's holder becomes `running`; False when this deployment does not hold it.
@@ -167,16 +162,21 @@ class StoreActivities:
         """
         held = await locks.mark_running(self.db, start.app_id, start.environment_id, start.deployment_id)
         environment = await records.get(self.db, "environments", start.environment_id)
-        profile_id = await self._profile_id(start.app_id, environment)
+        profile_id = await profile_id_of(self.db, start.app_id, environment)
         await self.db["profiles"].update_one({"_id": profile_id}, {"$inc": {"pins": 1}})
         fault_point("lock.running")
         return held
 
     @activity.defn
     async def prepare_profile(self, question: ProfileQuestion) -> ProfileReply:
-        """The revision with which a deployment goes out: with the overrides that the release brings (`spec.md` 6)."""
+        """The revision with which a deployment goes out: with the overrides that the release brings (`spec.md` 6), or the one
+        that it returns to.
+        """
+        if question.pinned_revision_id is not None:
+            pinned = await records.get(self.db, "profile_revisions", question.pinned_revision_id, what="revision")
+            return ProfileReply(profile_id=pinned["profile_id"], profile_revision_id=pinned["_id"])
         environment = await records.get(self.db, "environments", question.environment_id)
-        profile_id = await self._profile_id(question.app_id, environment)
+        profile_id = await profile_id_of(self.db, question.app_id, environment)
         try:
             revision_id = await arrivals.prepare(
                 self.db,
@@ -208,7 +208,7 @@ class StoreActivities:
             if end.ending.move is Move.SUCCEED:
                 await self._profile_receives(end)
                 fault_point("end.profile")
-                await self._environment_shows(end)
+            await deployed.environment_shows(self.db, end)
             fault_point("end.environment")
             written = await self._write(
                 end.persist.model_copy(update={"outgoing": [*end.persist.outgoing, deployment_ended(end)]})
@@ -223,25 +223,6 @@ class StoreActivities:
         revision_id = end.persist.owned.get("profile_revision_id")
         if revision_id is not None:
             await arrivals.receive(self.db, revision_id, deployment_id=end.deployment_id, by=end.requested_by, at=end.persist.at)
-
-    async def _environment_shows(self, end: EndDeployment) -> None:
-        """What is deployed there now; a higher fence has the last word."""
-        fence = int(end.persist.owned["fence"])
-        await self.db["environments"].update_one(
-            {"_id": end.environment_id, "owned.fence": {"$lte": fence}},
-            {
-                "$set": {
-                    "owned.fence": fence,
-                    "owned.current_release_id": end.release_id,
-                    "owned.current_deployment_id": end.deployment_id,
-                    "owned.applied_profile_revision_id": end.persist.owned.get("profile_revision_id"),
-                    "owned.deployed_at": end.persist.at,
-                    "owned.deployed_by": end.requested_by,
-                    "owned.health": "healthy",
-                    "owned.folder": end.ending.folder,
-                }
-            },
-        )
 
     @activity.defn
     async def sweep_outgoing(self) -> int:

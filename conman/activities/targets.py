@@ -35,15 +35,15 @@ class TargetActivities:
     @activity.defn
     async def switch_environment(self, request: SwitchRequest) -> SwitchReply:
         """Have the environment's target put the release in place; a repeat finds what is done, or does the same again."""
-        async with heartbeating(), deploy_log(self.db, request.deployment_id) as tell:
+        async with heartbeating(), deploy_log(self.db, request.deployment_id) as log:
             try:
-                order = await self.targets.order(request, tell)
-                await tell(Stream.SYSTEM, f"putting {request.tag} in place by the target {order.place.target}")
+                order = await self.targets.order(request, log.tell)
+                await log.tell(Stream.SYSTEM, f"putting {request.tag} in place by the target {order.place.target}")
                 placed = await self.targets.deploy(order)
             except TargetError as error:
-                await tell(Stream.SYSTEM, error.message)
+                await log.tell(Stream.SYSTEM, error.message)
                 raise failure_of(error) from error
-            await tell(Stream.SYSTEM, f"{request.tag} is in place: {placed.files} files")
+            await log.tell(Stream.SYSTEM, f"{request.tag} is in place: {placed.files} files")
         return SwitchReply(folder=placed.folder or "", files=placed.files)
 
     @activity.defn
@@ -52,13 +52,13 @@ class TargetActivities:
 
         What keeps anybody from knowing is raised, and is no verdict.
         """
-        async with heartbeating(), deploy_log(self.db, request.deployment_id) as tell:
+        async with heartbeating(), deploy_log(self.db, request.deployment_id) as log:
             try:
-                found = await self.targets.health(await self.targets.order(request, tell))
+                found = await self.targets.health(await self.targets.order(request, log.tell))
             except TargetError as error:
-                await tell(Stream.SYSTEM, error.message)
+                await log.tell(Stream.SYSTEM, error.message)
                 raise failure_of(error) from error
-            await tell(Stream.SYSTEM, f"{'healthy' if found.healthy else 'unhealthy'}: {found.message}")
+            await log.tell(Stream.SYSTEM, f"{'healthy' if found.healthy else 'unhealthy'}: {found.message}")
         fault_point("verify.looked")
         return found
 

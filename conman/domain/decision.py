@@ -108,6 +108,15 @@ class JobEnd(Model):
     result: dict[str, Any] | None = None
 
 
+class JobProgress(Model):
+    """How far a job is: `done` of `total` steps, and what it does now (`api.md` 4)."""
+
+    id: str
+    done: int
+    total: int
+    message: str
+
+
 OwnedT = TypeVar("OwnedT", bound=Owned)
 
 
@@ -119,6 +128,7 @@ class Decision(Generic[OwnedT]):
     events: tuple[Event, ...] = ()
     jobs: tuple[NewJob, ...] = ()
     job_starts: tuple[str, ...] = ()
+    progress: tuple[JobProgress, ...] = ()
     job_ends: tuple[JobEnd, ...] = ()
     notices: tuple[NewNotice, ...] = ()
     result: dict[str, Any] = field(default_factory=dict[str, Any])

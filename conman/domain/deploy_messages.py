@@ -28,6 +28,19 @@ class SupersedeCommand(Command):
     by_deployment_id: str
 
 
+class ReleaseReadyCommand(Command):
+    """The release that undoes another one is published: the deployment that waits for it brings it."""
+
+    release_id: str
+
+
+class ReleaseFailedCommand(Command):
+    """The release that undoes another one will not be: the deployment that waits for it fails."""
+
+    reason_code: ReasonCode
+    message: str
+
+
 class LockQuestion(Model):
     """A deployment that waits in line asks for its environment's lock."""
 
@@ -208,6 +221,13 @@ class Outcome(Model):
 
     state: DeploymentState
     name: str = ""
+
+
+class ClearedEdit(Model):
+    """The deploy gate has passed with an emergency edit, which blocks no deployment there any more."""
+
+    environment_id: str
+    profile_revision_id: str
 
 
 class RaiseFence(Model):

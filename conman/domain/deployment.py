@@ -9,11 +9,10 @@ from typing import Any
 
 from pydantic import Field
 
-from conman.domain.decision import Decision, Event, JobEnd, Model, Owned
+from conman.domain.decision import Decision, Event, Model, Owned
 from conman.domain.drift import DriftItem
-from conman.domain.environment import DIRECTORY_TARGET
 from conman.domain.errors import DomainError, ErrorCode
-from conman.domain.jobs import JobState, ReasonCode
+from conman.domain.jobs import ReasonCode
 from conman.domain.release import DEPLOYABLE, ReleaseState
 from conman.domain.times import later
 from conman.domain.transitions import follow
@@ -111,8 +110,19 @@ class Rollback(Model):
     takes_along: list[str] = Field(default_factory=list[str])
 
 
+class Revalidation(StrEnum):
+    """What somebody asked for a deployment that drift blocks: to look again, or to overwrite what was touched as well."""
+
+    LOOK = "look"
+    OVERWRITE = "overwrite"
+
+
 class Deployment(Owned):
-    """What the workflow `deployment:{id}` owns of a deployment."""
+    """What the workflow `deployment:{id}` owns of a deployment.
+
+    `obstacle` is a sentence on what stands in its way beyond its phase. `reason_code` is its job's, or the code of the rule that
+    canceled it. `cleared_revision_id` is the emergency edit that may go out with it, `overwrites` says that drift may be.
+    """
 
     app_id: str
     environment_id: str
@@ -137,12 +147,14 @@ class Deployment(Owned):
     shown_digest: str | None = None
     drift_report: list[DriftItem] | None = None
     drift_waits_until: str | None = None
+    revalidation: Revalidation | None = None
     cleared_revision_id: str | None = None
     overwrites: bool = False
     rollback: Rollback | None = None
     profile_revision_id: str | None = None
     previous_deployment_id: str | None = None
-    reason_code: ReasonCode | None = None
+    obstacle: str | None = None
+    reason_code: ReasonCode | ErrorCode | None = None
     message: str | None = None
     job_id: str
     gate_job_id: str | None = None
@@ -226,15 +238,6 @@ def environment_closed(*, app_too: bool) -> DomainError:
     return DomainError(ErrorCode.CONFLICT, f"The {what} is archived, or about to be: nothing can be deployed there any more.")
 
 
-def check_target(name: str) -> None:
-    """Deployments go to the `directory` target; what an operator's program would be given is not settled. Raises `conflict`."""
-    if name != DIRECTORY_TARGET:
-        raise DomainError(
-            ErrorCode.CONFLICT,
-            f"Nothing can be deployed to the target {name!r} yet: choose `{DIRECTORY_TARGET}` for the environment.",
-        )
-
-
 def approvals_needed(reasons: Sequence[str]) -> int:
     """How many people must agree before it starts."""
     return EXCEPTIONAL_APPROVALS if reasons else 0
@@ -245,7 +248,8 @@ def approvals_deadline(requested_at: str, ttl_hours: int) -> str:
     return later(requested_at, timedelta(hours=ttl_hours))
 
 
-def _event(deployment_id: str, action: str, before: Deployment, after: Deployment, **more: Any) -> Event:
+def deployment_event(deployment_id: str, action: str, before: Deployment, after: Deployment, **more: Any) -> Event:
+    """A step of a deployment for the audit: its state before and after, where and of what (`api.md` 5)."""
     return Event(
         "deployment",
         deployment_id,
@@ -260,16 +264,25 @@ def _event(deployment_id: str, action: str, before: Deployment, after: Deploymen
     )
 
 
-def decide_approve(deployment_id: str, deployment: Deployment, user_id: str, at: str) -> Decision[Deployment]:
-    """One person approves; a repeat by the same person changes nothing. Raises `invalid_transition` or `conflict`."""
+def decide_approve(
+    deployment_id: str, deployment: Deployment, user_id: str, at: str, digest: str | None = None
+) -> Decision[Deployment]:
+    """One person approves what they were shown; a repeat by the same person changes nothing unless that has changed since.
+
+    Raises `invalid_transition` or `conflict`.
+    """
     if deployment.state is not DeploymentState.PENDING:
         target(deployment.state, Move.START)
     if not deployment.approvals_required:
         raise DomainError(ErrorCode.CONFLICT, "This deployment needs no approval.")
-    if any(approval.user_id == user_id for approval in deployment.approvals):
+    shown = digest or deployment.shown_digest
+    if any(approval.user_id == user_id and approval.digest == shown for approval in deployment.approvals):
         return Decision(deployment)
-    after = deployment.model_copy(update={"approvals": [*deployment.approvals, Approval(user_id=user_id, at=at)]})
-    return Decision(after, events=(_event(deployment_id, "approved", deployment, after, approvals=len(after.approvals)),))
+    others = [approval for approval in deployment.approvals if approval.user_id != user_id]
+    after = deployment.model_copy(update={"approvals": [*others, Approval(user_id=user_id, at=at, digest=shown)]})
+    return Decision(
+        after, events=(deployment_event(deployment_id, "approved", deployment, after, approvals=len(after.approvals)),)
+    )
 
 
 def decide_phase(deployment: Deployment, phase: Phase, **update: Any) -> Decision[Deployment]:
@@ -277,76 +290,70 @@ def decide_phase(deployment: Deployment, phase: Phase, **update: Any) -> Decisio
     return Decision(deployment.model_copy(update={"phase": phase, **update}))
 
 
-def decide_start(deployment_id: str, deployment: Deployment, **update: Any) -> Decision[Deployment]:
-    """`running` starts with the gate (`spec.md` 3)."""
-    after = deployment.model_copy(update={"state": target(deployment.state, Move.START), "phase": Phase.GATE, **update})
-    return Decision(
-        after,
-        events=(_event(deployment_id, "started", deployment, after, fence=after.fence),),
-        job_starts=(deployment.job_id,),
+def waits_for_drift_only(deployment: Deployment) -> bool:
+    """Whether it waits for nothing but its environment to be mended: a newer deployment may supersede it (`spec.md` 12)."""
+    return (
+        deployment.state is DeploymentState.PENDING
+        and deployment.phase is Phase.DRIFT
+        and deployment.drift_waits_until is not None
     )
 
 
-class Ending(Model):
-    """How a deployment ends."""
-
-    move: Move
-    reason_code: ReasonCode
-    message: str = ""
-    folder: str | None = None
-    approval_expired: bool = False
+def skips_gate(deployment: Deployment) -> bool:
+    """A return to an earlier release, and a heal, run neither deploy gate nor migrations (`spec.md` 12)."""
+    rollback = deployment.rollback
+    return deployment.kind is Kind.HEAL or (rollback is not None and rollback.mode is RollbackMode.REDEPLOY_PRIOR_TAG)
 
 
-def decide_end(deployment_id: str, deployment: Deployment, ending: Ending) -> Decision[Deployment]:
-    """The end, with the end of the job that the request returned: it is written after the release's record (`spec.md` 12)."""
-    state = target(deployment.state, ending.move)
-    after = deployment.model_copy(
-        update={
-            "state": state,
-            "phase": Phase.DONE if state is DeploymentState.SUCCEEDED else deployment.phase,
-            "reason_code": ending.reason_code,
-            "message": ending.message or None,
-            "folder": ending.folder,
-        }
-    )
-    action = {Move.SUCCEED: "succeeded", Move.FAIL: "failed", Move.CANCEL: "canceled"}[ending.move]
-    events = [_event(deployment_id, action, deployment, after, reason_code=ending.reason_code.value)]
-    if ending.approval_expired:
-        events.insert(
-            0,
-            _event(deployment_id, "approval_expired", deployment, after, approvals=len(deployment.approvals)),
-        )
-    if state is DeploymentState.SUCCEEDED and deployment.kind is Kind.PROMOTE:
-        events.append(_event(deployment_id, "promoted", deployment, after))
-    end = JobEnd(
-        id=deployment.job_id,
-        state=JobState(state.value),
-        reason_code=ending.reason_code,
-        summary={"message": ending.message} if ending.message else None,
-        result={
-            "deployment_id": deployment_id,
-            "gate_job_id": deployment.gate_job_id,
-            "folder": ending.folder,
-        },
-    )
-    return Decision(after, events=tuple(events), job_ends=(end,))
+def needs_only_the_lock(deployment: Deployment) -> bool:
+    """Rollbacks and heals: no stage order, freeze, hold, approvals, or drift block (`spec.md` 12)."""
+    return deployment.kind in (Kind.ROLLBACK, Kind.HEAL)
 
 
 def waiting_for(deployment: Deployment) -> str | None:
     """One sentence on what this deployment waits for; None when it is at an end."""
     if deployment.state in TERMINAL:
         return None
-    if deployment.state is DeploymentState.PENDING and deployment.approvals_required > len(deployment.approvals):
-        missing = deployment.approvals_required - len(deployment.approvals)
-        return f"{missing} more approval{'s' if missing != 1 else ''} until {deployment.approvals_expire_at}"
-    return {
-        Phase.LOCK: "the environment's lock",
-        Phase.SCHEDULE: "its start time",
-        Phase.APPROVALS: "approvals",
-        Phase.DRIFT: "the drift check",
-        Phase.GATE: "the deploy gate",
-        Phase.MIGRATE: "the migrations",
-        Phase.SWITCH: "the switch of the environment's files",
-        Phase.VERIFY: "the health of the environment",
-        Phase.DONE: "its records to be written",
-    }[deployment.phase]
+    if deployment.state is DeploymentState.RUNNING:
+        return _RUNNING[deployment.phase]
+    found = _pending(deployment)
+    if deployment.phase is not Phase.APPROVALS and deployment.approvals_required > len(deployment.approvals):
+        return f"{found}; and {_missing(deployment)}"
+    return found
+
+
+_RUNNING = {
+    Phase.LOCK: "the environment's lock",
+    Phase.SCHEDULE: "its start time",
+    Phase.APPROVALS: "approvals",
+    Phase.DRIFT: "the drift check",
+    Phase.GATE: "the deploy gate",
+    Phase.MIGRATE: "the migrations",
+    Phase.SWITCH: "the switch of the environment's files",
+    Phase.VERIFY: "the health of the environment",
+    Phase.DONE: "its records to be written",
+}
+
+
+def _pending(deployment: Deployment) -> str:
+    if deployment.obstacle is not None:
+        return deployment.obstacle
+    match deployment.phase:
+        case Phase.SCHEDULE if deployment.not_before is not None:
+            return f"its start time, {deployment.not_before}"
+        case Phase.APPROVALS if deployment.approvals_required > len(deployment.approvals):
+            return _missing(deployment)
+        case Phase.APPROVALS:
+            return f"approvals of people who still may give them, until {deployment.approvals_expire_at}"
+        case Phase.DRIFT if deployment.drift_waits_until is not None:
+            return (
+                f"the environment, which differs from what was last applied there, to be mended, or somebody to revalidate, "
+                f"until {deployment.drift_waits_until}"
+            )
+        case phase:
+            return _RUNNING[phase]
+
+
+def _missing(deployment: Deployment) -> str:
+    missing = deployment.approvals_required - len(deployment.approvals)
+    return f"{missing} more approval{'s' if missing != 1 else ''} until {deployment.approvals_expire_at}"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from conman.domain.decision import Model
-from conman.domain.redaction import Redactor
+from conman.domain.redaction import SHORTEST_SECRET_LINE, Redactor
 from conman.domain.target import WITHHELD, Observation
 
 DriftKind = Literal["env_var", "secret", "base_url", "database", "migration", "emergency_edit", "files"]
@@ -110,9 +110,9 @@ def emergency_edit(applied_revision: int, edited_revision: int) -> DriftItem:
 def told(items: Sequence[DriftItem], secrets: Sequence[str]) -> list[DriftItem]:
     """The differences as records, audit and histories may hold them: no value of a secret in a text, and not too long.
 
-    A text that the target withholds, since it holds the value of a secret, is as it was applied when that one holds it too.
+    Values of fewer than `SHORTEST_SECRET_LINE` bytes are not looked for: they stand in other texts by chance.
     """
-    redactor = Redactor(secrets)
+    redactor = Redactor([value for value in secrets if len(value.encode()) >= SHORTEST_SECRET_LINE])
     shown: list[DriftItem] = []
     left = MOST_REPORT_BYTES
     for item in items:
@@ -120,8 +120,6 @@ def told(items: Sequence[DriftItem], secrets: Sequence[str]) -> list[DriftItem]:
             shown.append(item)
             continue
         expected, observed = redactor.scrub_json(item.expected), redactor.scrub_json(item.observed)
-        if observed == WITHHELD and expected != item.expected:
-            continue
         key = redactor.scrub_text(item.key) if item.key is not None else None
         size = len(json.dumps([expected, observed]))
         whole = size <= left

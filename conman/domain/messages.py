@@ -9,7 +9,7 @@ from pydantic import Field
 
 from conman.domain.changeset_news import QueueNews
 from conman.domain.decision import Actor, Command, Model
-from conman.domain.deployment import Ending
+from conman.domain.deploy_ending import Ending
 from conman.domain.jobs import JobType
 from conman.domain.overrides import FrozenOverride
 from conman.domain.queue import Entry, RetriedJob
@@ -148,6 +148,7 @@ class QueueCall(Model):
     """An update of `queue:{app}` made by an activity.
 
     `needs_open_app`: it is refused for an app that is archived, or about to be, or about to move to another integration branch.
+    `publishes`: it is refused for an app that is on hold.
     """
 
     app_id: str
@@ -156,6 +157,7 @@ class QueueCall(Model):
     actor: Actor = Field(default_factory=Actor)
     payload: dict[str, Any] = Field(default_factory=dict[str, Any])
     needs_open_app: bool = False
+    publishes: bool = False
 
 
 class NewsCommand(Command):
@@ -422,7 +424,7 @@ class DeployFacts(Model):
 
 
 class ProfileQuestion(Model):
-    """With which revision of its environment's profile a deployment goes out, asked when its lock's holder is `running`."""
+    """With which revision of its environment's profile a deployment goes out: what it is now, or the one that is pinned."""
 
     app_id: str
     environment_id: str
@@ -430,6 +432,7 @@ class ProfileQuestion(Model):
     deployment_id: str
     requested_by: str | None = None
     at: str
+    pinned_revision_id: str | None = None
 
 
 class ProfileReply(Model):
@@ -475,7 +478,7 @@ class EndDeployment(Model):
     persist: PersistRequest
     app_id: str
     environment_id: str
-    release_id: str
+    release_id: str | None
     deployment_id: str
     ending: Ending
     requested_by: str | None = None

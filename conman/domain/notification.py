@@ -34,6 +34,8 @@ class NoticeKind(StrEnum):
     DEPLOYMENT_CANCELED = "deployment_canceled"
     DEPLOYMENT_AUTO_ROLLED_BACK = "deployment_auto_rolled_back"
     DEPLOYMENT_HEALED = "deployment_healed"
+    DRIFT_DETECTED = "drift_detected"
+    DRIFT_HEAL_STOPPED = "drift_heal_stopped"
 
 
 ALWAYS_SENT = frozenset({NoticeKind.INVITE, NoticeKind.PASSWORD_RESET, NoticeKind.ACCOUNT_CREATED})

@@ -19,7 +19,7 @@ from conman.domain.times import milliseconds
 def outgoing_entries(
     decision: Decision[Any], *, app_id: str | None, entity: str, version: int, actor: Actor, at: str, workflow_id: str | None
 ) -> list[dict[str, Any]]:
-    """The entries of one decision, in the order in which they are delivered: audit, new jobs, starts, ends, notices."""
+    """The entries of one decision, in the order in which they are delivered: audit, new jobs, starts, progress, ends, notices."""
     entries: list[dict[str, Any]] = []
 
     def next_id() -> str:
@@ -31,6 +31,9 @@ def outgoing_entries(
         entries.append({"id": next_id(), "kind": "job", "doc": job_document(job, app_id=app_id, at=at)})
     for job_id in decision.job_starts:
         entries.append({"id": next_id(), "kind": "job_start", "job_id": job_id, "doc": job_start(at)})
+    for step in decision.progress:
+        shown = step.model_dump(mode="json", exclude={"id"})
+        entries.append({"id": next_id(), "kind": "job_progress", "job_id": step.id, "doc": {"progress": shown, "updated_at": at}})
     for end in decision.job_ends:
         entries.append({"id": next_id(), "kind": "job_end", "job_id": end.id, "doc": job_end(end, at=at)})
     for notice in decision.notices:

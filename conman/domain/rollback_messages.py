@@ -16,6 +16,12 @@ class RollbackQuestion(Model):
     release_id: str
 
 
+class RollbackBegun(Model):
+    """Whether there is a release that is being assembled; `refused` says why there is none."""
+
+    refused: str | None = None
+
+
 class RollbackView(Model):
     """How the release is; `wanted`: its deployment, which `user_id` asked for, has not ended."""
 

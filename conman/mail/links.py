@@ -10,7 +10,23 @@ from conman.domain.notification import TOKEN_PATHS, Notice, NoticeKind
 
 PREFERENCES_PATH = "/me/notification-preferences"
 _CHANGESET = "/apps/{app_id}/changesets/{entity_id}"
-NOTICE_PATHS = {NoticeKind.REVIEW_REQUESTED: _CHANGESET, NoticeKind.REVIEW_REMINDER: _CHANGESET}
+_DEPLOYMENT = "/apps/{app_id}/deployments/{entity_id}"
+_ENVIRONMENT = "/apps/{app_id}/environments/{entity_id}"
+NOTICE_PATHS = {
+    NoticeKind.REVIEW_REQUESTED: _CHANGESET,
+    NoticeKind.REVIEW_REMINDER: _CHANGESET,
+    NoticeKind.DEPLOYMENT_WAITS_FOR_APPROVAL: _DEPLOYMENT,
+    NoticeKind.DEPLOYMENT_WARNING: _DEPLOYMENT,
+    NoticeKind.DEPLOYMENT_BLOCKED_BY_DRIFT: _DEPLOYMENT,
+    NoticeKind.DEPLOYMENT_STARTED: _DEPLOYMENT,
+    NoticeKind.DEPLOYMENT_SUCCEEDED: _DEPLOYMENT,
+    NoticeKind.DEPLOYMENT_FAILED: _DEPLOYMENT,
+    NoticeKind.DEPLOYMENT_CANCELED: _DEPLOYMENT,
+    NoticeKind.DEPLOYMENT_AUTO_ROLLED_BACK: _DEPLOYMENT,
+    NoticeKind.DEPLOYMENT_HEALED: _DEPLOYMENT,
+    NoticeKind.DRIFT_DETECTED: _ENVIRONMENT,
+    NoticeKind.DRIFT_HEAL_STOPPED: _ENVIRONMENT,
+}
 """The page of what a notice tells of, below `CONMAN_PUBLIC_URL`, for those kinds that have one."""
 _EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from conman.domain.deployment import Kind
 from conman.domain.mail import one_line
 from conman.domain.notification import NoticeKind
 from conman.domain.times import parse_time
@@ -18,7 +19,10 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What a template says. Names are cleaned (`one_line`) before they get here; `data` is the notice's own."""
+    """What a template says. Names are cleaned (`one_line`) before they get here; `data` is the notice's own.
+
+    `environment_name`, `release_tag` and `requester_name` belong to what a deployment's or an environment's notice tells of.
+    """
 
     link: str
     preferences_link: str
@@ -28,6 +32,9 @@ class Words:
     role: str | None
     expires_at: str | None
     data: dict[str, Any]
+    environment_name: str | None = None
+    release_tag: str | None = None
+    requester_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,21 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters["utc"] = _utc
+    made.filters["undertaking"] = _undertaking
     return made
+
+
+_UNDERTAKINGS = {
+    Kind.DEPLOY: "deployment to",
+    Kind.PROMOTE: "promotion to",
+    Kind.ROLLBACK: "rollback in",
+    Kind.HEAL: "healing of",
+}
+
+
+def _undertaking(kind: str) -> str:
+    """A kind of deployment as a noun, before the name of its environment."""
+    return _UNDERTAKINGS[Kind(kind)]
 
 
 def _utc(time: str) -> str:

@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from conman.domain.deployment import Deployment
 from conman.domain.membership import may_review
 from conman.domain.notification import Notice, NoticeKind, Recipient, recipients
 from conman.domain.roles import Role
+from conman.store import records
 from conman.store.database import Database
 
 Rule = Callable[[Database, Notice], Awaitable[list[Recipient]]]
@@ -26,10 +28,41 @@ async def named(db: Database, notice: Notice) -> list[Recipient]:
 
 async def reviewers(db: Database, notice: Notice) -> list[Recipient]:
     """Those who may review what the notice is about: its app's reviewers and up, without its author."""
-    members = await db["memberships"].find({"app_id": notice.app_id}, {"user_id": 1, "role": 1}).sort("_id").to_list()
     author = notice.data.get("author_user_id")
-    told = [row["user_id"] for row in members if may_review(Role(row["role"])) and row["user_id"] != author]
+    told = [user_id for user_id, role in await _members(db, notice) if may_review(role) and user_id != author]
     return recipients(notice, told, [], {})
+
+
+async def approvers(db: Database, notice: Notice) -> list[Recipient]:
+    """Those who may give the approval that a deployment waits for, without those whose yes to what it is now counts already."""
+    least = Role(notice.data["role"] or Role.REVIEWER)
+    agreed = await _agreed(db, notice.entity_id)
+    told = [user_id for user_id, role in await _members(db, notice) if role >= least and user_id not in agreed]
+    return recipients(notice, told, [], {})
+
+
+async def managers(db: Database, notice: Notice) -> list[Recipient]:
+    """Those whom the notice names, and the app's config managers and up."""
+    told = [user_id for user_id, role in await _members(db, notice) if role >= Role.CONFIG_MANAGER]
+    return recipients(notice, [*notice.user_ids, *told], [], {})
+
+
+async def everybody(db: Database, notice: Notice) -> list[Recipient]:
+    """All members of the app."""
+    return recipients(notice, [user_id for user_id, _ in await _members(db, notice)], [], {})
+
+
+async def _members(db: Database, notice: Notice) -> list[tuple[str, Role]]:
+    found = db["memberships"].find({"app_id": notice.app_id}, {"user_id": 1, "role": 1}).sort("_id")
+    return [(row["user_id"], Role(row["role"])) async for row in found]
+
+
+async def _agreed(db: Database, deployment_id: str) -> set[str]:
+    document = await records.find(db, "deployments", deployment_id)
+    if document is None:
+        return set()
+    deployment = Deployment.model_validate(document["owned"])
+    return {approval.user_id for approval in deployment.approvals if approval.digest == deployment.shown_digest}
 
 
 RULES: Final[Mapping[NoticeKind, Rule]] = MappingProxyType(
@@ -39,5 +72,16 @@ RULES: Final[Mapping[NoticeKind, Rule]] = MappingProxyType(
         NoticeKind.ACCOUNT_CREATED: named,
         NoticeKind.REVIEW_REQUESTED: named,
         NoticeKind.REVIEW_REMINDER: reviewers,
+        NoticeKind.DEPLOYMENT_WAITS_FOR_APPROVAL: approvers,
+        NoticeKind.DEPLOYMENT_WARNING: named,
+        NoticeKind.DEPLOYMENT_BLOCKED_BY_DRIFT: managers,
+        NoticeKind.DEPLOYMENT_STARTED: managers,
+        NoticeKind.DEPLOYMENT_SUCCEEDED: everybody,
+        NoticeKind.DEPLOYMENT_FAILED: managers,
+        NoticeKind.DEPLOYMENT_CANCELED: named,
+        NoticeKind.DEPLOYMENT_AUTO_ROLLED_BACK: managers,
+        NoticeKind.DEPLOYMENT_HEALED: managers,
+        NoticeKind.DRIFT_DETECTED: managers,
+        NoticeKind.DRIFT_HEAL_STOPPED: managers,
     }
 )

@@ -48,6 +48,7 @@ async def judge(db: Database, question: StartQuestion) -> StartReply:
         approval_role=approval_role(asked),
         exceptional_reasons=reasons,
         shown_digest=digest,
+        approval_ttl_hours=scene.app["settings"]["approval_ttl_hours"],
         auto_rollback=environment["auto_rollback"],
         health_command=environment["health_command"],
     )

@@ -1,27 +1,57 @@
-"""Deployments: the lock is taken, the record inserted, the workflow started; in this order (`durability.md` 15)."""
+"""Asking for deployments: the locks are taken, the records inserted, the workflows started; in this order (`durability.md` 15).
+
+The deployments of one request come with one write: the record of the first has those of the others among what leaves it, so that
+none is without the others for longer than upkeep takes. A repeat of the request finds them all.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pymongo import DESCENDING
+import structlog
 
-from conman.domain import deployment as rules
+from conman.domain import deploy_rules as rules
+from conman.domain import deployment as states
 from conman.domain.decision import Event, NewJob
-from conman.domain.deployment import Deployment, EnvironmentView, Kind, PastDeployment
-from conman.domain.errors import not_found
+from conman.domain.deploy_rules import Wanted
+from conman.domain.deployment import Deployment, DeploymentState, Kind
+from conman.domain.drift import DriftItem
+from conman.domain.errors import ConmanError, invalid
+from conman.domain.hold import app_on_hold
 from conman.domain.jobs import JobType, max_attempts
-from conman.domain.outgoing import job_document
-from conman.domain.release import Release
+from conman.domain.outgoing import audit_entry, job_document
+from conman.domain.times import format_time, parse_time
 from conman.faults import fault_point
 from conman.services.call import Call, record
-from conman.services.environments import list_environments
+from conman.services.clock import now
+from conman.services.deploy_commands import start_of, tell_superseded
+from conman.services.deploy_start import approval_role
 from conman.services.platform import Platform
 from conman.services.releases import refuse_unknown_release
-from conman.store import locks, records
+from conman.services.surroundings import Scene, look, shown_digest
+from conman.store import locks, memberships, records
 from conman.store.database import Document
-from conman.workflows.client import EntityWorkflow
-from conman.workflows.deployment import ApproveCommand, CancelCommand
+from conman.store.outgoing import deliver, record_to_keep
+
+log = structlog.get_logger(__name__)
+
+TELLING_SECONDS = 5.0
+"""How long a request waits for a deployment to take that it is superseded; upkeep tells one that does not answer by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for; `not_before` is RFC 3339 as it came."""
+
+    release_id: str
+    kind: Kind = Kind.DEPLOY
+    skip_stage: bool = False
+    override_freeze: bool = False
+    not_before: str | None = None
+    wait: bool = False
 
 
 def owned(document: Document) -> Deployment:
@@ -29,152 +59,235 @@ def owned(document: Document) -> Deployment:
     return Deployment.model_validate(document["owned"])
 
 
-def _workflow(platform: Platform, document: Document, summary: str = "") -> EntityWorkflow:
-    return platform.commands.deployment_start(document["app_id"], document["_id"], summary)
+async def deploy(platform: Platform, call: Call, app: Document, environment_ids: Sequence[str], asked: Asked) -> list[Document]:
+    """Take the locks of all these environments, or of none, and start a deployment in each; in stage order.
 
-
-async def _views(platform: Platform, app: Document) -> list[EnvironmentView]:
-    return [
-        EnvironmentView(
-            id=row["_id"],
-            name=row["name"],
-            position=row["position"],
-            current_release_id=row["owned"].get("current_release_id"),
-        )
-        for row in await list_environments(platform, app)
-    ]
-
-
-async def _past(platform: Platform, release_id: str) -> list[PastDeployment]:
-    """The release's deployments, newest first."""
-    rows = platform.db["deployments"].find({"release_id": release_id}).sort([("_id", DESCENDING)])
-    return [
-        PastDeployment(environment_id=row["owned"]["environment_id"], release_id=release_id, state=row["owned"]["state"])
-        async for row in rows
-    ]
-
-
-async def deploy(
-    platform: Platform,
-    call: Call,
-    app: Document,
-    environment: Document,
-    *,
-    release_id: str,
-    kind: Kind,
-    skip_stage: bool,
-) -> Document:
-    """Take the environment's lock and start a deployment; a repeat of the same request finds its own.
-
-    Raises `validation_error`, `invalid_transition`, `stage_skipped` or `environment_locked`; then nothing is held.
+    A repeat of the same request finds its own. Raises `validation_error`, or the first of what hinders it (`deploy_rules`); then
+    nothing is held.
     """
-    deployment_id = call.derived_id("deployment", environment["_id"])
-    there = await records.find(platform.db, "deployments", deployment_id)
-    if there is not None:
-        await platform.commands.start(_workflow(platform, there))
-        return there
-    release_document = refuse_unknown_release(await records.find(platform.db, "releases", release_id, app_id=app["_id"]))
-    release = Release.model_validate(release_document["owned"])
-    rules.check_deployable(release.state)
-    views = await _views(platform, app)
-    view = next((row for row in views if row.id == environment["_id"]), None)
-    if view is None:
-        raise not_found("environment")
-    in_order = rules.passes_stage_order(release_id, view, views, await _past(platform, release_id), promote=kind is Kind.PROMOTE)
-    if not in_order and not skip_stage:
-        raise rules.stage_skipped(view, views)
-    taken = await locks.take(platform.db, app["_id"], {environment["_id"]: deployment_id}, call.at)
-    if taken.holder is not None:
-        raise rules.environment_locked(taken.holder.deployment_id)
-    if taken.closed is not None:
-        raise rules.environment_closed(app_too=taken.closed == app["_id"])
+    ids = {environment_id: call.derived_id("deployment", environment_id) for environment_id in environment_ids}
+    made = await _made(platform, list(ids.values()))
+    if made:
+        return await _started(platform, made)
+    release = refuse_unknown_release(await records.find(platform.db, "releases", asked.release_id, app_id=app["_id"]))
+    at = now()
+    not_before = _not_before(asked, at)
+    scene = await look(platform.db, app, release, at)
+    _refuse_unknown(scene, environment_ids)
+    wanted = Wanted(
+        release_id=release["_id"],
+        start_at=not_before or at,
+        kind=asked.kind,
+        skip_stage=asked.skip_stage,
+        override_freeze=asked.override_freeze,
+        wait=asked.wait,
+        together=frozenset(environment_ids),
+    )
+    ordered = [row["_id"] for row in scene.environments if row["_id"] in ids]
+    for environment_id in ordered:
+        found = rules.hindrances(wanted, scene.of(environment_id, wanted.start_at, besides=ids.values()))
+        if found:
+            raise found[0].error
+    taken = await locks.take(
+        platform.db,
+        app["_id"],
+        {environment_id: ids[environment_id] for environment_id in ordered},
+        at,
+        wait=asked.wait,
+        over=scene.superseding,
+        start_at=wanted.start_at,
+        kept_by=ids[ordered[0]] if len(ordered) > 1 else None,
+    )
+    _refuse_not_taken(taken, app["_id"])
     fault_point("deploy.locked")
-    reasons = ["skip_stage"] if skip_stage and not in_order else []
-    if taken.concurrent:
-        reasons.append("concurrent")
-    document = await _insert(platform, call, app, environment, release_document, kind, reasons, taken.fences[environment["_id"]])
+    documents = await _documents(platform, call, scene, wanted, taken, [(one, ids[one]) for one in ordered], not_before)
+    head, others = documents[0], documents[1:]
+    head["outgoing"] += [record_to_keep("deployments", other) for other in others]
+    await records.insert_once(platform.db, "deployments", head)
     fault_point("deploy.inserted")
-    summary = f"{kind.value} {release.tag} to {environment['name']}"
-    await platform.commands.start(_workflow(platform, document, summary))
-    return document
+    return await _started(platform, await _made(platform, list(ids.values())))
 
 
-async def _insert(
+def _not_before(asked: Asked, at: str) -> str | None:
+    """When it is to start, None for now. Raises `validation_error`."""
+    if asked.not_before is None:
+        return None
+    try:
+        wanted = format_time(parse_time(asked.not_before))
+    except ValueError as error:
+        raise invalid("not_before", str(error)) from error
+    rules.check_not_before(wanted, at)
+    return wanted if wanted > at else None
+
+
+def _refuse_unknown(scene: Scene, environment_ids: Sequence[str]) -> None:
+    listed = {row["_id"] for row in scene.environments}
+    if not environment_ids:
+        raise invalid("environment_ids", "names no environment")
+    for number, environment_id in enumerate(environment_ids):
+        if environment_id not in listed:
+            raise invalid(f"environment_ids.{number}", "is no environment of this app")
+        if environment_id in environment_ids[:number]:
+            raise invalid(f"environment_ids.{number}", "stands twice in the list")
+
+
+def _refuse_not_taken(taken: locks.Taken, app_id: str) -> None:
+    """The write on the lock document has the last word, since the surroundings were read."""
+    if taken.closed is not None:
+        raise states.environment_closed(app_too=taken.closed == app_id)
+    if taken.hold is not None:
+        raise app_on_hold(taken.hold)
+    if taken.holder is not None and not taken.waits:
+        raise states.environment_locked(taken.holder.deployment_id)
+
+
+async def _made(platform: Platform, ids: list[str]) -> list[Document]:
+    """The deployments of a request that are there, the first one first; what a crash left on its way is brought."""
+    for document in await platform.db["deployments"].find({"_id": {"$in": ids}}).to_list():
+        await deliver(platform.db, "deployments", document)
+    found = await platform.db["deployments"].find({"_id": {"$in": ids}}).to_list()
+    following = {document["owned"].get("after_deployment_id"): document for document in found}
+    ordered: list[Document] = []
+    last: str | None = None
+    while last in following:
+        ordered.append(following[last])
+        last = ordered[-1]["_id"]
+    return ordered
+
+
+async def _started(platform: Platform, documents: list[Document]) -> list[Document]:
+    for document in documents:
+        await deliver(platform.db, "deployments", document)
+        await platform.commands.start(start_of(platform.commands, document, document.get("title", "")))
+    for document in documents:
+        if document.get("supersedes_untold") is not None:
+            await _tell_soon(platform, document)
+    return documents
+
+
+async def _tell_soon(platform: Platform, document: Document) -> None:
+    """Tell whom it superseded, as far as that answers soon; never fails, since upkeep goes on."""
+    try:
+        async with asyncio.timeout(TELLING_SECONDS):
+            await tell_superseded(platform.db, platform.commands, document)
+    except (TimeoutError, ConmanError) as error:
+        log.warning("superseded_left_to_upkeep", deployment_id=document["_id"], error=str(error))
+
+
+async def _documents(
     platform: Platform,
     call: Call,
-    app: Document,
-    environment: Document,
-    release: Document,
-    kind: Kind,
-    reasons: list[str],
-    fence: int,
-) -> Document:
-    deployment_id = call.derived_id("deployment", environment["_id"])
-    job_id = call.derived_id("job", environment["_id"])
-    needed = rules.approvals_needed(reasons)
-    state = Deployment(
-        app_id=app["_id"],
-        environment_id=environment["_id"],
-        release_id=release["_id"],
-        kind=kind,
-        requested_by=call.user_id,
-        requested_at=call.at,
-        skip_stage="skip_stage" in reasons,
-        exceptional_reasons=reasons,
-        approvals=[rules.Approval(user_id=call.user_id, at=call.at)] if needed else [],
-        approvals_required=needed,
-        approvals_expire_at=rules.approvals_deadline(call.at, app["settings"]["approval_ttl_hours"]) if needed else None,
-        previous_deployment_id=environment["owned"].get("current_deployment_id"),
-        job_id=job_id,
-        fence=fence,
-    )
-    event = Event(
-        "deployment",
-        deployment_id,
-        "requested",
-        after={
-            "environment_id": environment["_id"],
-            "release_id": release["_id"],
-            "kind": kind.value,
-            "state": state.state.value,
-            "skip_stage": state.skip_stage,
-            "exceptional_reasons": reasons,
-            "approvals_required": needed,
-            "fence": fence,
-            "job_id": job_id,
-        },
-    )
-    job_type = JobType.DEPLOY_RELEASE
-    job = NewJob(job_id, job_type, "deployment", deployment_id, max_attempts(job_type), created_by=call.user_id)
-    outgoing = [
-        *call.audit(event, app_id=app["_id"]),
-        {"id": call.derived_id("outgoing-job"), "kind": "job", "doc": job_document(job, app_id=app["_id"], at=call.at)},
+    scene: Scene,
+    wanted: Wanted,
+    taken: locks.Taken,
+    places: list[tuple[str, str]],
+    not_before: str | None,
+) -> list[Document]:
+    """The records to be, in stage order."""
+    role = await memberships.role_now(platform.db, scene.app["_id"], call.user_id)
+    group_id = call.derived_id("group") if len(places) > 1 else None
+    made: list[Document] = []
+    for number, (environment_id, deployment_id) in enumerate(places):
+        environment = scene.environment(environment_id)
+        here = scene.of(environment_id, wanted.start_at, besides=[one for _, one in places])
+        reasons = [one for one in rules.exceptional_reasons(wanted, here) if one != "concurrent"]
+        if taken.concurrent and not taken.waits:
+            reasons = _in_order([*reasons, "concurrent"])
+        asked = rules.approvals_asked(reasons, here.required)
+        digest = await shown_digest(platform.db, environment, wanted.release_id, scene.release.published_sha)
+        agrees = role is not None and (asked.exceptional > 0 or (asked.ordinary > 0 and role >= asked.role))
+        ttl_hours = scene.app["settings"]["approval_ttl_hours"]
+        state = Deployment(
+            app_id=scene.app["_id"],
+            environment_id=environment_id,
+            release_id=wanted.release_id,
+            kind=wanted.kind,
+            requested_by=call.user_id,
+            requested_at=call.at,
+            group_id=group_id,
+            after_deployment_id=places[number - 1][1] if number else None,
+            skip_stage=wanted.skip_stage,
+            override_freeze=wanted.override_freeze,
+            wait=wanted.wait,
+            not_before=not_before,
+            exceptional_reasons=reasons,
+            approvals=[states.Approval(user_id=call.user_id, at=call.at, digest=digest)] if agrees else [],
+            approvals_required=asked.required,
+            approval_role=approval_role(asked),
+            approvals_expire_at=states.approvals_deadline(not_before or call.at, ttl_hours) if asked.required else None,
+            shown_digest=digest,
+            previous_deployment_id=environment["owned"].get("current_deployment_id"),
+            job_id=call.derived_id("job", environment_id),
+            fence=taken.fences.get(environment_id),
+        )
+        document = _document(call, deployment_id, state, number, _overridden_freeze(scene, state, wanted.start_at))
+        document["title"] = f"{state.kind.value} {scene.release.tag} to {environment['name']}"
+        if environment_id in taken.superseded:
+            document["supersedes_untold"] = taken.superseded[environment_id]
+        made.append(document)
+    return made
+
+
+def _in_order(reasons: list[str]) -> list[str]:
+    return [one for one in ("skip_stage", "multiple_environments", "concurrent", "override_freeze") if one in reasons]
+
+
+def _overridden_freeze(scene: Scene, state: Deployment, start_at: str) -> dict[str, Any] | None:
+    if "override_freeze" not in state.exceptional_reasons:
+        return None
+    return {
+        "windows": scene.freeze_names(state.environment_id, start_at),
+        "frozen_until": scene.frozen_until(state.environment_id, start_at),
+        "not_before": state.not_before,
+    }
+
+
+def _document(call: Call, deployment_id: str, state: Deployment, number: int, overridden: dict[str, Any] | None) -> Document:
+    common = {"environment_id": state.environment_id, "release_id": state.release_id, "state": state.state.value}
+    after: dict[str, Any] = {
+        **common,
+        "kind": state.kind.value,
+        "group_id": state.group_id,
+        "skip_stage": state.skip_stage,
+        "override_freeze": state.override_freeze,
+        "wait": state.wait,
+        "not_before": state.not_before,
+        "exceptional_reasons": state.exceptional_reasons,
+        "approvals_required": state.approvals_required,
+        "approvals_expire_at": state.approvals_expire_at,
+        "fence": state.fence,
+        "job_id": state.job_id,
+        "previous_deployment_id": state.previous_deployment_id,
+    }
+    events = [Event("deployment", deployment_id, "requested", after=after)]
+    if overridden is not None:
+        before = {"state": state.state.value}
+        events.append(Event("deployment", deployment_id, "freeze_overridden", before=before, after={**common, **overridden}))
+    kind = JobType.DEPLOY_RELEASE
+    job = NewJob(state.job_id, kind, "deployment", deployment_id, max_attempts(kind), created_by=call.user_id)
+    entries = [
+        audit_entry(call.event_id(2 * number + place), event, app_id=state.app_id, actor=call.actor, at=call.at)
+        for place, event in enumerate(events)
     ]
-    document = {
+    job_entry = {
+        "id": call.derived_id("outgoing-job", state.environment_id),
+        "kind": "job",
+        "doc": job_document(job, app_id=state.app_id, at=call.at),
+    }
+    return {
         "_id": deployment_id,
-        "app_id": app["_id"],
-        "release_id": release["_id"],
+        "app_id": state.app_id,
+        "release_id": state.release_id,
         "created_at": call.at,
         "updated_at": call.at,
         "created_by": call.user_id,
         "version": 1,
         "owned": state.model_dump(mode="json"),
-        "outgoing": outgoing,
+        "outgoing": [*entries, job_entry],
     }
-    made, _ = await records.insert_once(platform.db, "deployments", document)
-    return made
 
 
-async def approve(platform: Platform, call: Call, document: Document) -> None:
-    """One person's yes."""
-    command = ApproveCommand(id=call.command_id, actor=call.actor, not_after=platform.commands.not_after())
-    await platform.commands.send(_workflow(platform, document), "approve", command)
-
-
-async def cancel(platform: Platform, call: Call, document: Document) -> None:
-    """Stop a deployment that has not switched yet; back when it has ended."""
-    command = CancelCommand(id=call.command_id, actor=call.actor, not_after=platform.commands.not_after())
-    await platform.commands.send(_workflow(platform, document), "cancel", command)
+# -- Showing
 
 
 def deployment_record(document: Document) -> dict[str, Any]:
@@ -187,15 +300,22 @@ def deployment_record(document: Document) -> dict[str, Any]:
         state=state.state.value,
         phase=state.phase.value,
         kind=state.kind.value,
-        group_id=None,
+        group_id=state.group_id,
+        after_deployment_id=state.after_deployment_id,
         requested_by=state.requested_by,
         skip_stage=state.skip_stage,
+        override_freeze=state.override_freeze,
+        wait=state.wait,
         exceptional_reasons=state.exceptional_reasons,
-        approvals=[approval.model_dump(mode="json") for approval in state.approvals],
+        approvals=[{"user_id": approval.user_id, "at": approval.at} for approval in state.approvals],
         approvals_required=state.approvals_required,
+        approval_role=state.approval_role,
         approvals_expire_at=state.approvals_expire_at,
-        not_before=None,
-        drift_report=None,
+        not_before=state.not_before,
+        warning=state.warning,
+        drift_report=None if state.drift_report is None else [_drift(item) for item in state.drift_report],
+        drift_waits_until=state.drift_waits_until,
+        rollback=None if state.rollback is None else state.rollback.model_dump(mode="json"),
         profile_revision_id=state.profile_revision_id,
         previous_deployment_id=state.previous_deployment_id,
         reason_code=state.reason_code.value if state.reason_code else None,
@@ -204,5 +324,20 @@ def deployment_record(document: Document) -> dict[str, Any]:
         gate_job_id=state.gate_job_id,
         fence=state.fence,
         folder=state.folder,
-        waiting_for=rules.waiting_for(state),
+        waiting_for=states.waiting_for(state),
     )
+
+
+def _drift(item: DriftItem) -> dict[str, Any]:
+    return item.model_dump(mode="json")
+
+
+def parse_states(text: str | None) -> list[str] | None:
+    """The states of a `?state=` filter. Raises `validation_error` for an unknown one."""
+    if text is None:
+        return None
+    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    for state in wanted:
+        if state not in {known.value for known in DeploymentState}:
+            raise invalid("state", f"{state!r} is no state of a deployment")
+    return wanted

@@ -1,4 +1,4 @@
-"""An app's environments: showing them, and replacing their list (`spec.md` 6).
+"""An app's environments: reading them, and replacing their list (`spec.md` 6).
 
 The truth is one list in the app's record, changed by one guarded write with its audit event: `environments`, whose order is the
 stage order, and the canonical one in the settings. The records of environments hold what workflows own, and beside it a copy of
@@ -9,7 +9,6 @@ that may be repeated: by the same request, by the next one that reads the list, 
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -19,13 +18,11 @@ from conman.domain import profile_audit
 from conman.domain.decision import Actor, Event
 from conman.domain.environment import EnvironmentDefinition, Known, NewIds, ReplacedList, replace_list
 from conman.domain.errors import DomainError, ErrorCode, not_found
-from conman.domain.freeze import frozen_until
 from conman.domain.outgoing import audit_entry
 from conman.domain.profile import Profile
 from conman.domain.profile_audit import Revision
-from conman.domain.times import format_time
 from conman.faults import fault_point
-from conman.services.call import Call, has_happened, record
+from conman.services.call import Call, has_happened
 from conman.services.platform import Platform
 from conman.services.profiles import PROFILES, REVISIONS
 from conman.settings.programs import ProgramKind
@@ -65,43 +62,6 @@ async def find(platform: Platform, app: Document, environment_id: str) -> Docume
         if environment["_id"] == environment_id:
             return environment
     raise not_found("environment")
-
-
-async def environment_records(platform: Platform, app: Document) -> list[dict[str, Any]]:
-    """Environments with what is where now (`api.md` 4)."""
-    environments = await list_environments(platform, app)
-    app = await records.get(platform.db, "apps", app["_id"], what="app")
-    held = await locks.read(platform.db, app["_id"])
-    now = datetime.now(UTC)
-    shown: list[dict[str, Any]] = []
-    for environment in environments:
-        owned = environment["owned"]
-        definition = EnvironmentDefinition.model_validate(environment)
-        holder = held.get(environment["_id"], {}).get("holder")
-        thaw = frozen_until(definition.freeze_windows, now, zone_of)
-        folder = None
-        if definition.deploy_target == "directory":
-            folder = str(platform.settings.environments_folder / app["_id"] / environment["_id"] / "current")
-        shown.append(
-            record(
-                {**environment, "version": app["version"]},
-                "position",
-                **definition.document(),
-                is_canonical=environment["_id"] == app["settings"]["canonical_env_id"],
-                current_release_id=owned.get("current_release_id"),
-                current_deployment_id=owned.get("current_deployment_id"),
-                deployed_at=owned.get("deployed_at"),
-                deployed_by=owned.get("deployed_by"),
-                health=owned.get("health", "unknown"),
-                drift=None,
-                active_deployment_id=holder["deployment_id"] if holder else None,
-                waiting_deployment_ids=[],
-                frozen_until=format_time(thaw) if thaw is not None else None,
-                folder=folder,
-                bad_release_ids=[],
-            )
-        )
-    return shown
 
 
 def zone_of(name: str) -> ZoneInfo:

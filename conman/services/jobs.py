@@ -14,7 +14,7 @@ from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, JobType, ReasonCode
 from conman.domain.messages import RevalidateCommand
 from conman.domain.queue import RetriedJob
-from conman.services import deployments
+from conman.services import deploy_commands
 from conman.services.call import Call, has_happened, keep, recall, record
 from conman.services.platform import Platform
 from conman.store import records
@@ -77,13 +77,13 @@ async def cancel(platform: Platform, call: Call, job: Document) -> None:
     """Stop a job; its verdict is `canceled` once its process has ended. Audited once, however often it is asked.
 
     One that is queued and has no process yet is stopped as soon as it has one. The job of a deployment is canceled with the
-    deployment, as `deployments.cancel` does and audits it. Raises `invalid_transition` for one that has ended, `conflict` for
+    deployment, as `deploy_commands.cancel` does and audits it. Raises `invalid_transition` for one that has ended, `conflict` for
     one that nothing can stop, saying what to do.
     """
     kind = JobType(job["job_type"])
     if kind is JobType.DEPLOY_RELEASE:
         deployment = await records.get(platform.db, "deployments", job["entity_id"], what="deployment")
-        await deployments.cancel(platform, call, deployment)
+        await deploy_commands.cancel(platform, call, deployment)
         return
     if await _was_asked(platform.db, call, job):
         await _stop(platform.commands, job)

@@ -1,4 +1,4 @@
-"""Rollbacks: the environment's lock is taken, the deployment inserted, then all goes on by itself (`spec.md` 12, `durability.md` 15).
+"""Rollbacks: the lock is taken, the deployment inserted, and all goes on by itself (`spec.md` 12, `durability.md` 15).
 
 A undoes a release by a new one: the deployment is the recorded intent of both, `rollback:{id}` makes the release and sees it
 through. B deploys an earlier release again, with the profile revision that it had here; Git is not touched.
@@ -119,8 +119,7 @@ async def _named(db: Database, past: list[Document]) -> list[ReleaseName]:
     ids = list(dict.fromkeys(row["release_id"] for row in past))
     rows = db["releases"].find({"_id": {"$in": ids}}, {"owned.tag": 1})
     tags = {row["_id"]: row["owned"]["tag"] async for row in rows}
-    found = [ReleaseName(release_id=one, tag=tags[one]) for one in ids if one in tags]
-    return found
+    return [ReleaseName(release_id=one, tag=tags[one]) for one in ids if one in tags]
 
 
 async def _newer(db: Database, release: Document, replaced: str | None) -> list[str]:

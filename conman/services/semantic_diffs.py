@@ -42,7 +42,11 @@ _answers: Kept[ChangedPath, _Answer] = Kept(MOST_KEPT_BYTES)
 
 async def semantic_diff(git: GitAdapter, repo: str, sides: Sides) -> SemanticDiff:
     """What two commits differ in."""
-    changed = await git.changed_paths(repo, sides.base, sides.head, renames=True)
+    return await semantic_diff_of(git, repo, await git.changed_paths(repo, sides.base, sides.head, renames=True))
+
+
+async def semantic_diff_of(git: GitAdapter, repo: str, changed: Sequence[ChangedPath]) -> SemanticDiff:
+    """What these files differ in."""
     files: list[tuple[Finding, ...]] = []
     room = MOST_COMPARED_BYTES
     for start in range(0, len(changed), FILES_AT_A_TIME):
@@ -53,12 +57,16 @@ async def semantic_diff(git: GitAdapter, repo: str, sides: Sides) -> SemanticDif
 
 async def semantic_page(git: GitAdapter, repo: str, sides: Sides, page: int, limit: int) -> dict[str, Any]:
     """One page of the changes, with the summary of all."""
-    found = await semantic_diff(git, repo, sides)
+    return semantic_record(await semantic_diff(git, repo, sides), sides.base, sides.head, page, limit)
+
+
+def semantic_record(found: SemanticDiff, base: str | None, head: str, page: int, limit: int) -> dict[str, Any]:
+    """One page of a semantic diff as `spec.md` 8 shows it."""
     shown = found.changes[(page - 1) * limit : page * limit]
     return {
         "data": {
-            "baseSha": sides.base,
-            "headSha": sides.head,
+            "baseSha": base,
+            "headSha": head,
             "summary": found.summary(),
             "changes": [change_record(each) for each in shown],
         },

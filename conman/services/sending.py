@@ -157,6 +157,9 @@ class Sending:
             role=None if token is None else token.record.get("role"),
             expires_at=None if token is None else token.record["expires_at"],
             data=_clean(notice.data),
+            environment_name=await self._environment_name(notice),
+            release_tag=await self._tag(notice.data.get("release_id")),
+            requester_name=await self._name("users", notice.data.get("requested_by")),
         )
         envelope = Envelope(
             mail_id=row["_id"],
@@ -171,6 +174,17 @@ class Sending:
     async def _name(self, collection: str, record_id: str | None) -> str | None:
         document = None if record_id is None else await records.find(self.db, collection, record_id)
         return None if document is None else one_line(document["name"]) or None
+
+    async def _environment_name(self, notice: Notice) -> str | None:
+        """The name that it has now; None for one that is archived, or where the notice is about none."""
+        wanted = notice.entity_id if notice.entity_type == "environment" else notice.data.get("environment_id")
+        app = None if notice.app_id is None or wanted is None else await records.find(self.db, "apps", notice.app_id)
+        listed = [] if app is None else app["environments"]
+        return next((one_line(one["name"]) or None for one in listed if one["id"] == wanted), None)
+
+    async def _tag(self, release_id: str | None) -> str | None:
+        release = None if release_id is None else await records.find(self.db, "releases", release_id)
+        return None if release is None else release["owned"]["tag"]
 
 
 def _clean(value: Any) -> Any:

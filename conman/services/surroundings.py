@@ -104,7 +104,7 @@ async def look(db: Database, app: Document, release: Document, at: str) -> Scene
     """Read it all, what the app's record says included."""
     app = await records.get(db, "apps", app["_id"], what="app")
     environments = await listed(db, app)
-    locked = await locks.document_of(db, app["_id"])
+    locked = await locks.peek(db, app["_id"])
     active = await locks.active_in(db, locked["environments"], at)
     return Scene(
         app=app,

@@ -123,6 +123,16 @@ async def extra_workspace(
     return await _make(platform, call, app, chosen=branch_name, title=title, slot=None, start=start)
 
 
+async def workspace_at_head(platform: Platform, call: Call, app: Document, *, title: str) -> Document:
+    """One more workspace, at the integration head whatever the app's baseline is; a repeat finds the same."""
+    there = await records.find(platform.db, "workspaces", call.derived_id("workspace"))
+    if there is not None:
+        with suppress(_BranchTakenError):
+            return await opened(platform, app, there)
+    start = Start("integration", app["integration_branch"], await integration_head(platform, app))
+    return await _make(platform, call, app, chosen=None, title=title, slot=None, start=start)
+
+
 async def _make(
     platform: Platform, call: Call, app: Document, *, chosen: str | None, title: str | None, slot: str | None, start: Start
 ) -> Document:

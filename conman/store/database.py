@@ -92,6 +92,8 @@ INDEXES: tuple[Index, ...] = (
     Index("deployments", ("owned.environment_id",), "listing by environment"),
     Index("deployments", ("owned.group_id",), "a yes or a cancel is told to the whole group"),
     Index("deployments", ("supersedes_untold",), "upkeep tells those whose lock was taken over", sparse=True),
+    Index("migration_executions", ("environment_id",), "what ran in an environment"),
+    Index("migration_executions", ("deployment_id", "name"), "one deployment runs a migration once", unique=True),
     Index("jobs", ("app_id",), "listing by app"),
     Index("jobs", ("entity_id",), "a changeset's timeline"),
     Index("jobs", ("cancel_asked_at",), "upkeep stops jobs that are to end", sparse=True),

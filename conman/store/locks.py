@@ -65,7 +65,7 @@ async def is_free(db: Database, holder: Document, at: str) -> bool:
     return deployment["owned"]["state"] in ("succeeded", "failed", "canceled")
 
 
-async def _line(db: Database, entry: Document, at: str) -> list[Document]:
+async def line(db: Database, entry: Document, at: str) -> list[Document]:
     """Those who still wait, in their order."""
     return [one for one in entry.get("waiting", []) if not await is_free(db, one, at)]
 
@@ -84,7 +84,7 @@ async def active_in(db: Database, entries: dict[str, Document], at: str) -> dict
 async def _active(db: Database, environment_id: str, entry: Document, at: str) -> Holder | None:
     one = await _holding(db, entry, at)
     if one is None:
-        one = next(iter(await _line(db, entry, at)), None)
+        one = next(iter(await line(db, entry, at)), None)
     if one is None:
         return None
     return Holder(environment_id, one["deployment_id"], one.get("state", "pending"), one["since"])
@@ -108,7 +108,8 @@ async def take(
     is `running`. Nothing is taken in an app or environment that is closed, nor where others wait in line.
 
     `wait`: one that wants a single environment joins its line instead. `over`: holders from which the lock is taken unless they
-    run; `over_pending`: from any that does not run, and before those in line, who wait on. `start_at`: a hold that stands at that time refuses it; None for what needs only the lock.
+    run; `over_pending`: from any that does not run, and ahead of the line, which waits on. `start_at`: a hold that stands at that
+    time refuses it; None for what needs only the lock.
     """
     while True:
         document = await document_of(db, app_id)
@@ -133,13 +134,13 @@ async def take(
                 if entry["holder"].get("over") is not None:
                     taken.superseded[environment_id] = entry["holder"]["over"]
                 continue
-            line = await _line(db, entry, at)
+            ahead = await line(db, entry, at)
             holder = await _holding(db, entry, at)
             replaced = None
-            may_replace = over_pending or (holder is not None and holder["deployment_id"] in over and not line)
+            may_replace = over_pending or (holder is not None and holder["deployment_id"] in over and not ahead)
             if holder is not None and holder["state"] == "pending" and may_replace:
                 replaced, holder = holder["deployment_id"], None
-            in_the_way = holder if holder is not None or over_pending else next(iter(line), None)
+            in_the_way = holder if holder is not None or over_pending else next(iter(ahead), None)
             if in_the_way is not None and in_the_way["deployment_id"] != deployment_id:
                 found = Holder(
                     environment_id, in_the_way["deployment_id"], in_the_way.get("state", "pending"), in_the_way["since"]
@@ -147,11 +148,11 @@ async def take(
                 if not wait or len(wanted) > 1:
                     return Taken({}, found)
                 taken = Taken({}, found, concurrent=running, waits=True)
-                if all(one["deployment_id"] != deployment_id for one in line):
-                    waiting = [*line, {"deployment_id": deployment_id, "since": at}]
+                if all(one["deployment_id"] != deployment_id for one in ahead):
+                    waiting = [*ahead, {"deployment_id": deployment_id, "since": at}]
                     changes[f"environments.{environment_id}"] = {**entry, "waiting": waiting}
                 continue
-            others = [one for one in line if one["deployment_id"] != deployment_id]
+            others = [one for one in ahead if one["deployment_id"] != deployment_id]
             given = _given(entry, deployment_id, at, others, over=replaced, kept_by=kept_by)
             changes[f"environments.{environment_id}"] = given
             taken.fences[environment_id] = given["fence"]
@@ -175,7 +176,7 @@ async def document_of(db: Database, app_id: str) -> Document:
         if document is not None:
             return document
         with suppress(DuplicateKeyError):  # another request made it first, and the loop reads that one
-            await db["locks"].insert_one({"_id": app_id, "revision": 0, "environments": {}})
+            await db["locks"].insert_one(_new(app_id))
 
 
 async def release(db: Database, app_id: str, environment_id: str, deployment_id: str, at: str) -> str | None:
@@ -206,14 +207,14 @@ async def _hand_over(db: Database, app_id: str, environment_id: str, at: str, *,
             freed = holder is not None and holder["deployment_id"] == leaving
         if not freed and not waited:
             return None
-        line = [one for one in await _line(db, entry, at) if one["deployment_id"] != leaving]
-        following = line[0]["deployment_id"] if freed and line else None
+        waiting = [one for one in await line(db, entry, at) if one["deployment_id"] != leaving]
+        following = waiting[0]["deployment_id"] if freed and waiting else None
         if following is not None:
-            after = _given(entry, following, at, line[1:])
+            after = _given(entry, following, at, waiting[1:])
         elif freed:
-            after = {**entry, "holder": None, "waiting": line}
+            after = {**entry, "holder": None, "waiting": waiting}
         else:
-            after = {**entry, "waiting": line}
+            after = {**entry, "waiting": waiting}
         if after == entry or await _won(db, document, {"$set": {f"environments.{environment_id}": after}}):
             return following
 
@@ -283,10 +284,39 @@ async def mark_running(db: Database, app_id: str, environment_id: str, deploymen
     return document is not None
 
 
+async def mark_pending(db: Database, app_id: str, environment_id: str, deployment_id: str) -> None:
+    """The holder goes back to its checks before anything of it shows."""
+    field = f"environments.{environment_id}.holder"
+    await db["locks"].find_one_and_update(
+        {"_id": app_id, f"{field}.deployment_id": deployment_id},
+        {"$set": {f"{field}.state": "pending"}, "$inc": {"revision": 1}},
+    )
+
+
+async def raise_fence(db: Database, app_id: str, environment_id: str, deployment_id: str, *, fence: int) -> int | None:
+    """Raise the fence of the holder by one, from `fence`; a repeat finds it raised. None when it holds the lock no longer."""
+    entry = f"environments.{environment_id}"
+    holds = {"_id": app_id, f"{entry}.holder.deployment_id": deployment_id}
+    await db["locks"].find_one_and_update(
+        {**holds, f"{entry}.fence": fence}, {"$set": {f"{entry}.fence": fence + 1}, "$inc": {"revision": 1}}
+    )
+    raised = await db["locks"].find_one({**holds, f"{entry}.fence": fence + 1}, {"_id": 1})
+    return fence + 1 if raised is not None else None
+
+
 async def read(db: Database, app_id: str) -> dict[str, Document]:
     """Environment id → `{fence, holder, waiting?}` of an app."""
     document = await db["locks"].find_one({"_id": app_id})
     return document["environments"] if document is not None else {}
+
+
+async def peek(db: Database, app_id: str) -> Document:
+    """An app's whole document, as it would be made where there is none yet."""
+    return await db["locks"].find_one({"_id": app_id}) or _new(app_id)
+
+
+def _new(app_id: str) -> Document:
+    return {"_id": app_id, "revision": 0, "environments": {}}
 
 
 async def hold_of(db: Database, app_id: str) -> Hold | None:

@@ -109,7 +109,7 @@ async def deliver(db: Database, collection: str, document: Document) -> int:
             jobs.append(UpdateOne({"_id": entry["doc"]["_id"]}, {"$setOnInsert": entry["doc"]}, upsert=True))
         elif entry["kind"] == "job_start":
             jobs.append(UpdateOne({"_id": entry["job_id"], "state": "queued"}, {"$set": entry["doc"], "$inc": {"version": 1}}))
-        elif entry["kind"] == "job_end":
+        elif entry["kind"] in ("job_progress", "job_end"):
             jobs.append(
                 UpdateOne(
                     {"_id": entry["job_id"], "state": {"$nin": TERMINAL_JOB_STATES}},
@@ -157,7 +157,7 @@ async def _release_shows(db: Database, entry: Document) -> None:
 
 
 async def _recount(db: Database, entry: Document, release_id: str, command_id: str, *, taken: bool = False) -> None:
-    """A release's state is computed from its deployments. `taken`: it has lost an environment, and is rolled back with the last."""
+    """A release's state is computed from its deployments. `taken`: it lost an environment; with the last it is rolled back."""
 
     async def decide(release: Release) -> tuple[Release, Document] | None:
         if release.state is ReleaseState.ROLLED_BACK:

@@ -105,7 +105,7 @@ class CommandTarget:
         """Raises `TargetError` unless the program ended with 0."""
         if result.reason is ReasonCode.OK:
             return
-        begin = f"The target {self.name!r} could not {action}: "
+        begin = f"The target {self.name!r} could not {'tell the health' if action == 'health' else action}: "
         if result.reason is not ReasonCode.TESTS_FAILED:
             again = result.reason in (ReasonCode.INFRASTRUCTURE, ReasonCode.RUNNER_ERROR)
             raise TargetError(begin + result.message, reason=result.reason, again=again)

@@ -179,20 +179,25 @@ def text_of(path: Path) -> str | None:
         return None
 
 
-def _applied_migrations(home: Path, order: ObserveOrder) -> list[str] | None:
-    """The names in the file that the profile's `applied_state_ref` names; a file that is not there names none.
+def state_file(home: Path, reference: str) -> Path | None:
+    """The file that an `applied_state_ref` names; None where it names none of this environment's folder.
 
     What was deployed is no such file, and neither is what a link of it points to: its lines would be shown to every member.
     """
-    migrations = order.applied.profile.migrations if order.applied is not None else None
-    reference = migrations.applied_state_ref if migrations is not None else None
-    if reference is None or not reference.startswith(STATE_FILE):
+    if not reference.startswith(STATE_FILE):
         return None
     try:
         path = normalise_path(reference.removeprefix(STATE_FILE))
     except DomainError:
         return None
     file, top = (home / path).resolve(), home.resolve()
-    if not file.is_relative_to(top) or file.is_relative_to(top / "deployments"):
+    return file if file.is_relative_to(top) and not file.is_relative_to(top / "deployments") else None
+
+
+def _applied_migrations(home: Path, order: ObserveOrder) -> list[str] | None:
+    """The names in the file that the profile's `applied_state_ref` names; a file that is not there names none."""
+    migrations = order.applied.profile.migrations if order.applied is not None else None
+    file = state_file(home, migrations.applied_state_ref or "") if migrations is not None else None
+    if file is None:
         return None
     return [name for line in (text_of(file) or "").splitlines() if (name := line.strip())]

@@ -44,7 +44,7 @@ class Targets:
             return DirectoryTarget(self.settings.environments_folder, self.git, keep=self.settings.directory_keep)
         program = self.settings.program(ProgramKind.TARGET, name)
         if program is None:
-            raise _unknown("target", name)
+            raise unknown_program("target", name)
         return CommandTarget(name, program, self.settings, self.git, self.scratch)
 
     async def order(self, request: SwitchRequest, tell: Tell) -> DeployOrder:
@@ -84,7 +84,7 @@ class Targets:
         if found.healthy and name is not None:
             program = self.settings.program(ProgramKind.HEALTH, name)
             if program is None:
-                raise _unknown("health command", name)
+                raise unknown_program("health command", name)
             found = await run_health_command(self.settings, name, program, order, self.shown_at(order), self.scratch)
         redactor = Redactor(tuple(order.rendered.secrets.values()))
         return found.model_copy(update={"message": redactor.scrub_text(found.message)})
@@ -134,7 +134,8 @@ def definition_of(app: Document, environment_id: str) -> EnvironmentDefinition:
     return EnvironmentDefinition.model_validate(listed)
 
 
-def _unknown(what: str, name: str) -> TargetError:
+def unknown_program(what: str, name: str) -> TargetError:
+    """This worker's operator has no program of this name; another worker's may have."""
     mend = "its operator adds it to CONMAN_COMMANDS_FILE, or an app admin chooses another one"
     return TargetError(f"This worker knows no {what} {name!r}: {mend}.", reason=ReasonCode.RUNNER_ERROR)
 

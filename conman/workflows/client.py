@@ -18,10 +18,11 @@ from temporalio.client import (
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from conman.domain.decision import Command
+from conman.domain.deploy_messages import DriftCheckStart
 from conman.domain.errors import DomainError, ErrorCode, Unavailable
 from conman.domain.messages import EntityStart
 from conman.domain.notification import NotifyStart
@@ -147,6 +148,27 @@ class Commands:
             static_summary=f"notice {notice_id}",
             static_details=f"Tells people by mail what the record `{notice_id}` in `notifications` says.",
         )
+
+    async def start_drift_check(self, start: DriftCheckStart) -> None:
+        """Start the process of a look at an environment; a job has one, once and for all. Raises `outcome_unknown`."""
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                await self.client.start_workflow(
+                    "drift_check",
+                    start,
+                    id=options.job_workflow(start.job_id),
+                    task_queue=options.queue_name(options.Queue.MAIN),
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    task_timeout=options.WORKFLOW_TASK_TIMEOUT,
+                    search_attributes=options.search_attributes(start.app_id, "job", start.job_id),
+                    static_summary=f"drift check: {start.environment or start.environment_id}",
+                    static_details=f"Looks whether environment {start.environment_id} is as Conman left it.",
+                )
+        except WorkflowAlreadyStartedError:
+            log.debug("drift_check_has_ended", job_id=start.job_id)
+        except (TimeoutError, RPCError) as error:
+            raise _unknown() from error
 
     def not_after(self) -> str:
         """The time after which the command that is about to be sent must not be carried out."""

@@ -15,6 +15,7 @@ from temporalio.common import (
 from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
 from conman.domain.app import LONGEST_SUITE_SECONDS
+from conman.domain.jobs import JobType, timeout_seconds
 
 
 class Queue(StrEnum):
@@ -170,6 +171,29 @@ def gate(*, summary: str | None = None) -> ActivityConfig:
         heartbeat_timeout=GATE_HEARTBEAT,
         retry_policy=_ONCE,
         cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+
+
+def drift_check(*, summary: str | None = None) -> ActivityConfig:
+    """One look at an environment, run again by the job's own rule; a cancel is waited for, so that no program runs on unseen."""
+    return ActivityConfig(
+        summary=summary,
+        task_queue=queue_name(Queue.GIT),
+        start_to_close_timeout=timedelta(seconds=timeout_seconds(JobType.RUNTIME_PROFILE_DRIFT_CHECK)),
+        heartbeat_timeout=GATE_HEARTBEAT,
+        retry_policy=_ONCE,
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+
+
+def heal(*, summary: str | None = None) -> ActivityConfig:
+    """The start of a healing; what does not start now may at the next round."""
+    return ActivityConfig(
+        summary=summary,
+        task_queue=queue_name(Queue.CALLS),
+        start_to_close_timeout=timedelta(minutes=1),
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=3),
     )
 
 

@@ -60,7 +60,9 @@ class Publishing:
     async def _still_queued(self, edit: EditIntent, actor: Actor, state: Release) -> None:
         """Asking for what it holds proves that no member has left the queue meanwhile."""
         try:
-            await self.queue.reserve(edit, actor, state.ordered_changeset_ids)
+            # A rollback needs only its environment's lock: no hold stops it (`spec.md` 12).
+            publishes = state.reverts_release_id is None
+            await self.queue.reserve(edit, actor, state.ordered_changeset_ids, publishes=publishes)
         except DomainError as error:
             # The queue names its entries in a list; what else refuses (the app is closing) says nothing against the candidate.
             if isinstance(error.details, list) and workflow.patched(BACK_TO_DRAFT):

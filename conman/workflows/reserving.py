@@ -30,8 +30,8 @@ class ReservingQueue:
     def _selection(self, ids: list[str]) -> dict[str, Any]:
         return {"release_id": self.release_id, "changeset_ids": ids}
 
-    async def reserve(self, edit: EditIntent, actor: Actor, ids: list[str]) -> list[Member]:
-        """Take exactly these changesets, or nothing. Raises what the queue refuses with."""
+    async def reserve(self, edit: EditIntent, actor: Actor, ids: list[str], *, publishes: bool = False) -> list[Member]:
+        """Take exactly these changesets, or nothing. Raises what the queue refuses with; `publishes`: also a hold of the app."""
         call = QueueCall(
             app_id=self.app_id,
             update="reserve",
@@ -40,6 +40,7 @@ class ReservingQueue:
             payload=self._selection(ids),
             # The app is read after the intent is recorded, so that this and archiving see one another (services/standstill.py).
             needs_open_app=edit.kind != "drop",
+            publishes=publishes,
         )
         answer = await self._call(call)
         if answer.refusal is not None:

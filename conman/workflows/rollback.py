@@ -14,7 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from conman.domain.jobs import ReasonCode
     from conman.domain.messages import EntityStart
     from conman.domain.rollback import Step, failed_because, next_step, reverting_release_id
-    from conman.domain.rollback_messages import RollbackNews, RollbackQuestion, RollbackStep, RollbackView
+    from conman.domain.rollback_messages import RollbackBegun, RollbackNews, RollbackQuestion, RollbackStep, RollbackView
     from conman.domain.times import milliseconds
 
 
@@ -44,11 +44,13 @@ class RollbackWorkflow:
                 self.canceled = True
 
     async def _run(self) -> str:
-        refused = await workflow.execute_activity(
-            "begin_revert", self.asks, result_type=RollbackNews | None, **options.call(summary="make the release that undoes")
+        begun = await workflow.execute_activity(
+            "begin_revert", self.asks, result_type=RollbackBegun, **options.call(summary="make the release that undoes")
         )
-        if refused is not None:
-            return await self._tell(refused)
+        if begun.refused is not None:
+            message = f"Nothing was undone: {begun.refused}"
+            news = RollbackNews(deployment_id=self.deployment_id, reason_code=ReasonCode.CANCELED, message=message)
+            return await self._tell(news)
         while True:
             workflow.set_current_details("Waits for the release that undoes the other to be assembled and published.")
             view = await workflow.execute_activity(

@@ -98,11 +98,20 @@ POST   A/releases/{r}/publish                   config_manager
 GET    A/releases/{r}/diff                      user
 GET    A/releases/{r}/notes                     user
 
+POST   A/environments/{env}/plan                user
+POST   A/environments/{env}/clear               config_manager
+GET    A/hold                                   user
+POST   A/hold                                   config_manager
+DELETE A/hold                                   config_manager
 POST   A/environments/{env}/deploy              config_manager
 POST   A/environments/{env}/promote             config_manager
+POST   A/environments/{env}/rollback            config_manager
+GET    A/environments/{env}/migrations          user
+POST   A/deployments                            config_manager
 GET    A/deployments                            user
 GET    A/deployments/{d}                        user
 POST   A/deployments/{d}/approve                reviewer
+POST   A/deployments/{d}/revalidate             config_manager
 POST   A/deployments/{d}/cancel                 config_manager
 
 GET    A/runtime-profiles                       user
@@ -128,17 +137,8 @@ GET    A/audit                                  app_admin
 
 _NOT_SERVED_YET = """
 GET    /metrics                                 anyone
-GET    A/environments/{env}/migrations          user
-POST   A/environments/{env}/plan                user
-POST   A/environments/{env}/clear               config_manager
-GET    A/hold                                   user
-POST   A/hold                                   config_manager
-DELETE A/hold                                   config_manager
-POST   A/environments/{env}/rollback            config_manager
 POST   A/environments/{env}/create-drift-fix-changeset   config_manager
 POST   A/environments/{env}/drift-check         config_manager
-POST   A/deployments                            config_manager
-POST   A/deployments/{d}/revalidate             config_manager
 GET    A/temp-envs                              user
 POST   A/temp-envs                              user/config_manager
 GET    A/temp-envs/{t}                          user

@@ -320,6 +320,42 @@ async def a_promotion(world: World) -> Request:
     return Request(own.max, "POST", path, body, {**body, "skip_stage": True}, status=202)
 
 
+@scenario("POST /apps/{app}/deployments")
+async def deploys_together(world: World) -> Request:
+    own, release, environments = await _deployable(world)
+    body = {"release_id": last(release), "environment_ids": environments[:2]}
+    return Request(own.max, "POST", f"{own.path}/deployments", body, {**body, "environment_ids": environments[:3]}, status=202)
+
+
+@scenario("POST /apps/{app}/environments/{env}/plan")
+async def a_plan(world: World) -> Request:
+    own, release, environments = await _deployable(world)
+    path = f"{own.path}/environments/{environments[0]}/plan"
+    return Request(own.ann, "POST", path, {"release_id": last(release)}, {"release_id": "another"}, audited=False)
+
+
+@scenario("POST /apps/{app}/environments/{env}/clear")
+async def a_cleared_release(world: World) -> Request:
+    own, release, environments = await _deployable(world)
+    marked = {"$set": {"owned.bad_release_ids": [last(release)]}}
+    await world.stack.db["environments"].update_one({"_id": environments[0]}, marked)
+    path = f"{own.path}/environments/{environments[0]}/clear"
+    return Request(own.max, "POST", path, {"release_id": last(release)}, {"release_id": "another"})
+
+
+@scenario("POST /apps/{app}/hold")
+async def a_hold(world: World) -> Request:
+    own = await make_world(world.stack)
+    return Request(own.max, "POST", f"{own.path}/hold", {"reason": "audit"}, {"reason": "another"}, status=201)
+
+
+@scenario("DELETE /apps/{app}/hold")
+async def a_lifted_hold(world: World) -> Request:
+    own = await make_world(world.stack)
+    await own.max.post(f"{own.path}/hold", {"reason": "audit"})
+    return Request(own.max, "DELETE", f"{own.path}/hold", {}, status=204)
+
+
 async def _waiting(world: World) -> tuple[World, str]:
     own, release, environments = await _deployable(world)
     body = {"release_id": last(release), "skip_stage": True}
@@ -331,6 +367,23 @@ async def _waiting(world: World) -> tuple[World, str]:
 async def an_approval(world: World) -> Request:
     own, deployment = await _waiting(world)
     return Request(own.rob, "POST", f"{deployment}/approve", {})
+
+
+@scenario("POST /apps/{app}/deployments/{d}/revalidate")
+async def another_look(world: World) -> Request:
+    own, release, environments = await _deployable(world)
+    await own.deployed(environments[0], release)
+    profile = f"{own.path}/runtime-profiles/{(await own.environments())[0]['runtime_profile_id']}"
+    edit = {"env_vars": {"EDITED": {"type": "string", "value": "by hand"}}, "version": (await own.eve.get(profile))["version"]}
+    await own.eve.ok("PATCH", profile, json=edit)
+    made = await own.max.post(f"{own.path}/environments/{environments[0]}/deploy", {"release_id": last(release)})
+    path = f"{own.path}/deployments/{made['deployment']['id']}"
+
+    async def blocked() -> bool:
+        return (await own.max.get(path))["drift_report"] is not None
+
+    await wait_for(blocked, "the deployment to wait for the emergency edit")
+    return Request(own.max, "POST", f"{path}/revalidate", {}, {"overwrite": True}, status=202)
 
 
 @scenario("POST /apps/{app}/deployments/{d}/cancel")

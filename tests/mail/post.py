@@ -10,6 +10,7 @@ from typing import Any
 from conman.config import Settings
 from conman.domain.mail import MailEnd
 from conman.domain.notification import TOKEN_RECORDS, Notice, NoticeKind, TokenRef, notice_entry
+from conman.domain.roles import Role
 from conman.domain.times import later
 from conman.domain.tokens import TokenPurpose, make_token, token_hash
 from conman.mail.message import Outgoing
@@ -72,9 +73,17 @@ class Post:
         """The one app of the test."""
         if (there := await self.db["apps"].find_one({})) is not None:
             return there
-        app = {"_id": new_id(), "name": "Shop", "repo_path": "shop.git", "admin_ids": []}
+        app = {"_id": new_id(), "name": "Shop", "repo_path": "shop.git", "admin_ids": [], "environments": []}
         await self.db["apps"].insert_one(app)
         return app
+
+    async def member(self, role: Role, **fields: Any) -> str:
+        """Somebody with a role in the app; their user id."""
+        app, user = await self.app(), await self.person(**fields)
+        await self.db["memberships"].insert_one(
+            {"_id": new_id(), "app_id": app["_id"], "user_id": user["_id"], "role": role.value}
+        )
+        return user["_id"]
 
     async def token(self, purpose: TokenPurpose, *, secret: str = SECRET, number: int = 1, **fields: Any) -> TokenRef:
         """A record whose token is good for an hour."""
@@ -95,7 +104,7 @@ class Post:
         """A notice as `deliver` leaves it; its id."""
         at = now()
         notice_id = new_id(at)
-        notice = Notice(kind=kind, at=at, entity_type="user", entity_id=new_id(), **fields)
+        notice = Notice(**{"kind": kind, "at": at, "entity_type": "user", "entity_id": new_id(), **fields})
         await self.db["notifications"].insert_one(notice_entry(notice_id, notice)["doc"])
         return notice_id
 

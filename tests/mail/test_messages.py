@@ -31,8 +31,45 @@ WORDS = Words(
     app_name="Shop",
     role="config_manager",
     expires_at="2026-02-07T09:30:00.000Z",
-    data={"title": "Higher limits", "revision_number": 2},
+    data={
+        "title": "Higher limits",
+        "revision_number": 2,
+        "kind": "promote",
+        "role": "config_manager",
+        "approvals_required": 2,
+        "approvals_expire_at": "2026-02-01T09:30:00.000Z",
+        "not_before": "2026-02-01T08:00:00.000Z",
+        "waits_until": "2026-02-01T10:00:00.000Z",
+        "differences": 3,
+        "warning": "Production is frozen then.",
+        "message": "The health command ended with 1.",
+        "expired": True,
+    },
+    environment_name="Production",
+    release_tag="r2026.01.31.1",
+    requester_name="Eve",
 )
+BARE = replace(
+    WORDS,
+    recipient_name=None,
+    actor_name=None,
+    app_name=None,
+    role=None,
+    expires_at=None,
+    data={
+        **WORDS.data,
+        "role": None,
+        "approvals_required": 1,
+        "approvals_expire_at": None,
+        "waits_until": None,
+        "message": None,
+        "expired": False,
+    },
+    environment_name=None,
+    release_tag=None,
+    requester_name=None,
+)
+"""The same where nothing is known that a mail can do without."""
 ENVELOPE = Envelope(
     mail_id="0199-mail",
     at=AT,
@@ -105,6 +142,13 @@ def test_text_and_page_both_hold_the_link_and_the_preferences(kind: NoticeKind) 
 
 
 @KINDS
+def test_a_mail_can_do_without_what_is_not_known(kind: NoticeKind) -> None:
+    rendered = render(kind, BARE)
+    assert rendered.subject
+    assert "None" not in rendered.subject + rendered.text + rendered.page
+
+
+@KINDS
 def test_the_headers_say_who_what_and_which_mail_it_is(kind: NoticeKind) -> None:
     mail = parsed(compose(ENVELOPE, render(kind, WORDS)))
     assert mail["From"] == "Conman <conman@conman.test>"
@@ -124,7 +168,7 @@ def test_a_repeat_is_the_same_byte_for_byte(kind: NoticeKind) -> None:
 @KINDS
 @pytest.mark.parametrize("name", ["Bob", "Łukasz"])
 def test_bodies_are_7bit_or_quoted_printable_in_lines_that_smtp_carries(kind: NoticeKind, name: str) -> None:
-    mail = compose(ENVELOPE, render(kind, replace(WORDS, recipient_name=name, actor_name=name)))
+    mail = compose(ENVELOPE, render(kind, replace(WORDS, recipient_name=name, actor_name=name, app_name=name)))
     encodings = [part["Content-Transfer-Encoding"] for part in parsed(mail).iter_parts()]
     assert encodings[0] == ("7bit" if name.isascii() else "quoted-printable")
     assert encodings[1] == "7bit"
@@ -145,11 +189,22 @@ def test_who_reads_the_raw_mail_finds_the_token_whole(kind: NoticeKind, name: st
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_name_changes_neither_the_headers_nor_the_page(kind: NoticeKind, name: str) -> None:
     plain = compose(ENVELOPE, render(kind, WORDS))
-    data = {"title": name, "revision_number": 2}
+    data = {**WORDS.data, "title": name, "warning": name, "message": name}
     # As they come to the templates from `services/sending.py`: the app's name is in a subject, too.
     hostile = compose(
         replace(ENVELOPE, recipient_name=name),
-        render(kind, replace(WORDS, recipient_name=name, actor_name=name, app_name=name, data=data)),
+        render(
+            kind,
+            replace(
+                WORDS,
+                recipient_name=name,
+                actor_name=name,
+                app_name=name,
+                data=data,
+                environment_name=name,
+                requester_name=name,
+            ),
+        ),
     )
     assert [header for header, _ in parsed(hostile).items()] == [header for header, _ in parsed(plain).items()]
     assert parsed(hostile)["To"].addresses[0].addr_spec == "bob@example.com"
@@ -257,6 +312,69 @@ def test_only_a_notice_with_a_token_has_one_in_its_link() -> None:
 def test_who_is_to_review_is_led_to_the_changeset(kind: NoticeKind) -> None:
     notice = Notice(kind=kind, at=AT, app_id="shop", entity_type="changeset", entity_id="c")
     assert links.notice_link("https://conman.test", notice, None) == "https://conman.test/apps/shop/changesets/c"
+
+
+ABOUT_DEPLOYMENTS = [kind for kind in NoticeKind if kind.value.startswith("deployment_")]
+ABOUT_DRIFT = [NoticeKind.DRIFT_DETECTED, NoticeKind.DRIFT_HEAL_STOPPED]
+
+
+@pytest.mark.parametrize(
+    ("kind", "page"),
+    [(kind, "deployments") for kind in ABOUT_DEPLOYMENTS] + [(kind, "environments") for kind in ABOUT_DRIFT],
+    ids=str,
+)
+def test_who_is_told_of_a_deployment_or_of_drift_is_led_to_it(kind: NoticeKind, page: str) -> None:
+    notice = Notice(kind=kind, at=AT, app_id="shop", entity_type=page[:-1], entity_id="d/1")
+    assert links.notice_link("https://conman.test", notice, None) == f"https://conman.test/apps/shop/{page}/d%2F1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "says"),
+    [
+        (
+            NoticeKind.DEPLOYMENT_WAITS_FOR_APPROVAL,
+            "Waits for approval: promotion to Production (release r2026.01.31.1)",
+            ["asked for by Eve", "It needs 2 approvals of a config manager or higher, until 2026-02-01 09:30 UTC."],
+        ),
+        (
+            NoticeKind.DEPLOYMENT_WARNING,
+            "Would fail now: promotion to Production (release r2026.01.31.1)",
+            ["to start at 2026-02-01 08:00 UTC", "Production is frozen then."],
+        ),
+        (
+            NoticeKind.DEPLOYMENT_BLOCKED_BY_DRIFT,
+            "Blocked by drift: promotion to Production (release r2026.01.31.1)",
+            ["Differences: 3.", "canceled at 2026-02-01 10:00 UTC if nobody does"],
+        ),
+        (NoticeKind.DEPLOYMENT_STARTED, "Started: promotion to Production (release r2026.01.31.1)", ["has started"]),
+        (NoticeKind.DEPLOYMENT_SUCCEEDED, "Succeeded: promotion to Production (release r2026.01.31.1)", ["has succeeded"]),
+        (
+            NoticeKind.DEPLOYMENT_FAILED,
+            "Failed: promotion to Production (release r2026.01.31.1)",
+            ["has failed", "The health command ended with 1."],
+        ),
+        (
+            NoticeKind.DEPLOYMENT_CANCELED,
+            "Approvals expired: promotion to Production (release r2026.01.31.1)",
+            ["it did not get its approvals in time"],
+        ),
+        (
+            NoticeKind.DEPLOYMENT_AUTO_ROLLED_BACK,
+            "Rolled back by itself: promotion to Production (release r2026.01.31.1)",
+            ["what was there before was deployed again", "The health command ended with 1.", "marked bad"],
+        ),
+        (NoticeKind.DEPLOYMENT_HEALED, "Healed: Production", ["was put back to what was last applied there"]),
+        (NoticeKind.DRIFT_DETECTED, "Drift: Production", ["is not what was last applied there. Differences: 3."]),
+        (NoticeKind.DRIFT_HEAL_STOPPED, "Healing stopped: Production", ["Nothing is put back by itself there any more"]),
+    ],
+    ids=str,
+)
+def test_a_notice_of_a_deployment_says_what_where_and_what_to_do(kind: NoticeKind, subject: str, says: list[str]) -> None:
+    rendered = render(kind, WORDS)
+    page = " ".join(re.sub("<[^>]*>", "", rendered.page).split())
+    assert rendered.subject.strip() == subject
+    assert [words for words in says if words not in rendered.text or words not in page] == []
+    assert "Shop" in rendered.text
 
 
 @pytest.mark.parametrize(

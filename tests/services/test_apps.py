@@ -14,7 +14,7 @@ from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.messages import QueueCall
 from conman.domain.secrets import SecretRef
 from conman.domain.times import later
-from conman.services import app_settings, archive, environments, standstill
+from conman.services import app_settings, archive, environment_records, environments, standstill
 from conman.services.call import Call
 from conman.services.clock import now
 from conman.services.platform import Platform
@@ -275,7 +275,7 @@ async def test_the_canonical_environment_is_one_stored_value_for_list_and_settin
     after = await relist(registry, platform, "Production", "QA")
     assert after["settings"]["canonical_env_id"] == after["environment_ids"][1]
     changed = await change(registry, platform, canonical_env_id=after["environment_ids"][0])
-    records_shown = await environments.environment_records(platform, changed)
+    records_shown = await environment_records.environment_records(platform, changed)
     assert [row["is_canonical"] for row in records_shown] == [True, False]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from conman.domain.hold import Hold
 from conman.store import locks
 from conman.store.database import Database
 
@@ -145,3 +146,115 @@ async def test_a_closing_is_undecided_until_it_is_settled_or_undone(db: Database
     assert await undecided() == []
     assert (await locks.take(db, "app", {"a": "d"}, AT)).closed == "a"
     assert (await locks.take(db, "app", {"b": "d"}, AT)).fences == {"b": 1}
+
+
+# -- The line
+
+
+async def ended(db: Database, deployment_id: str) -> None:
+    await db["deployments"].update_one({"_id": deployment_id}, {"$set": {"owned.state": "succeeded"}})
+
+
+async def test_those_who_wait_get_the_lock_first_come_first_served_each_with_the_next_fence(db: Database) -> None:
+    for name in ("holder", "one", "two"):
+        await deployment(db, name, "pending")
+    await locks.take(db, "app", {"env": "holder"}, AT)
+    for name in ("one", "two"):
+        waits = await locks.take(db, "app", {"env": name}, AT, wait=True)
+        assert (waits.waits, waits.fences) == (True, {})
+        assert waits.holder is not None
+        assert waits.holder.deployment_id == "holder"
+    await ended(db, "holder")
+    assert await locks.release(db, "app", "env", "holder", AT) == "one"
+    assert (await locks.take(db, "app", {"env": "one"}, AT, wait=True)).fences == {"env": 2}
+    assert (await locks.take(db, "app", {"env": "two"}, AT, wait=True)).waits
+    assert await locks.release(db, "app", "env", "one", AT) == "two"
+    assert await locks.release(db, "app", "env", "two", AT) is None
+    assert await locks.current_fence(db, "app", "env") == 3
+
+
+async def test_nobody_passes_those_who_wait_by_asking_at_the_right_moment(db: Database) -> None:
+    for name in ("holder", "one"):
+        await deployment(db, name, "pending")
+    await locks.take(db, "app", {"env": "holder"}, AT)
+    await locks.take(db, "app", {"env": "one"}, AT, wait=True)
+    await ended(db, "holder")  # its lock was not given up yet
+    refused = await locks.take(db, "app", {"env": "late"}, AT)
+    assert refused.holder is not None
+    assert refused.holder.deployment_id == "one"
+    assert (await locks.take(db, "app", {"env": "late", "other": "late"}, AT)).holder == refused.holder
+    assert await locks.close(db, "app", ["env"], by="admin", at=AT) == refused.holder
+    assert await locks.advance(db, "app", "env", AT) == "one"
+    assert (await locks.read(db, "app"))["env"]["holder"]["deployment_id"] == "one"
+
+
+async def test_who_leaves_the_line_or_never_came_to_be_is_passed_over(db: Database) -> None:
+    for name in ("holder", "one", "gone", "two"):
+        await deployment(db, name, "pending")
+    await locks.take(db, "app", {"env": "holder"}, AT)
+    for name in ("ghost", "one", "gone", "two"):
+        await locks.take(db, "app", {"env": name}, AT, wait=True)
+    assert await locks.release(db, "app", "env", "one", AT) is None
+    await ended(db, "gone")
+    assert await locks.release(db, "app", "env", "holder", OVER_A_MINUTE_LATER) == "two"
+    assert (await locks.read(db, "app"))["env"]["waiting"] == []
+
+
+async def test_a_repeat_keeps_its_place_in_the_line(db: Database) -> None:
+    for name in ("holder", "one", "two"):
+        await deployment(db, name, "pending")
+    await locks.take(db, "app", {"env": "holder"}, AT)
+    for name in ("one", "two", "one"):
+        assert (await locks.take(db, "app", {"env": name}, AT, wait=True)).waits
+    line = (await locks.read(db, "app"))["env"]["waiting"]
+    assert [one["deployment_id"] for one in line] == ["one", "two"]
+
+
+# -- Taking over, groups, a hold
+
+
+async def test_a_lock_is_taken_over_from_one_that_is_pending_and_never_from_one_that_runs_or_has_others_behind_it(
+    db: Database,
+) -> None:
+    for name in ("old", "new", "newer", "waits"):
+        await deployment(db, name, "pending")
+    await locks.take(db, "app", {"env": "old"}, AT)
+    assert (await locks.take(db, "app", {"env": "new"}, AT)).holder is not None
+    taken = await locks.take(db, "app", {"env": "new"}, AT, over=["old"])
+    assert (taken.fences, taken.superseded) == ({"env": 2}, {"env": "old"})
+    assert await locks.take(db, "app", {"env": "new"}, AT) == taken, "a repeat knows from whom it was taken"
+    assert not await locks.mark_running(db, "app", "env", "old")
+    await locks.release(db, "app", "env", "old", AT)
+    await locks.take(db, "app", {"env": "waits"}, AT, wait=True)
+    assert (await locks.take(db, "app", {"env": "newer"}, AT, over=["new"])).holder is not None
+    await locks.release(db, "app", "env", "waits", AT)
+    assert await locks.mark_running(db, "app", "env", "new")
+    assert (await locks.take(db, "app", {"env": "newer"}, AT, over=["new"])).holder is not None
+
+
+async def test_of_a_start_and_a_take_over_at_the_same_moment_exactly_one_wins(db: Database) -> None:
+    for number in range(30):
+        await deployment(db, f"old{number}", "pending")
+        await deployment(db, f"new{number}", "pending")
+        environment = f"e{number}"
+        await locks.take(db, "app", {environment: f"old{number}"}, AT)
+        runs, taken = await asyncio.gather(
+            locks.mark_running(db, "app", environment, f"old{number}"),
+            locks.take(db, "app", {environment: f"new{number}"}, AT, over=[f"old{number}"]),
+        )
+        assert runs == (taken.holder is not None)
+
+
+async def test_one_of_a_group_whose_record_is_on_its_way_with_the_first_ones_is_no_orphan(db: Database) -> None:
+    await deployment(db, "head", "pending")
+    await locks.take(db, "app", {"a": "head", "b": "second"}, AT, kept_by="head")
+    assert (await locks.take(db, "app", {"b": "other"}, OVER_A_MINUTE_LATER)).holder is not None
+
+
+async def test_a_hold_refuses_in_the_write_that_takes_a_lock_what_is_to_start_while_it_stands(db: Database) -> None:
+    hold = Hold(id="h", reason="audit", until=A_MINUTE_LATER, at=AT)
+    await locks.take(db, "app", {"other": "first"}, AT)
+    await db["locks"].update_one({"_id": "app"}, {"$set": {"hold": hold.model_dump(mode="json")}, "$inc": {"revision": 1}})
+    assert (await locks.take(db, "app", {"env": "one"}, AT, start_at=AT)).hold == hold
+    assert (await locks.take(db, "app", {"env": "one"}, AT, start_at=A_MINUTE_LATER)).fences == {"env": 1}
+    assert (await locks.take(db, "app", {"back": "two"}, AT)).fences == {"back": 1}, "a rollback needs only the lock"

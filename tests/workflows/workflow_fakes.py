@@ -14,7 +14,26 @@ from workflow_names import sha, uid
 
 from conman.activities.heartbeat import heartbeating
 from conman.domain.decision import JobEnd, NewJob, Verdict
-from conman.domain.deployment import Move
+from conman.domain.deploy_messages import (
+    BeginQuestion,
+    BeginReply,
+    ClearedEdit,
+    DriftQuestion,
+    DriftReply,
+    Ended,
+    LockQuestion,
+    LockReply,
+    MigrateReply,
+    MigrateRequest,
+    Outcome,
+    Predecessor,
+    PriorQuestion,
+    PriorReply,
+    RaiseFence,
+    StartQuestion,
+    StartReply,
+)
+from conman.domain.deployment import DeploymentState, Move
 from conman.domain.exclusions import Exclusions
 from conman.domain.jobs import ReasonCode, end_state, max_attempts
 from conman.domain.messages import (
@@ -53,6 +72,7 @@ from conman.domain.messages import (
     TrialRequest,
 )
 from conman.domain.outgoing import job_document, job_end
+from conman.domain.target import Health
 
 Document = dict[str, Any]
 ENDED = ("succeeded", "failed", "canceled")
@@ -168,7 +188,7 @@ class Store:
                 self.notices.append(entry["doc"]["notice"])
             case "job":
                 self.jobs.setdefault(entry["doc"]["_id"], entry["doc"])
-            case "job_start":
+            case "job_start" | "job_progress":
                 self.jobs[entry["job_id"]] |= entry["doc"]
             case _:
                 self.end_job(entry["job_id"], entry["doc"])
@@ -230,6 +250,17 @@ class Fakes:
     tag_made: str | None = None
     refs_move: bool = True
     eligible: Callable[[str], bool] = lambda user_id: True
+    judge: Callable[[StartQuestion], Document] = lambda question: {}
+    judged: list[StartQuestion] = field(default_factory=list)
+    look: Callable[[DriftQuestion], DriftReply] = lambda question: DriftReply(checked_at=question.at)
+    line: Callable[[LockQuestion], LockReply] = lambda question: LockReply(fence=8)
+    before: Outcome = field(default_factory=lambda: Outcome(state=DeploymentState.SUCCEEDED, name="QA"))
+    prior: PriorReply = field(default_factory=PriorReply)
+    migrations: MigrateReply = field(default_factory=MigrateReply)
+    health: list[Health] = field(default_factory=list)
+    began: list[BeginReply] = field(default_factory=list)
+    ended: list[EndDeployment] = field(default_factory=list)
+    cleared: list[str] = field(default_factory=list)
     holds_lock: bool = True
     prepared: list[ProfileQuestion] = field(default_factory=list)
     goes_out_with: str = uid("profile-1")
@@ -312,6 +343,65 @@ class Fakes:
         return GateProfiles(profiles=self.profiles)
 
     @activity.defn
+    async def judge_start(self, question: StartQuestion) -> StartReply:
+        """All who approved count, unless `eligible` says otherwise; `judge` says what is different from a plain deployment."""
+        await self._reach("judge_start")
+        self.judged.append(question)
+        owned = self.store.owned("deployments", question.deployment_id)
+        asked = int(owned["approvals_required"])
+        counting = [user_id for user_id in question.approver_ids if self.eligible(user_id)]
+        base: Document = {"published_sha": sha("published"), "tag": "r1", "profile_id": uid("profile")}
+        base |= {"profile_revision_id": uid("profile-1"), "shown_digest": owned["shown_digest"] or ""}
+        base |= {"approvals_required": asked, "approval_role": owned["approval_role"]}
+        found = StartReply.model_validate(base | self.judge(question))
+        enough = len(counting) >= max(asked, found.approvals_required)
+        return found.model_copy(update={"eligible_approvers": counting if enough else []})
+
+    @activity.defn
+    async def take_lock(self, question: LockQuestion) -> LockReply:
+        await self._reach("take_lock")
+        return self.line(question)
+
+    @activity.defn
+    async def check_drift(self, question: DriftQuestion) -> DriftReply:
+        await self._reach("check_drift")
+        return self.look(question)
+
+    @activity.defn
+    async def begin_running(self, _question: BeginQuestion) -> BeginReply:
+        await self._reach("begin_running")
+        reply = self.began.pop(0) if self.began else BeginReply(held=self.holds_lock)
+        if reply.held and not reply.moved:
+            self.lock = "running"
+        return reply
+
+    @activity.defn
+    async def clear_edit(self, edit: ClearedEdit) -> None:
+        self.cleared.append(edit.profile_revision_id)
+
+    @activity.defn
+    async def prior_deployment(self, _question: PriorQuestion) -> PriorReply:
+        return self.prior
+
+    @activity.defn
+    async def raise_fence(self, raised: RaiseFence) -> int:
+        return raised.fence + 1
+
+    @activity.defn
+    async def await_deployment(self, _before: Predecessor) -> Outcome:
+        await self._reach("await_deployment")
+        return self.before
+
+    @activity.defn
+    async def tell_the_line(self, _ended: Ended) -> None:
+        self.store.log.append("the line is told")
+
+    @activity.defn
+    async def run_migrations(self, _request: MigrateRequest) -> MigrateReply:
+        await self._reach("run_migrations")
+        return self.migrations
+
+    @activity.defn
     async def lock_running(self, _start: StartDeployment) -> bool:
         await self._reach("lock_running")
         if self.holds_lock:
@@ -321,6 +411,7 @@ class Fakes:
     @activity.defn
     async def end_deployment(self, end: EndDeployment) -> PersistReply:
         await self._reach("end_deployment")
+        self.ended.append(end)
         if end.ending.move is Move.SUCCEED:
             self.store.log.append("environment shows it")
         reply = await self.store.write(end.persist)
@@ -398,9 +489,9 @@ class Fakes:
         return SwitchReply(folder=f"/environments/{request.environment_id}/current", files=3)
 
     @activity.defn
-    async def verify_environment(self, request: SwitchRequest) -> SwitchReply:
+    async def verify_environment(self, _request: SwitchRequest) -> Health:
         await self._reach("verify_environment")
-        return SwitchReply(folder=f"/environments/{request.environment_id}/current", files=3)
+        return self.health.pop(0) if self.health else Health(healthy=True)
 
     # Suites
 
@@ -447,6 +538,12 @@ class Fakes:
                 self.revalidation_concurrency,
                 self.review_reminder_hours,
                 self.deploy_facts,
+                self.judge_start,
+                self.take_lock,
+                self.begin_running,
+                self.clear_edit,
+                self.prior_deployment,
+                self.raise_fence,
                 self.lock_running,
                 self.prepare_profile,
                 self.gate_profiles,
@@ -462,10 +559,19 @@ class Fakes:
                 self.reserve_tag,
                 self.publish_facts,
                 self.move_refs,
+                self.check_drift,
+                self.run_migrations,
                 self.switch_environment,
                 self.verify_environment,
             ],
             "msuite": [self.run_gate],
-            "calls": [self.call_queue, self.tell_changesets, self.await_job, self.start_missing],
+            "calls": [
+                self.call_queue,
+                self.tell_changesets,
+                self.await_job,
+                self.await_deployment,
+                self.tell_the_line,
+                self.start_missing,
+            ],
             "mail": self.mailroom.way_out(),
         }

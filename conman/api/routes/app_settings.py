@@ -14,7 +14,7 @@ from conman.api.versions import IfMatch, Versioned, required_version
 from conman.domain.app import LARGEST_FILE_SIZE_LIMIT, LONGEST_SUITE_SECONDS, NAME_PATTERN
 from conman.domain.environment import MOST_ENVIRONMENTS
 from conman.domain.roles import Capability
-from conman.services import app_settings, apps, archive, environments
+from conman.services import app_settings, apps, archive, environment_records, environments
 
 router = APIRouter(prefix="/apps/{app}", tags=["apps"])
 _C = Capability
@@ -143,7 +143,7 @@ async def replace_environments(
     """Replace the list, against the app's version that was read."""
     version = required_version(if_match, patch.version)
     changed = await environments.replace(caller.platform, caller.call, caller.of_app["_id"], patch.wanted(), version)
-    shown = await environments.environment_records(caller.platform, changed)
+    shown = await environment_records.environment_records(caller.platform, changed)
     return {"data": shown, "pagination": {"page": 1, "limit": len(shown), "total": len(shown)}}
 
 

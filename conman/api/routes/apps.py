@@ -15,7 +15,7 @@ from conman.domain.app import NAME_PATTERN
 from conman.domain.errors import invalid
 from conman.domain.roles import Capability, Role
 from conman.domain.times import format_time, parse_time
-from conman.services import apps, environments
+from conman.services import apps, environment_records
 from conman.store import memberships, records
 
 router = APIRouter(tags=["apps"])
@@ -69,7 +69,7 @@ async def show_app(caller: Caller = capability(Capability.APP_READ)) -> dict[str
 @router.get("/apps/{app}/environments")
 async def list_environments(caller: Caller = capability(Capability.ENVIRONMENT_READ)) -> dict[str, Any]:
     """The environments in stage order, with what is where now."""
-    shown = await environments.environment_records(caller.platform, caller.of_app)
+    shown = await environment_records.environment_records(caller.platform, caller.of_app)
     return {"data": shown, "pagination": {"page": 1, "limit": max(len(shown), 1), "total": len(shown)}}
 
 

@@ -1,0 +1,156 @@
+"""Who is told of deployments and drift, and what a mail of theirs says, over a real store (`spec.md` 14)."""
+
+from __future__ import annotations
+
+from email import message_from_bytes, policy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conman.domain.deployment import Approval, Deployment, Kind
+from conman.domain.notification import NoticeKind
+from conman.domain.roles import Role
+from conman.services.clock import new_id, now
+from conman.store.database import Database
+from tests.mail.post import PUBLIC, Post
+
+MANAGERS = frozenset({"config_manager", "app_admin"})
+EVERYBODY = frozenset(role.value for role in Role)
+ROLES = {
+    NoticeKind.DEPLOYMENT_STARTED: MANAGERS,
+    NoticeKind.DEPLOYMENT_FAILED: MANAGERS,
+    NoticeKind.DEPLOYMENT_BLOCKED_BY_DRIFT: MANAGERS,
+    NoticeKind.DEPLOYMENT_HEALED: MANAGERS,
+    NoticeKind.DEPLOYMENT_AUTO_ROLLED_BACK: MANAGERS,
+    NoticeKind.DRIFT_DETECTED: MANAGERS,
+    NoticeKind.DRIFT_HEAL_STOPPED: MANAGERS,
+    NoticeKind.DEPLOYMENT_SUCCEEDED: EVERYBODY,
+    NoticeKind.DEPLOYMENT_WARNING: frozenset[str](),
+    NoticeKind.DEPLOYMENT_CANCELED: frozenset[str](),
+}
+"""By kind, the roles of those who are told without being named."""
+
+
+@pytest.fixture
+def post(db: Database, tmp_path: Path) -> Post:
+    return Post(db, tmp_path)
+
+
+async def team(post: Post) -> dict[str, str]:
+    """One member of each role: role to user id."""
+    return {role.value: await post.member(role) for role in Role}
+
+
+async def told(post: Post, kind: NoticeKind, **fields: Any) -> set[str]:
+    """Whom a notice about the app goes to."""
+    notice_id = await post.notice(kind, app_id=(await post.app())["_id"], **fields)
+    await post.mails(notice_id)
+    return {row["recipient"] for row in await post.rows(notice_id)}
+
+
+@pytest.mark.parametrize(("kind", "roles"), ROLES.items(), ids=str)
+async def test_of_a_deployment_those_are_told_whom_the_specification_names(
+    post: Post, kind: NoticeKind, roles: frozenset[str]
+) -> None:
+    people = await team(post)
+    assert await told(post, kind) == {people[role] for role in roles}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        NoticeKind.DEPLOYMENT_WARNING,
+        NoticeKind.DEPLOYMENT_CANCELED,
+        NoticeKind.DEPLOYMENT_FAILED,
+        NoticeKind.DEPLOYMENT_AUTO_ROLLED_BACK,
+    ],
+    ids=str,
+)
+async def test_who_asked_for_it_is_told_once_whatever_their_role(post: Post, kind: NoticeKind) -> None:
+    people = await team(post)
+    assert people["user"] in await told(post, kind, user_ids=[people["user"]])
+    assert people["app_admin"] in await told(post, kind, user_ids=[people["app_admin"]])
+
+
+async def test_nobody_is_told_what_they_did_themselves(post: Post) -> None:
+    people = await team(post)
+    found = await told(post, NoticeKind.DEPLOYMENT_STARTED, actor_user_id=people["config_manager"])
+    assert found == {people["app_admin"]}
+
+
+async def waiting_deployment(post: Post, **fields: Any) -> str:
+    """A deployment that waits for approvals; its id."""
+    app = await post.app()
+    deployment_id = new_id()
+    owned = Deployment(
+        app_id=app["_id"],
+        environment_id="production",
+        release_id="release",
+        kind=Kind.DEPLOY,
+        fence=1,
+        requested_at=now(),
+        job_id=new_id(),
+        **fields,
+    )
+    await post.db["deployments"].insert_one({"_id": deployment_id, "owned": owned.model_dump(mode="json")})
+    return deployment_id
+
+
+@pytest.mark.parametrize(
+    ("role", "may"),
+    [
+        (None, {"reviewer", "config_manager", "app_admin"}),
+        ("reviewer", {"reviewer", "config_manager", "app_admin"}),
+        ("config_manager", {"config_manager", "app_admin"}),
+        ("app_admin", {"app_admin"}),
+    ],
+)
+async def test_an_approval_is_asked_of_those_who_may_give_it(post: Post, role: str | None, may: set[str]) -> None:
+    people = await team(post)
+    deployment_id = await waiting_deployment(post)
+    found = await told(post, NoticeKind.DEPLOYMENT_WAITS_FOR_APPROVAL, entity_id=deployment_id, data={"role": role})
+    assert found == {people[one] for one in may}
+
+
+async def test_an_approval_is_not_asked_of_who_gave_it_but_of_who_gave_it_to_what_has_changed_since(post: Post) -> None:
+    people = await team(post)
+    approvals = [
+        Approval(user_id=people["reviewer"], at=now(), digest="as it is"),
+        Approval(user_id=people["config_manager"], at=now(), digest="as it was"),
+    ]
+    deployment_id = await waiting_deployment(post, approvals=approvals, shown_digest="as it is")
+    found = await told(post, NoticeKind.DEPLOYMENT_WAITS_FOR_APPROVAL, entity_id=deployment_id, data={"role": None})
+    assert found == {people["config_manager"], people["app_admin"]}
+
+
+async def test_a_mail_names_environment_release_and_requester_and_leads_to_the_deployment(post: Post) -> None:
+    app = await post.app()
+    await post.db["apps"].update_one({"_id": app["_id"]}, {"$set": {"environments": [{"id": "e", "name": "Production"}]}})
+    await post.db["releases"].insert_one({"_id": "r", "app_id": app["_id"], "owned": {"tag": "r2026.01.31.1"}})
+    requester = await post.member(Role.CONFIG_MANAGER, name="Eve")
+    await post.member(Role.APP_ADMIN)
+    notice_id = await post.notice(
+        NoticeKind.DEPLOYMENT_STARTED,
+        app_id=app["_id"],
+        entity_type="deployment",
+        entity_id="d",
+        actor_user_id=requester,
+        data={"environment_id": "e", "release_id": "r", "kind": "deploy", "requested_by": requester},
+    )
+    await post.send(notice_id)
+    (mail,) = post.way.handed_over
+    made = message_from_bytes(mail.content, policy=policy.SMTP)
+    assert made["Subject"] == "Started: deployment to Production (release r2026.01.31.1)"
+    assert "In Shop, the deployment to Production (release r2026.01.31.1), asked for by Eve, has started." in str(mail.content)
+    assert f"{PUBLIC}/apps/{app['_id']}/deployments/d" in mail.content.decode()
+
+
+async def test_a_mail_about_drift_names_its_environment_by_the_name_that_it_has_now(post: Post) -> None:
+    app = await post.app()
+    await post.db["apps"].update_one({"_id": app["_id"]}, {"$set": {"environments": [{"id": "e", "name": "Live\r\nBcc: x"}]}})
+    await post.member(Role.APP_ADMIN)
+    about = {"app_id": app["_id"], "entity_type": "environment", "entity_id": "e", "data": {"differences": 2}}
+    await post.send(await post.notice(NoticeKind.DRIFT_DETECTED, **about))
+    (mail,) = post.way.handed_over
+    assert message_from_bytes(mail.content, policy=policy.SMTP)["Subject"] == "Drift: Live Bcc: x"

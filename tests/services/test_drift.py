@@ -1,0 +1,461 @@
+"""Looking for drift over real records: what is compared, written down, told and put back (`spec.md` 12, `durability.md` 25)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from conman.activities.drift import DriftActivities
+from conman.domain.deploy_messages import DriftQuestion, DriftReply
+from conman.domain.deployment import Deployment, DeploymentState, Kind
+from conman.domain.drift_record import DriftRecord, DriftState
+from conman.domain.heal import HealLimits
+from conman.domain.jobs import ReasonCode
+from conman.domain.target import Observation, Place, secret_digest
+from conman.services import drift
+from conman.services.clock import new_id, now
+from conman.services.heals import heal
+from conman.store import locks
+from conman.store.database import Document
+from conman.store.outgoing import sweep
+from conman.targets.base import TargetError
+from tests.services.desk import Desk, text
+from tests.support.crashes import crash_at
+
+PIN = "12345678"
+"""The secret that every profile of the desk has."""
+OTHER_PIN = "a pin that nobody may see"
+LIMITS = HealLimits(most=2, window=timedelta(hours=6), pause=timedelta(0))
+
+
+@dataclass
+class Site:
+    """The environment QA, what is seen there, and looks at it."""
+
+    desk: Desk
+    env_vars: dict[str, str] = field(default_factory=lambda: {"MODE": "old"})
+    secrets: dict[str, str] = field(default_factory=lambda: {"PIN": PIN})
+    base_url: str | None = None
+    files: str = "c0ffee"
+    meanwhile: Callable[[], Awaitable[Any]] | None = None
+    fails: TargetError | None = None
+    places: list[Place] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return self.desk.environments["QA"]
+
+    async def observe(self, place: Place, key: bytes) -> Observation:
+        self.places.append(place)
+        self.keys.append(key)
+        if self.meanwhile is not None:
+            await self.meanwhile()
+        if self.fails is not None:
+            raise self.fails
+        return Observation(
+            env_vars=self.env_vars,
+            secrets={name: secret_digest(key, value) for name, value in self.secrets.items()},
+            base_url=self.base_url,
+            observes_base_url=True,
+            database={},
+            files=self.files,
+        )
+
+    async def look(self, **fields: Any) -> DriftReply:
+        platform = self.desk.platform
+        work = DriftActivities(platform.db, platform.vault, self.observe)
+        question = DriftQuestion(app_id=self.desk.app["_id"], environment_id=self.id, at=fields.pop("at", now()), **fields)
+        return await ActivityEnvironment().run(work.check_drift, question)
+
+    async def release(self, *given: dict[str, Any], sha: str = "c0ffee") -> str:
+        made, kept = new_id(), []
+        changeset = await self.desk.changeset()
+        if given:
+            kept = (await self.desk.put(changeset, *given))["overrides"]
+        member = {"changeset_id": changeset, "head_sha": "h", "base_sha": "b", "revision_number": 1, "overrides": kept}
+        owned = {"members": [member], "published_sha": sha, "published_at": now(), "reverts_release_id": None, "tag": "r1"}
+        await self.desk.platform.db["releases"].insert_one({"_id": made, "app_id": self.desk.app["_id"], "owned": owned})
+        return made
+
+    async def deployment(self, release: str, state: DeploymentState = DeploymentState.SUCCEEDED, **owned: Any) -> str:
+        made = new_id()
+        known = {"app_id": self.desk.app["_id"], "environment_id": self.id, "release_id": release, "state": state}
+        deployment = Deployment(**known, requested_at=now(), job_id=new_id(), fence=1, **owned)
+        document: Document = {"_id": made, "app_id": self.desk.app["_id"], "release_id": release, "created_at": now()}
+        await self.desk.platform.db["deployments"].insert_one({**document, "owned": deployment.model_dump(mode="json")})
+        return made
+
+    async def deployed(self, release: str, revision_id: str | None = None, **owned: Any) -> str:
+        """As if a deployment of this release had ended well, with the profile as it is now or as it was."""
+        revision_id = revision_id or (await self.profile())["revision_id"]
+        made = await self.deployment(release, profile_revision_id=revision_id, **owned)
+        shown = {
+            "current_release_id": release,
+            "current_deployment_id": made,
+            "applied_profile_revision_id": revision_id,
+            "deployed_at": now(),
+        }
+        change = {"$set": {f"owned.{name}": value for name, value in shown.items()}}
+        await self.desk.platform.db["environments"].update_one({"_id": self.id}, change)
+        return made
+
+    async def profile(self) -> Document:
+        found = await self.desk.platform.db["profiles"].find_one({"_id": self.desk.profiles["QA"]})
+        assert found is not None
+        return found
+
+    async def document(self) -> Document:
+        found = await self.desk.platform.db["environments"].find_one({"_id": self.id})
+        assert found is not None
+        return found
+
+    async def record(self) -> DriftRecord:
+        return drift.record_of(await self.document())
+
+    async def audit(self) -> list[Document]:
+        await sweep(self.desk.platform.db)
+        query = {"action": {"$in": ["drift_detected", "drift_cleared", "healed"]}}
+        return await self.desk.platform.db["audit"].find(query).sort("_id", 1).to_list()
+
+    async def notices(self) -> list[str]:
+        rows = self.desk.platform.db["notifications"].find({}).sort("_id", 1)
+        return [row["notice"]["kind"] async for row in rows]
+
+    async def policy(self, policy: str) -> None:
+        app = self.desk.app
+        for listed in app["environments"]:
+            listed["drift_policy"] = policy
+        await self.desk.platform.db["apps"].update_one({"_id": app["_id"]}, {"$set": {"environments": app["environments"]}})
+
+    async def heal(self, limits: HealLimits = LIMITS) -> Document | None:
+        return await heal(self.desk.platform.db, self.desk.app["_id"], self.id, now(), limits)
+
+
+@pytest.fixture
+async def site(desk: Desk) -> Site:
+    """QA, whose record has what an app's making gives it."""
+    made = Site(desk)
+    change = {"created_at": now(), "runtime_profile_id": desk.profiles["QA"]}
+    await desk.platform.db["environments"].update_one({"_id": made.id}, {"$set": change})
+    await desk.platform.db["apps"].update_one({"_id": desk.app["_id"]}, {"$set": {"archived": False}})
+    return made
+
+
+def keys(reply: DriftReply) -> list[tuple[str, str | None]]:
+    return [(item.kind, item.key) for item in reply.report]
+
+
+# -- What is compared
+
+
+async def test_where_nothing_was_applied_nobody_is_asked_and_nothing_drifts(site: Site) -> None:
+    reply = await site.look()
+
+    assert (reply.report, reply.problem, site.places) == ([], None, [])
+    assert (await site.record()).state is DriftState.CLEAN
+
+
+async def test_what_is_as_it_was_applied_last_is_clean_whatever_the_profile_is_by_now(site: Site) -> None:
+    await site.deployed(await site.release())
+    await site.desk.edit("QA", env_vars={"MODE": text("new")})
+
+    reply = await site.look()
+
+    assert keys(reply) == [("emergency_edit", None)]
+    assert (reply.report[0].expected, reply.report[0].observed) == (1, 2)
+    assert reply.emergency_revision_id == (await site.profile())["revision_id"]
+
+
+async def test_every_category_is_compared_and_no_value_of_a_secret_is_kept_anywhere(site: Site) -> None:
+    await site.deployed(await site.release())
+    site.env_vars = {"MODE": f"it was {PIN} once", "MORE": "x"}
+    site.secrets, site.base_url, site.files = {"PIN": OTHER_PIN}, "https://other.example.com", "decaf"
+
+    reply = await site.look()
+
+    assert keys(reply) == [("env_var", "MODE"), ("env_var", "MORE"), ("secret", "PIN"), ("base_url", None), ("files", None)]
+    await sweep(site.desk.platform.db)
+    kept = [reply.model_dump_json(), json.dumps(await site.document()), json.dumps(await site.audit())]
+    kept.append(json.dumps(await site.desk.platform.db["notifications"].find({}).to_list()))
+    assert [one for one in kept if PIN in one or OTHER_PIN in one] == []
+    key = site.keys[0].hex()
+    assert [one for one in kept if key in one] == [], "with the key anybody could try values against the digests"
+
+
+async def test_defaults_of_the_app_count_as_they_were_when_it_was_deployed(site: Site) -> None:
+    db, app_id = site.desk.platform.db, site.desk.app["_id"]
+    await db["apps"].update_one({"_id": app_id}, {"$set": {"settings.env_defaults": {"ZONE": text("eu")}}})
+    await site.deployed(await site.release())
+    site.env_vars = {"MODE": "old", "ZONE": "eu"}
+    for before, after in (("eu", "us"), ("us", "ap")):
+        await db["apps"].update_one({"_id": app_id}, {"$set": {"settings.env_defaults": {"ZONE": text(after)}}})
+        changed: Document = {"_id": new_id(), "app_id": app_id, "entity_type": "app", "entity_id": app_id, "occurred_at": now()}
+        changed |= {"action": "settings_updated", "before": {"env_defaults": {"ZONE": text(before)}}}
+        await db["audit"].insert_one(changed)
+
+    assert (await site.look()).report == []
+
+
+async def test_recorded_migrations_are_looked_for(site: Site) -> None:
+    deployment = await site.deployed(await site.release())
+    for name, state in (("db/1.js", "succeeded"), ("db/2.js", "failed")):
+        row: Document = {"_id": new_id(), "environment_id": site.id, "name": name, "state": state, "blob_id": "b"}
+        await site.desk.platform.db["migration_executions"].insert_one(
+            {**row, "deployment_id": deployment, "started_at": now(), "message": ""}
+        )
+    plain = site.observe
+
+    async def without(place: Place, key: bytes) -> Observation:
+        return (await plain(place, key)).model_copy(update={"migrations": ["db/9.js"]})
+
+    site.observe = without  # pyright: ignore[reportAttributeAccessIssue]
+
+    assert [(item.key, item.expected, item.observed) for item in (await site.look()).report] == [
+        ("db/1.js", "applied", None),
+        ("db/9.js", None, "applied"),
+    ]
+
+
+async def test_what_a_deployment_is_about_to_set_to_what_is_there_is_no_drift_for_it_but_one_of_the_environment(
+    site: Site,
+) -> None:
+    await site.deployed(await site.release())
+    site.env_vars, site.secrets = {"MODE": "new", "MORE": "x"}, {"PIN": OTHER_PIN}
+    coming = await site.release({"env_vars": {"MODE": text("new")}, "secrets": {"PIN": OTHER_PIN}}, sha="decaf")
+    deployment = await site.deployment(coming, DeploymentState.PENDING)
+    await locks.take(site.desk.platform.db, site.desk.app["_id"], {site.id: deployment}, now())
+
+    reply = await site.look(deployment_id=deployment)
+
+    assert keys(reply) == [("env_var", "MORE")]
+    assert [item.key for item in (await site.record()).report] == ["MODE", "MORE", "PIN"]
+
+
+# -- Emergency edits
+
+
+async def test_an_edit_with_which_the_gate_has_passed_blocks_nobody_any_more_but_the_next_one_does(site: Site) -> None:
+    await site.deployed(await site.release())
+    await site.desk.edit("QA", env_vars={"MODE": text("new")})
+    edited = (await site.look()).emergency_revision_id
+    deployment = await site.deployment(await site.release(), DeploymentState.PENDING)
+    await locks.take(site.desk.platform.db, site.desk.app["_id"], {site.id: deployment}, now())
+
+    cleared = await site.look(deployment_id=deployment, cleared_revision_id=edited)
+    later = await site.look()
+    await site.desk.edit("QA", env_vars={"MODE": text("newest")})
+
+    assert (cleared.report, later.report) == ([], [])
+    assert [(event["action"], event["after"].get("cause")) for event in await site.audit()][1:] == [
+        ("drift_cleared", "revalidated")
+    ]
+    assert keys(await site.look()) == [("emergency_edit", None)]
+
+
+async def test_an_edit_that_was_applied_once_is_no_news_after_a_rollback_behind_it(site: Site) -> None:
+    release, first = await site.release(), (await site.profile())["revision_id"]
+    await site.deployed(release)
+    await site.desk.edit("QA", env_vars={"MODE": text("new")})
+    await site.deployed(release)
+    await site.deployed(release, first, kind=Kind.ROLLBACK)
+
+    assert (await site.look()).report == []
+
+
+# -- Writing down and telling
+
+
+async def test_a_report_is_audited_and_told_once_with_the_acts_that_lie_between(site: Site) -> None:
+    await site.deployed(await site.release())
+    assert (await site.look()).report == []
+    clean_at = (await site.record()).last_clean_at
+    acting: Document = {"_id": new_id(), "app_id": site.desk.app["_id"], "entity_type": "environment", "entity_id": site.id}
+    await site.desk.platform.db["audit"].insert_one({**acting, "action": "release_cleared", "occurred_at": now()})
+    site.env_vars = {"MODE": "touched"}
+
+    first = await site.look()
+    second = await site.look()
+
+    known = await site.record()
+    assert (known.first_seen_at, known.last_clean_at) == (first.checked_at, clean_at)
+    assert (second.first_seen_at, second.last_clean_at) == (first.checked_at, clean_at)
+    assert known.checked_at == second.checked_at
+    assert [act.event_id for act in known.acts] == [acting["_id"]]
+    assert [event["action"] for event in await site.audit()] == ["drift_detected"]
+    assert await site.notices() == ["drift_detected"]
+
+
+async def test_a_drift_that_was_mended_is_cleared_with_its_cause(site: Site) -> None:
+    await site.deployed(await site.release())
+    site.env_vars = {"MODE": "touched"}
+    await site.look()
+    site.env_vars = {"MODE": "old"}
+    await site.look()
+
+    assert [(event["action"], event["after"].get("cause")) for event in await site.audit()] == [
+        ("drift_detected", None),
+        ("drift_cleared", "mended"),
+    ]
+
+
+@pytest.mark.parametrize("point", ["drift.noted", "deliver.audited"])
+async def test_a_look_that_died_when_it_had_written_is_told_once(site: Site, point: str) -> None:
+    await site.deployed(await site.release())
+    site.env_vars, at = {"MODE": "touched"}, now()
+    with crash_at(point):
+        await site.look(at=at)
+
+    await site.look(at=at)
+
+    assert [event["action"] for event in await site.audit()] == ["drift_detected"]
+    assert await site.notices() == ["drift_detected"]
+
+
+async def test_a_target_that_fails_leaves_the_reason_and_nothing_known(site: Site) -> None:
+    await site.deployed(await site.release())
+    site.fails = TargetError("The program did not answer.", reason=ReasonCode.RUNNER_ERROR)
+
+    reply = await site.look()
+
+    known = await site.record()
+    assert (reply.reason_code, reply.problem) == (ReasonCode.RUNNER_ERROR, "The program did not answer.")
+    assert (known.state, known.problem) == (DriftState.UNKNOWN, "The program did not answer.")
+    assert await site.audit() == []
+
+
+# -- A look beside a deployment
+
+
+async def test_a_look_is_worth_nothing_when_a_deployment_runs_begins_or_ends_meanwhile(site: Site) -> None:
+    db, app_id = site.desk.platform.db, site.desk.app["_id"]
+    await site.deployed(await site.release())
+    site.env_vars = {"MODE": "half way"}
+    running = await site.deployment(await site.release(), DeploymentState.RUNNING)
+
+    async def takes() -> None:
+        await locks.take(db, app_id, {site.id: running}, now())
+
+    async def ends() -> None:
+        await site.deployed(await site.release())
+
+    site.meanwhile = takes
+    assert (await site.look()).overtaken, "it took the lock"
+    site.meanwhile = None
+    assert not (await site.look()).overtaken, "one that waits does nothing there"
+    await locks.mark_running(db, app_id, site.id, running)
+    asked = len(site.places)
+    assert (await site.look()).overtaken
+    assert len(site.places) == asked, "nobody is asked while one runs"
+    await locks.release(db, app_id, site.id, running, now())
+    site.meanwhile = ends
+    assert (await site.look()).overtaken, "another one is in place"
+
+
+async def test_a_deployment_that_lost_the_environment_learns_nothing(site: Site) -> None:
+    await site.deployed(await site.release())
+    deployment = await site.deployment(await site.release(), DeploymentState.PENDING)
+
+    assert (await site.look(deployment_id=deployment)).overtaken
+
+
+# -- Healing
+
+
+async def test_healing_puts_back_what_was_applied_last_never_what_is_newest(site: Site) -> None:
+    old, first = await site.release(), (await site.profile())["revision_id"]
+    await site.deployed(old)
+    await site.desk.edit("QA", env_vars={"MODE": text("new")})
+    await site.deployed(await site.release(sha="decaf"))
+    await site.deployed(old, first, kind=Kind.ROLLBACK)
+    await site.policy("heal")
+    site.env_vars = {"MODE": "touched"}
+    await site.look()
+
+    made = await site.heal()
+
+    assert made is not None
+    state = Deployment.model_validate(made["owned"])
+    assert (state.kind, state.release_id, state.profile_revision_id) == (Kind.HEAL, old, first)
+    assert [item.key for item in state.drift_report or []] == ["MODE"]
+    assert (state.requested_by, state.approvals_required) == (None, 0)
+    held = (await locks.read(site.desk.platform.db, site.desk.app["_id"]))[site.id]
+    assert (held["holder"]["deployment_id"], held["fence"]) == (made["_id"], state.fence)
+    assert await site.desk.platform.db["jobs"].find_one({"_id": state.job_id, "entity_id": made["_id"]}) is not None
+
+
+@pytest.mark.parametrize("point", ["heal.locked", "heal.inserted"])
+async def test_a_healing_whose_start_died_is_made_once(site: Site, point: str) -> None:
+    await site.deployed(await site.release())
+    await site.policy("heal")
+    site.env_vars = {"MODE": "touched"}
+    await site.look()
+    with crash_at(point):
+        await site.heal()
+
+    made = await site.heal()
+
+    assert made is not None
+    query = {"owned.kind": "heal"}
+    assert [row["_id"] async for row in site.desk.platform.db["deployments"].find(query)] == [made["_id"]]
+
+
+async def test_nothing_is_healed_by_policy_block_nor_past_a_lock_nor_what_was_seen_of_an_earlier_deployment(site: Site) -> None:
+    await site.deployed(await site.release())
+    site.env_vars = {"MODE": "touched"}
+    await site.look()
+    assert await site.heal() is None
+    await site.policy("heal")
+    holder = await site.deployment(await site.release(), DeploymentState.PENDING)
+    await locks.take(site.desk.platform.db, site.desk.app["_id"], {site.id: holder}, now())
+    assert await site.heal() is None
+    await locks.release(site.desk.platform.db, site.desk.app["_id"], site.id, holder, now())
+    await site.deployed(await site.release())
+    assert await site.heal() is None
+
+
+async def test_what_does_not_hold_is_healed_so_often_and_then_told_until_a_person_deploys(site: Site) -> None:
+    db, app_id = site.desk.platform.db, site.desk.app["_id"]
+    release = await site.release()
+    await site.deployed(release)
+    await site.policy("heal")
+    site.env_vars = {"MODE": "touched"}
+
+    async def healed() -> bool:
+        await site.look()
+        made = await site.heal()
+        if made is None:
+            return False
+        state = Deployment.model_validate({**made["owned"], "state": "succeeded"})
+        await db["deployments"].update_one({"_id": made["_id"]}, {"$set": {"owned.state": "succeeded"}})
+        await locks.release(db, app_id, site.id, made["_id"], now())
+        shown = {"owned.current_deployment_id": made["_id"], "owned.deployed_at": now()}
+        await db["environments"].update_one({"_id": site.id}, {"$set": shown})
+        assert state.kind is Kind.HEAL
+        return True
+
+    assert [await healed() for _ in range(5)] == [True, True, False, False, False]
+    assert (await site.record()).healing_stopped_at is not None
+    assert drift.drift_view(await site.document())["healing_stopped_at"] is not None
+    assert await site.notices() == ["drift_detected", "drift_heal_stopped"]
+    assert [event["after"]["holds"] for event in await site.audit() if event["action"] == "healed"] == [False, False]
+
+    await site.deployed(release)
+    assert await healed(), "a person has deployed"
+
+
+async def test_what_is_in_place_since_the_last_look_is_not_said_to_have_drifted(site: Site) -> None:
+    await site.deployed(await site.release())
+    site.env_vars = {"MODE": "touched"}
+    await site.look()
+    assert drift.drift_view(await site.document())["state"] == "drifted"
+
+    await site.deployed(await site.release())
+
+    assert drift.drift_view(await site.document())["state"] == "unknown"
