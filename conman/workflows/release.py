@@ -174,6 +174,7 @@ class ReleaseWorkflow:
             payload=self._select(ids),
             # The app is read after the intent is recorded, so that this and archiving see one another (services/standstill.py).
             needs_open_app=edit.kind != "drop",
+            publishes=edit.kind == "publish",
         )
         answer = await self._call(call)
         if answer.refusal is not None:
