@@ -323,10 +323,8 @@ async def test_upkeep_tells_the_rest_of_a_group_what_a_request_that_died_told_on
     delivery.registry.workflows.sent.clear()
     await deploy_commands.settle_all(delivery.platform.db, delivery.platform.commands)
     ((entity, update, command),) = delivery.registry.workflows.sent
-    assert (entity, update) == (
-        f"deployment:{made[1]['_id']}",
-        point.removeprefix("deploy.").removesuffix("d").replace("cancele", "cancel"),
-    )
+    told = {"deploy.approved": "approve", "deploy.canceled": "cancel"}
+    assert (entity, update) == (f"deployment:{made[1]['_id']}", told[point])
     assert command.actor.user_id == (reviewer.user_id if update == "approve" else None)
 
 
