@@ -149,7 +149,7 @@ def _cleared(before: DriftRecord, seen: Look) -> Event:
 
 def _cause(before: DriftRecord, seen: Look) -> str:
     emergency_only = not [item for item in before.report if item.kind != "emergency_edit"]
-    if emergency_only and seen.cleared_revision_id is not None:
+    if emergency_only and (seen.cleared_revision_id or before.cleared_revision_id) is not None:
         return "revalidated"
     deployment = seen.deployment
     if deployment is None or seen.deployment_id == before.deployment_id:

@@ -16,6 +16,7 @@ from conman.domain.decision import Actor, NewJob
 from conman.domain.deploy_messages import DriftCheckStart
 from conman.domain.drift_record import MOST_ACTS, Act, DriftRecord, DriftState, Look, Looked, dumped, look
 from conman.domain.ids import derived_uuid7
+from conman.domain.in_place import in_place, in_place_id
 from conman.domain.jobs import JobType, max_attempts
 from conman.domain.notification import Notice, NoticeKind, notice_entry
 from conman.domain.outgoing import audit_entry, job_document
@@ -37,7 +38,7 @@ def record_of(environment: Document) -> DriftRecord:
 def drift_view(environment: Document) -> dict[str, Any]:
     """The field `drift` of an environment (`api.md` 4). What was seen before the last deployment says nothing of after it."""
     known = record_of(environment)
-    stale = known.deployment_id != environment["owned"].get("current_deployment_id")
+    stale = known.deployment_id != in_place_id(environment["owned"])
     return {
         "state": DriftState.UNKNOWN.value if stale else known.state.value,
         "report": dumped(known.report),
@@ -73,7 +74,7 @@ async def standing(db: Database, app_id: str, environment_id: str) -> Standing:
     holder = entry["holder"] or {}
     return Standing(
         fence=entry["fence"],
-        deployment_id=environment["owned"].get("current_deployment_id"),
+        deployment_id=in_place_id(environment["owned"]),
         is_running=holder.get("state") == "running",
         holder_id=holder.get("deployment_id"),
     )
@@ -101,7 +102,8 @@ async def note(db: Database, app: Document, seen: Look) -> DriftRecord | None:
         looked = look(before, seen)
         if not looked.is_news:
             return looked
-        since = before.last_clean_at or environment["owned"].get("deployed_at") or environment["created_at"]
+        there = in_place(environment["owned"])
+        since = before.last_clean_at or (there.at if there is not None else environment["created_at"])
         acts, more = await _acts_between(db, app["_id"], environment, since, seen.at)
         return replace(looked, record=looked.record.model_copy(update={"acts": acts, "more_acts": more}))
 
@@ -128,15 +130,17 @@ async def _write(
 ) -> DriftRecord | None:
     while True:
         environment = await records.get(db, ENVIRONMENTS, environment_id, what="environment")
-        if environment["owned"].get("current_deployment_id") != deployment_id:
+        owned = environment["owned"]
+        if in_place_id(owned) != deployment_id:
             return None
         before = record_of(environment)
         looked = await decide(environment, before)
         if looked is None:
             return before
         outgoing = _outgoing(app, environment, looked, at)
-        query: Document = {"_id": environment_id, "owned.current_deployment_id": deployment_id}
-        query["owned.drift.version"] = before.version if "drift" in environment["owned"] else {"$exists": False}
+        query: Document = {"_id": environment_id}
+        query |= {f"owned.{name}": owned.get(name) for name in ("applied_deployment_id", "current_deployment_id")}
+        query["owned.drift.version"] = before.version if "drift" in owned else {"$exists": False}
         change = {"$set": {"owned.drift": looked.record.model_dump(mode="json")}}
         if await records.write_where(db, ENVIRONMENTS, query, change, outgoing=outgoing) is not None:
             fault_point("drift.noted")

@@ -238,6 +238,19 @@ async def test_what_a_deployment_is_about_to_set_to_what_is_there_is_no_drift_fo
     assert [item.key for item in (await site.record()).report] == ["MODE", "MORE", "PIN"]
 
 
+async def test_what_failed_its_health_check_and_stands_there_is_what_was_applied_last(site: Site) -> None:
+    await site.deployed(await site.release())
+    release = await site.release(sha="decaf")
+    failed = await site.deployment(release, DeploymentState.FAILED)
+    left = {"deployment_id": failed, "release_id": release, "profile_revision_id": (await site.profile())["revision_id"]}
+    change = {f"owned.applied_{name}": value for name, value in {**left, "at": now()}.items()}
+    await site.desk.platform.db["environments"].update_one({"_id": site.id}, {"$set": change})
+    site.files = "decaf"
+
+    assert (await site.look()).report == []
+    assert (await site.record()).deployment_id == failed
+
+
 # -- Emergency edits
 
 
