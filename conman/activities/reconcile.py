@@ -16,12 +16,14 @@ from conman.domain.changeset_reminders import AWAITING_REVIEW, MOST_REMINDERS
 from conman.faults import fault_point
 from conman.services import app_settings, archive, deploy_commands, holds, votes
 from conman.services.clock import now
+from conman.services.drift import unfinished_checks
 from conman.services.secret_rotation import finish_rotations
 from conman.services.secrets import SecretStore
 from conman.services.upkeep import finish_and_forget
 from conman.store.database import Database, Document
 from conman.store.outgoing import sweep
 from conman.workflows.client import Commands, EntityWorkflow
+from conman.workflows.options import job_workflow
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +65,11 @@ async def start_missing(db: Database, commands: Commands) -> int:
             fault_point("missing.started")
             log.warning("started_missing_workflow", missing=entity.workflow_id)
     started += await start_missing_notices(db, commands)
+    async for start in unfinished_checks(db):
+        if not await is_running(commands.client, job_workflow(start.job_id)):
+            await commands.start_drift_check(start)
+            started += 1
+            log.warning("started_missing_workflow", missing=job_workflow(start.job_id))
     await app_settings.tell_queues(db, commands)
     await archive.end_all(db, commands)
     await votes.take_back_all(db, commands)

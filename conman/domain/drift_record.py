@@ -179,6 +179,12 @@ def _healed(before: DriftRecord, seen: Look) -> Event | None:
     return Event("deployment", seen.deployment_id or "", "healed", before={"state": deployment.state.value}, after=after)
 
 
+def left_by(deployment: Deployment, report: list[DriftItem]) -> list[DriftItem]:
+    """What of a report a deployment that succeeded leaves: migrated data, and, by one that went back, an edit of the profile."""
+    goes_back = deployment.kind in (Kind.ROLLBACK, Kind.HEAL)
+    return [item for item in report if item.kind == "migration" or (goes_back and item.kind == "emergency_edit")]
+
+
 def dumped(report: list[DriftItem]) -> list[dict[str, Any]]:
     """A report as records and the audit hold it."""
     return [item.model_dump(mode="json") for item in report]

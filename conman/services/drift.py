@@ -6,7 +6,7 @@ somebody looked, with its audit events and its notice.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,8 @@ from pymongo import DESCENDING
 
 from conman.domain.decision import Actor, NewJob
 from conman.domain.deploy_messages import DriftCheckStart
-from conman.domain.drift_record import MOST_ACTS, Act, DriftRecord, DriftState, Look, Looked, dumped, look
+from conman.domain.deployment import Deployment, Kind
+from conman.domain.drift_record import MOST_ACTS, Act, DriftRecord, DriftState, Look, Looked, dumped, left_by, look
 from conman.domain.ids import derived_uuid7
 from conman.domain.in_place import in_place, in_place_id
 from conman.domain.jobs import JobType, max_attempts
@@ -110,6 +111,26 @@ async def note(db: Database, app: Document, seen: Look) -> DriftRecord | None:
     return await _write(db, app, seen.environment_id, seen.deployment_id, seen.at, decide)
 
 
+async def deployed(db: Database, environment_id: str, deployment_id: str, deployment: Deployment, at: str) -> None:
+    """A deployment that succeeded has put right what a deployment can; a repeat changes nothing.
+
+    Whether a healing holds, and what is left of what no deployment puts right, is for the next look to say.
+    """
+    if deployment.kind is Kind.HEAL:
+        return
+    app = await records.get(db, "apps", deployment.app_id, what="app")
+    revision_id = deployment.profile_revision_id
+    revision = await records.find(db, "profile_revisions", revision_id) if revision_id is not None else None
+    number = revision["revision_number"] if revision is not None else None
+
+    async def decide(_: Document, before: DriftRecord) -> Looked | None:
+        if before.deployment_id == deployment_id or left_by(deployment, before.report):
+            return None
+        return look(before, Look(environment_id, at, deployment_id, deployment, number, report=[]))
+
+    await _write(db, app, environment_id, deployment_id, at, decide)
+
+
 async def stop_healing(db: Database, app: Document, environment_id: str, deployment_id: str | None, at: str) -> None:
     """Say, and tell, that healing does not hold: nothing is healed until a person deploys, or the environment is seen clean."""
 
@@ -200,3 +221,10 @@ async def start_check(platform: Platform, call: Call, app: Document, environment
         )
         await platform.commands.start_drift_check(start)
     return await records.get(platform.db, "jobs", job_id, what="job")
+
+
+async def unfinished_checks(db: Database) -> AsyncIterator[DriftCheckStart]:
+    """The looks that somebody asked for whose jobs have not ended, for upkeep."""
+    query = {"job_type": JobType.RUNTIME_PROFILE_DRIFT_CHECK.value, "state": {"$in": ["queued", "running"]}}
+    for row in await db["jobs"].find(query, {"app_id": 1, "entity_id": 1}).limit(1000).to_list():
+        yield DriftCheckStart(job_id=row["_id"], app_id=row["app_id"], environment_id=row["entity_id"])

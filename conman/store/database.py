@@ -84,6 +84,7 @@ INDEXES: tuple[Index, ...] = (
     Index("migration_executions", ("deployment_id", "name"), "one deployment runs a migration once", unique=True),
     Index("jobs", ("app_id",), "listing by app"),
     Index("jobs", ("entity_id",), "a changeset's timeline"),
+    Index("jobs", ("job_type", "state"), "upkeep starts the drift checks that have no process"),
     Index("job_logs", ("job_id", "attempt", "first_seq"), "a chunk of a log is written once", unique=True),
     Index("audit", ("app_id",), "listing by app"),
     Index("audit", ("entity_id",), "a changeset's timeline"),
