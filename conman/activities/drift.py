@@ -165,7 +165,8 @@ class DriftRecordActivities:
     @activity.defn
     async def drift_places(self, page: DriftRound) -> DriftPlaces:
         """The next environments of apps that are not archived in which something is deployed, in the order of their ids."""
-        query = {"_id": {"$gt": page.after}, "archived": False, "owned.current_deployment_id": {"$ne": None}}
+        something = [{f"owned.{name}": {"$ne": None}} for name in ("applied_deployment_id", "current_deployment_id")]
+        query = {"_id": {"$gt": page.after}, "archived": False, "$or": something}
         rows = await self.db["environments"].find(query, {"app_id": 1}).sort("_id").limit(PLACES_PER_PAGE).to_list()
         app_ids = sorted({row["app_id"] for row in rows})
         open_apps = {row["_id"] async for row in self.db["apps"].find({"_id": {"$in": app_ids}, "archived": False}, {"_id": 1})}

@@ -17,6 +17,7 @@ from conman.domain.deployment import RollbackMode
 from conman.faults import fault_point
 from conman.services import app_settings, archive, deploy_commands, holds, jobs, votes
 from conman.services.clock import now
+from conman.services.drift import unfinished_checks
 from conman.services.secret_rotation import finish_rotations
 from conman.services.secrets import SecretStore
 from conman.services.upkeep import finish_and_forget
@@ -24,6 +25,7 @@ from conman.store.database import Database, Document
 from conman.store.outgoing import sweep
 from conman.workflows import options
 from conman.workflows.client import Commands, EntityWorkflow
+from conman.workflows.options import job_workflow
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +68,11 @@ async def start_missing(db: Database, commands: Commands) -> int:
             log.warning("started_missing_workflow", missing=entity.workflow_id)
     started += await start_missing_notices(db, commands)
     started += await start_lost_sweeps(db, commands)
+    async for start in unfinished_checks(db):
+        if not await is_running(commands.client, job_workflow(start.job_id)):
+            await commands.start_drift_check(start)
+            started += 1
+            log.warning("started_missing_workflow", missing=job_workflow(start.job_id))
     await app_settings.tell_queues(db, commands)
     await archive.end_all(db, commands)
     await votes.take_back_all(db, commands)

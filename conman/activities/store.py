@@ -9,7 +9,7 @@ from temporalio import activity
 from conman.activities.deployments import profile_id_of
 from conman.activities.heartbeat import heartbeating
 from conman.domain.decision import JobEnd, NewJob
-from conman.domain.deployment import Move
+from conman.domain.deployment import Deployment, Move
 from conman.domain.errors import DomainError
 from conman.domain.jobs import max_attempts
 from conman.domain.messages import (
@@ -34,7 +34,7 @@ from conman.domain.override_travel import PublishedRelease
 from conman.domain.release import Release
 from conman.domain.roles import Capability, allows
 from conman.faults import fault_point
-from conman.services import arrivals, deployed
+from conman.services import arrivals, deployed, drift
 from conman.services.clock import now
 from conman.services.expiry import forget_logs
 from conman.services.upkeep import finish_and_forget
@@ -209,6 +209,9 @@ class StoreActivities:
                 await self._profile_receives(end)
                 fault_point("end.profile")
             await deployed.environment_shows(self.db, end)
+            if end.ending.move is Move.SUCCEED:
+                placed = Deployment.model_validate(end.persist.owned)
+                await drift.deployed(self.db, end.environment_id, end.deployment_id, placed, end.persist.at)
             fault_point("end.environment")
             written = await self._write(
                 end.persist.model_copy(update={"outgoing": [*end.persist.outgoing, deployment_ended(end)]})

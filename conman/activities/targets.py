@@ -44,7 +44,7 @@ class TargetActivities:
                 await log.tell(Stream.SYSTEM, error.message)
                 raise failure_of(error) from error
             await log.tell(Stream.SYSTEM, f"{request.tag} is in place: {placed.files} files")
-        return SwitchReply(folder=placed.folder or "", files=placed.files)
+        return SwitchReply(folder=placed.folder, files=placed.files)
 
     @activity.defn
     async def verify_environment(self, request: SwitchRequest) -> Health:

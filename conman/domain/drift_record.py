@@ -149,7 +149,7 @@ def _cleared(before: DriftRecord, seen: Look) -> Event:
 
 def _cause(before: DriftRecord, seen: Look) -> str:
     emergency_only = not [item for item in before.report if item.kind != "emergency_edit"]
-    if emergency_only and seen.cleared_revision_id is not None:
+    if emergency_only and (seen.cleared_revision_id or before.cleared_revision_id) is not None:
         return "revalidated"
     deployment = seen.deployment
     if deployment is None or seen.deployment_id == before.deployment_id:
@@ -177,6 +177,12 @@ def _healed(before: DriftRecord, seen: Look) -> Event | None:
         "holds": not put_right_by_a_deployment(seen.report),
     }
     return Event("deployment", seen.deployment_id or "", "healed", before={"state": deployment.state.value}, after=after)
+
+
+def left_by(deployment: Deployment, report: list[DriftItem]) -> list[DriftItem]:
+    """What of a report a deployment that succeeded leaves: migrated data, and, by one that went back, an edit of the profile."""
+    goes_back = deployment.kind in (Kind.ROLLBACK, Kind.HEAL)
+    return [item for item in report if item.kind == "migration" or (goes_back and item.kind == "emergency_edit")]
 
 
 def dumped(report: list[DriftItem]) -> list[dict[str, Any]]:

@@ -466,9 +466,9 @@ class SwitchRequest(Model):
 
 
 class SwitchReply(Model):
-    """The folder that the environment shows now."""
+    """The folder that the environment shows now, None where its target has none on this machine."""
 
-    folder: str
+    folder: str | None
     files: int
 
 

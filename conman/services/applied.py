@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from conman.domain.deploy_messages import DriftQuestion
 from conman.domain.deployment import Deployment
 from conman.domain.drift import Applied, DriftItem, emergency_edit
+from conman.domain.in_place import in_place
 from conman.domain.migrations import ExecutionState
 from conman.domain.target import secret_digest
 from conman.services.arrivals import arriving_of
@@ -50,25 +51,22 @@ async def expected(
     `cleared` are revisions with which the deploy gate has passed: up to them no edit blocks. Raises `VaultError`, `not_found` and
     `LookupError` where a profile can't be rendered.
     """
-    db, owned = store.db, environment["owned"]
-    deployment_id = owned.get("current_deployment_id")
-    if deployment_id is None:
+    db, there = store.db, in_place(environment["owned"])
+    if there is None:
         return Expected()
-    deployment = await records.get(db, "deployments", deployment_id, what="deployment")
-    revision_id: str | None = owned.get("applied_profile_revision_id")
-    revision = await records.find(db, _REVISIONS, revision_id) if revision_id is not None else None
-    then = await _as_it_was(db, app, owned["deployed_at"])
-    rendered = await render(store, then, None, revision_id)
+    deployment = await records.get(db, "deployments", there.deployment_id, what="deployment")
+    revision = await records.find(db, _REVISIONS, there.revision_id) if there.revision_id is not None else None
+    rendered = await render(store, await _as_it_was(db, app, there.at), None, there.revision_id)
     migrations = await _recorded_migrations(db, environment["_id"])
-    applied = _applied(rendered, await _commit_of(db, owned["current_release_id"]), migrations, digest_key)
+    applied = _applied(rendered, await _commit_of(db, there.release_id), migrations, digest_key)
     coming = await _coming(store, app, environment, question)
     return Expected(
-        deployment_id=deployment_id,
+        deployment_id=there.deployment_id,
         deployment=Deployment.model_validate(deployment["owned"]),
         revision_number=revision["revision_number"] if revision is not None else None,
         applied=applied,
         coming=_applied(coming[0], coming[1], migrations, digest_key) if coming is not None else None,
-        emergency=await _emergency(db, app, environment, revision, cleared),
+        emergency=await emergency_of(db, app, environment, revision, cleared),
         secrets=[*rendered.secrets.values(), *(coming[0].secrets.values() if coming is not None else ())],
     )
 
@@ -128,7 +126,7 @@ def profile_id_of(app: Document, environment: Document) -> str:
     return next(listed, environment["runtime_profile_id"])
 
 
-async def _emergency(
+async def emergency_of(
     db: Database, app: Document, environment: Document, applied: Document | None, cleared: list[str]
 ) -> EmergencyEdit | None:
     """The edit that was made since something was applied there, if it was never applied there and no gate passed with it.

@@ -93,6 +93,6 @@ async def _mark_bad(db: Database, end: EndDeployment, release_id: str) -> None:
             {"$set": {"owned.bad_release_ids": after}},
             outgoing=[audit_entry(event_id, event, app_id=end.app_id, actor=Actor(), at=end.persist.at)],
         )
-        fault_point("end.marked_bad")
+        fault_point("end.marked")
         if written is not None:
             return

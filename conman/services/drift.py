@@ -6,7 +6,7 @@ somebody looked, with its audit events and its notice.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,10 @@ from pymongo import DESCENDING
 
 from conman.domain.decision import Actor, NewJob
 from conman.domain.deploy_messages import DriftCheckStart
-from conman.domain.drift_record import MOST_ACTS, Act, DriftRecord, DriftState, Look, Looked, dumped, look
+from conman.domain.deployment import Deployment, Kind
+from conman.domain.drift_record import MOST_ACTS, Act, DriftRecord, DriftState, Look, Looked, dumped, left_by, look
 from conman.domain.ids import derived_uuid7
+from conman.domain.in_place import in_place, in_place_id
 from conman.domain.jobs import JobType, max_attempts
 from conman.domain.notification import Notice, NoticeKind, notice_entry
 from conman.domain.outgoing import audit_entry, job_document
@@ -37,7 +39,7 @@ def record_of(environment: Document) -> DriftRecord:
 def drift_view(environment: Document) -> dict[str, Any]:
     """The field `drift` of an environment (`api.md` 4). What was seen before the last deployment says nothing of after it."""
     known = record_of(environment)
-    stale = known.deployment_id != environment["owned"].get("current_deployment_id")
+    stale = known.deployment_id != in_place_id(environment["owned"])
     return {
         "state": DriftState.UNKNOWN.value if stale else known.state.value,
         "report": dumped(known.report),
@@ -73,7 +75,7 @@ async def standing(db: Database, app_id: str, environment_id: str) -> Standing:
     holder = entry["holder"] or {}
     return Standing(
         fence=entry["fence"],
-        deployment_id=environment["owned"].get("current_deployment_id"),
+        deployment_id=in_place_id(environment["owned"]),
         is_running=holder.get("state") == "running",
         holder_id=holder.get("deployment_id"),
     )
@@ -101,11 +103,32 @@ async def note(db: Database, app: Document, seen: Look) -> DriftRecord | None:
         looked = look(before, seen)
         if not looked.is_news:
             return looked
-        since = before.last_clean_at or environment["owned"].get("deployed_at") or environment["created_at"]
+        there = in_place(environment["owned"])
+        since = before.last_clean_at or (there.at if there is not None else environment["created_at"])
         acts, more = await _acts_between(db, app["_id"], environment, since, seen.at)
         return replace(looked, record=looked.record.model_copy(update={"acts": acts, "more_acts": more}))
 
     return await _write(db, app, seen.environment_id, seen.deployment_id, seen.at, decide)
+
+
+async def deployed(db: Database, environment_id: str, deployment_id: str, deployment: Deployment, at: str) -> None:
+    """A deployment that succeeded has put right what a deployment can; a repeat changes nothing.
+
+    Whether a healing holds, and what is left of what no deployment puts right, is for the next look to say.
+    """
+    if deployment.kind is Kind.HEAL:
+        return
+    app = await records.get(db, "apps", deployment.app_id, what="app")
+    revision_id = deployment.profile_revision_id
+    revision = await records.find(db, "profile_revisions", revision_id) if revision_id is not None else None
+    number = revision["revision_number"] if revision is not None else None
+
+    async def decide(_: Document, before: DriftRecord) -> Looked | None:
+        if before.deployment_id == deployment_id or left_by(deployment, before.report):
+            return None
+        return look(before, Look(environment_id, at, deployment_id, deployment, number, report=[]))
+
+    await _write(db, app, environment_id, deployment_id, at, decide)
 
 
 async def stop_healing(db: Database, app: Document, environment_id: str, deployment_id: str | None, at: str) -> None:
@@ -128,15 +151,17 @@ async def _write(
 ) -> DriftRecord | None:
     while True:
         environment = await records.get(db, ENVIRONMENTS, environment_id, what="environment")
-        if environment["owned"].get("current_deployment_id") != deployment_id:
+        owned = environment["owned"]
+        if in_place_id(owned) != deployment_id:
             return None
         before = record_of(environment)
         looked = await decide(environment, before)
         if looked is None:
             return before
         outgoing = _outgoing(app, environment, looked, at)
-        query: Document = {"_id": environment_id, "owned.current_deployment_id": deployment_id}
-        query["owned.drift.version"] = before.version if "drift" in environment["owned"] else {"$exists": False}
+        query: Document = {"_id": environment_id}
+        query |= {f"owned.{name}": owned.get(name) for name in ("applied_deployment_id", "current_deployment_id")}
+        query["owned.drift.version"] = before.version if "drift" in owned else {"$exists": False}
         change = {"$set": {"owned.drift": looked.record.model_dump(mode="json")}}
         if await records.write_where(db, ENVIRONMENTS, query, change, outgoing=outgoing) is not None:
             fault_point("drift.noted")
@@ -196,3 +221,10 @@ async def start_check(platform: Platform, call: Call, app: Document, environment
         )
         await platform.commands.start_drift_check(start)
     return await records.get(platform.db, "jobs", job_id, what="job")
+
+
+async def unfinished_checks(db: Database) -> AsyncIterator[DriftCheckStart]:
+    """The looks that somebody asked for whose jobs have not ended, for upkeep."""
+    query = {"job_type": JobType.RUNTIME_PROFILE_DRIFT_CHECK.value, "state": {"$in": ["queued", "running"]}}
+    for row in await db["jobs"].find(query, {"app_id": 1, "entity_id": 1}).limit(1000).to_list():
+        yield DriftCheckStart(job_id=row["_id"], app_id=row["app_id"], environment_id=row["entity_id"])

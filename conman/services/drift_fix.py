@@ -12,6 +12,7 @@ from dataclasses import replace
 from conman.domain.drift import DriftItem
 from conman.domain.drift_fix import DriftFix, description, drift_fix, title
 from conman.domain.errors import DomainError, ErrorCode, invalid
+from conman.domain.in_place import in_place
 from conman.domain.profile import Profile
 from conman.domain.profile_edit import merge
 from conman.faults import fault_point
@@ -59,7 +60,8 @@ async def _reported(
     platform: Platform, app: Document, environment: Document, deployment_id: str | None
 ) -> tuple[list[DriftItem], str | None]:
     """What differs, and the revision that was applied."""
-    applied_id: str | None = environment["owned"].get("applied_profile_revision_id")
+    there = in_place(environment["owned"])
+    applied_id = there.revision_id if there is not None else None
     if deployment_id is not None:
         found = await records.find(platform.db, "deployments", deployment_id, app_id=app["_id"])
         if found is None or found["owned"]["environment_id"] != environment["_id"]:

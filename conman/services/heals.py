@@ -14,6 +14,7 @@ from conman.domain.drift_record import DriftRecord
 from conman.domain.environment import EnvironmentDefinition
 from conman.domain.heal import Healing, HealLimits, healing
 from conman.domain.ids import derived_uuid7
+from conman.domain.in_place import in_place
 from conman.domain.jobs import JobType, max_attempts
 from conman.domain.outgoing import audit_entry, job_document
 from conman.domain.times import milliseconds
@@ -34,8 +35,8 @@ async def heal(db: Database, app_id: str, environment_id: str, at: str, limits: 
     app = await records.get(db, "apps", app_id, what="app")
     environment = await records.get(db, "environments", environment_id, app_id=app_id, what="environment")
     listed = next((one for one in app["environments"] if one["id"] == environment_id), None)
-    known, current_id = drift.record_of(environment), environment["owned"].get("current_deployment_id")
-    if listed is None or app["archived"] or current_id is None or known.deployment_id != current_id:
+    known, there = drift.record_of(environment), in_place(environment["owned"])
+    if listed is None or app["archived"] or there is None or known.deployment_id != there.deployment_id:
         return None
     deployment_id = _deployment_id(environment_id, known)
     made = await records.find(db, "deployments", deployment_id)
@@ -44,7 +45,7 @@ async def heal(db: Database, app_id: str, environment_id: str, at: str, limits: 
     policy = EnvironmentDefinition.model_validate(listed).drift_policy
     match healing(policy, known, await _healed_at(db, app_id, environment_id), at, limits):
         case Healing.STOP:
-            await drift.stop_healing(db, app, environment_id, current_id, at)
+            await drift.stop_healing(db, app, environment_id, there.deployment_id, at)
             return None
         case Healing.HEAL:
             return await _put_back(db, environment, known, deployment_id, at)
@@ -79,18 +80,18 @@ async def _put_back(db: Database, environment: Document, known: DriftRecord, dep
         return None
     fault_point("heal.locked")
     present = await records.get(db, "environments", environment_id, what="environment")
-    if present["owned"].get("current_deployment_id") != known.deployment_id:
+    there = in_place(present["owned"])
+    if there is None or there.deployment_id != known.deployment_id:
         await locks.release(db, app_id, environment_id, deployment_id, at)
         return None
-    owned = present["owned"]
     state = Deployment(
         app_id=app_id,
         environment_id=environment_id,
-        release_id=owned["current_release_id"],
+        release_id=there.release_id,
         kind=Kind.HEAL,
         requested_at=at,
         drift_report=known.report,
-        profile_revision_id=owned.get("applied_profile_revision_id"),
+        profile_revision_id=there.revision_id,
         previous_deployment_id=known.deployment_id,
         job_id=derived_uuid7(milliseconds(at), "heal-job", deployment_id),
         fence=fence,

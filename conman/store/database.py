@@ -97,6 +97,7 @@ INDEXES: tuple[Index, ...] = (
     Index("jobs", ("app_id",), "listing by app"),
     Index("jobs", ("entity_id",), "a changeset's timeline"),
     Index("jobs", ("cancel_asked_at",), "upkeep stops jobs that are to end", sparse=True),
+    Index("jobs", ("job_type", "state"), "upkeep starts the drift checks that have no process"),
     Index("job_logs", ("job_id", "attempt", "first_seq"), "a chunk of a log is written once", unique=True),
     Index("suite_results", ("forget_at",), "upkeep removes results that are too old to be reused"),
     Index("audit", ("app_id",), "listing by app"),

@@ -57,7 +57,7 @@ def unreadable(error: GitError) -> TargetError:
 
 @dataclass(frozen=True, slots=True)
 class DeployOrder:
-    """Put this commit and this profile in place. The same `deployment_id` may come again, and then changes nothing more.
+    """Put this commit and this profile in place. The same `deployment_id` and `fence` may come again, and change nothing more.
 
     `still_holds` is asked just before each visible effect. `repo_path` is the app's repository, `rendered` holds the values of
     secrets: a target writes them where only the environment reads them. `job_id` is the job that scratch folders belong to.

@@ -11,6 +11,7 @@ from typing import Any
 from conman.config import Settings
 from conman.domain.environment import DIRECTORY_TARGET, EnvironmentDefinition
 from conman.domain.errors import DomainError
+from conman.domain.in_place import in_place
 from conman.domain.jobs import ReasonCode
 from conman.domain.messages import SwitchRequest
 from conman.domain.redaction import SHORTEST_SECRET_LINE, Redactor
@@ -102,8 +103,8 @@ class Targets:
         """
         app = await records.get(self.db, "apps", place.app_id, what="app")
         environment = await records.get(self.db, "environments", place.environment_id, what="environment")
-        owned: Document = environment["owned"]
-        release_id, revision_id = owned.get("current_release_id"), owned.get("applied_profile_revision_id")
+        there = in_place(environment["owned"])
+        release_id, revision_id = (there.release_id, there.revision_id) if there is not None else (None, None)
         release = await records.find(self.db, "releases", release_id) if release_id is not None else None
         applied = await self._rendered(app, None, revision_id) if revision_id is not None else None
         order = ObserveOrder(
@@ -111,7 +112,7 @@ class Targets:
             fence=await locks.current_fence(self.db, place.app_id, place.environment_id),
             digest_key=digest_key,
             repo_path=app["repo_path"],
-            deployment_id=owned.get("current_deployment_id"),
+            deployment_id=there.deployment_id if there is not None else None,
             commit_sha=release["owned"]["published_sha"] if release is not None else None,
             applied=applied,
         )

@@ -150,7 +150,7 @@ class Commands:
         )
 
     async def start_drift_check(self, start: DriftCheckStart) -> None:
-        """Start the process of a look at an environment; a job has one, once and for all. Raises `outcome_unknown`."""
+        """Start the process of a look at an environment, unless the job's has ended by itself. Raises `outcome_unknown`."""
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 await self.client.start_workflow(
@@ -159,7 +159,7 @@ class Commands:
                     id=options.job_workflow(start.job_id),
                     task_queue=options.queue_name(options.Queue.MAIN),
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
                     task_timeout=options.WORKFLOW_TASK_TIMEOUT,
                     search_attributes=options.search_attributes(start.app_id, "job", start.job_id),
                     static_summary=f"drift check: {start.environment or start.environment_id}",

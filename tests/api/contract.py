@@ -106,6 +106,8 @@ DELETE A/hold                                   config_manager
 POST   A/environments/{env}/deploy              config_manager
 POST   A/environments/{env}/promote             config_manager
 POST   A/environments/{env}/rollback            config_manager
+POST   A/environments/{env}/drift-check         config_manager
+POST   A/environments/{env}/create-drift-fix-changeset   config_manager
 GET    A/environments/{env}/migrations          user
 POST   A/deployments                            config_manager
 GET    A/deployments                            user
@@ -137,8 +139,6 @@ GET    A/audit                                  app_admin
 
 _NOT_SERVED_YET = """
 GET    /metrics                                 anyone
-POST   A/environments/{env}/create-drift-fix-changeset   config_manager
-POST   A/environments/{env}/drift-check         config_manager
 GET    A/temp-envs                              user
 POST   A/temp-envs                              user/config_manager
 GET    A/temp-envs/{t}                          user

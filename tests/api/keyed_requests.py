@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.api.own_things import NOWHERE
 from tests.support.conman_stack import PASSWORD, Person, World, b64, last, make_world, wait_for
 
 
@@ -341,6 +342,26 @@ async def a_cleared_release(world: World) -> Request:
     await world.stack.db["environments"].update_one({"_id": environments[0]}, marked)
     path = f"{own.path}/environments/{environments[0]}/clear"
     return Request(own.max, "POST", path, {"release_id": last(release)}, {"release_id": "another"})
+
+
+@scenario("POST /apps/{app}/environments/{env}/drift-check")
+async def a_drift_check(world: World) -> Request:
+    own = await make_world(world.stack)
+    path = f"{own.path}/environments/{(await own.environments())[0]['id']}/drift-check"
+    return Request(own.max, "POST", path, {}, status=202, audited=False)
+
+
+@scenario("POST /apps/{app}/environments/{env}/create-drift-fix-changeset")
+async def a_takeover_of_drift(world: World) -> Request:
+    own = await make_world(world.stack)
+    environment = (await own.environments())[0]["id"]
+    report = [{"kind": "env_var", "key": "MODE", "expected": "old", "observed": "new"}]
+    shown = {"current_deployment_id": NOWHERE, "deployed_at": "2026-01-31T09:30:00.000Z"}
+    known = {**shown, "drift": {"version": 1, "state": "drifted", "report": report, "deployment_id": NOWHERE}}
+    change = {"$set": {f"owned.{name}": value for name, value in known.items()}}
+    await world.stack.db["environments"].update_one({"_id": environment}, change)
+    path = f"{own.path}/environments/{environment}/create-drift-fix-changeset"
+    return Request(own.max, "POST", path, {}, {"deployment_id": NOWHERE}, status=201, in_steps=True)
 
 
 @scenario("POST /apps/{app}/hold")

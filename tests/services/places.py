@@ -155,6 +155,7 @@ class Site:
             "current_release_id": request.release_id,
             "current_deployment_id": request.deployment_id,
             "applied_profile_revision_id": request.profile_revision_id,
+            "deployed_at": now(),
         }
         await self.db["environments"].update_one(
             {"_id": ENVIRONMENT}, {"$set": {"owned": owned, "app_id": request.app_id}}, upsert=True

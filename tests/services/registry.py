@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from conman.config import Settings
 from conman.domain.decision import Actor
+from conman.domain.errors import DomainError
 from conman.git.memory import MemoryGit
 from conman.services.apps import create_app
 from conman.services.call import Call
@@ -30,10 +31,14 @@ EVE: Document = {"_id": new_id(), "name": "Eve", "email": "eve@example.com"}
 
 @dataclass
 class Workflows:
-    """In place of Temporal: what was sent to which workflow, and which ones were canceled."""
+    """In place of Temporal: what was sent to which workflow, and which ones were started, signaled and canceled."""
 
     sent: list[tuple[str, str, Any]] = field(default_factory=list)
     canceled: list[str] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    signaled: list[tuple[str, str]] = field(default_factory=list)
+    refusal: DomainError | None = None
+    """With which every command is refused."""
 
     @property
     def client(self) -> Workflows:
@@ -45,8 +50,16 @@ class Workflows:
     def queue_start(self, app_id: str) -> str:
         return f"queue:{app_id}"
 
-    async def send(self, entity: str, update: str, command: Any) -> dict[str, Any]:
-        self.sent.append((entity, update, command))
+    def deployment_start(self, app_id: str, deployment_id: str, summary: str = "") -> Started:
+        return Started(f"deployment:{deployment_id}")
+
+    async def start(self, entity: Started) -> None:
+        self.started.append(entity.workflow_id)
+
+    async def send(self, entity: str | Started, update: str, command: Any) -> dict[str, Any]:
+        if self.refusal is not None:
+            raise self.refusal
+        self.sent.append((entity if isinstance(entity, str) else entity.workflow_id, update, command))
         return {}
 
     def get_workflow_handle(self, workflow_id: str) -> Handle:
@@ -54,9 +67,17 @@ class Workflows:
 
 
 @dataclass
+class Started:
+    workflow_id: str
+
+
+@dataclass
 class Handle:
     workflows: Workflows
     id: str
+
+    async def signal(self, name: str) -> None:
+        self.workflows.signaled.append((self.id, name))
 
     async def cancel(self) -> None:
         self.workflows.canceled.append(self.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,30 @@ async def test_a_program_deploys_observes_and_tells_the_health(site: Site) -> No
     assert "TOKEN='****'" in log
     assert TOKEN not in log + found.message + json.dumps(orders(site))
     assert site.scratch == []
+
+
+async def test_the_program_of_the_documentation_does_what_is_asked(site: Site) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "targets.md").read_text()
+    file = site.folder / "place.py"
+    file.write_text(text.split("```python\n")[1].split("```")[0])
+    argv = json.dumps([sys.executable, str(file), str(site.folder / "srv")])
+    site.commands["own"] = f'[own]\nkind = "target"\nargv = {argv}\n'
+    first = await asked(site)
+    assert (await site.verify(first)).healthy is False
+    reply = await site.switch(first)
+    assert reply.folder == str(site.folder / "srv" / "QA" / "current")
+    assert (site.folder / "srv" / "QA" / "current" / "files" / "a.json").read_text() == "{}"
+    await site.shown(first)
+    seen = await site.observe()
+    assert (seen.secrets, seen.base_url) == ({"TOKEN": secret_digest(KEY, TOKEN)}, "https://qa.example.com")
+    assert (seen.files, seen.env_vars) == (first.commit_sha, None)
+    second = await asked(site)
+    assert await site.switch(second) == await site.switch(second)
+    assert (await site.verify(second)).healthy
+    await site.db["locks"].update_one({}, {"$set": {"environments.qa.fence": first.fence}})  # The program is the last to notice.
+    with pytest.raises(ApplicationError, match="exit code 1"):
+        await site.switch(first)
+    assert f"fence {second.fence} is in place" in await site.log(first)
 
 
 async def test_a_worker_that_dies_between_sends_the_same_order_again(site: Site) -> None:

@@ -238,6 +238,19 @@ async def test_what_a_deployment_is_about_to_set_to_what_is_there_is_no_drift_fo
     assert [item.key for item in (await site.record()).report] == ["MODE", "MORE", "PIN"]
 
 
+async def test_what_failed_its_health_check_and_stands_there_is_what_was_applied_last(site: Site) -> None:
+    await site.deployed(await site.release())
+    release = await site.release(sha="decaf")
+    failed = await site.deployment(release, DeploymentState.FAILED)
+    left = {"deployment_id": failed, "release_id": release, "profile_revision_id": (await site.profile())["revision_id"]}
+    change = {f"owned.applied_{name}": value for name, value in {**left, "at": now()}.items()}
+    await site.desk.platform.db["environments"].update_one({"_id": site.id}, {"$set": change})
+    site.files = "decaf"
+
+    assert (await site.look()).report == []
+    assert (await site.record()).deployment_id == failed
+
+
 # -- Emergency edits
 
 
@@ -303,6 +316,41 @@ async def test_a_drift_that_was_mended_is_cleared_with_its_cause(site: Site) -> 
         ("drift_detected", None),
         ("drift_cleared", "mended"),
     ]
+
+
+async def test_a_deployment_that_succeeded_has_overwritten_what_it_could_and_says_so_once(site: Site) -> None:
+    await site.deployed(await site.release())
+    site.env_vars = {"MODE": "touched"}
+    await site.look()
+    made = await site.deployed(await site.release(), overwrites=True)
+    found = await site.desk.platform.db["deployments"].find_one({"_id": made})
+    assert found is not None
+
+    for _ in range(2):
+        await drift.deployed(site.desk.platform.db, site.id, made, Deployment.model_validate(found["owned"]), now())
+
+    assert drift.drift_view(await site.document())["state"] == "clean"
+    assert [(event["action"], event["after"].get("cause")) for event in await site.audit()] == [
+        ("drift_detected", None),
+        ("drift_cleared", "overwritten"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reported"), [("heal", "env_var"), ("deploy", "migration"), ("rollback", "emergency_edit")], ids=str
+)
+async def test_what_a_deployment_may_have_left_is_for_the_next_look_to_say(site: Site, kind: str, reported: str) -> None:
+    await site.deployed(await site.release())
+    report = [{"kind": reported, "key": "x"}]
+    known = {"version": 1, "state": "drifted", "report": report, "deployment_id": "earlier"}
+    await site.desk.platform.db["environments"].update_one({"_id": site.id}, {"$set": {"owned.drift": known}})
+    made = await site.deployed(await site.release(), kind=Kind(kind))
+    found = await site.desk.platform.db["deployments"].find_one({"_id": made})
+    assert found is not None
+
+    await drift.deployed(site.desk.platform.db, site.id, made, Deployment.model_validate(found["owned"]), now())
+
+    assert drift.drift_view(await site.document())["state"] == "unknown"
 
 
 @pytest.mark.parametrize("point", ["drift.noted", "deliver.audited"])

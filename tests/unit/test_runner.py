@@ -128,6 +128,39 @@ async def test_exit_code_zero_is_ok_and_every_other_is_failed_tests(tmp_path: Pa
     assert run.lines == [] and run.result.lines == 0 and not run.result.output_truncated
 
 
+async def test_a_command_reads_what_it_is_given_and_need_not(tmp_path: Path):
+    order = "an order \u00fc\n" * 20_000  # more than a pipe holds
+    run = await heard(spec(tmp_path, "sh", "-c", "cksum; cat | wc -c", stdin=order))
+    assert run.texts()[0].split()[1] == str(len(order.encode()))
+    assert run.texts()[1].strip() == "0"
+    assert (await heard(spec(tmp_path, "true", stdin=order))).result.reason == "ok"
+    assert (await heard(spec(tmp_path, "cat"))).texts() == []
+
+
+async def test_an_answer_is_no_line_of_the_log_and_is_handed_on_as_it_is(tmp_path: Path):
+    answer, lines = bytearray(), list[OutputLine]()
+
+    async def on_line(line: OutputLine) -> None:
+        lines.append(line)
+
+    command = spec(tmp_path, "sh", "-c", "printf 'the secret\\377'; echo the secret >&2", redact=("secret",))
+    result = await run_command(command, on_line, asyncio.Event(), on_answer=answer.extend)
+    assert bytes(answer) == b"the secret\xff"
+    assert [line.text for line in lines] == ["the ****"]
+    assert result.lines == 1
+
+
+async def test_whoever_takes_the_answer_ends_the_command_by_an_error(tmp_path: Path):
+    def refuse(_data: bytes) -> None:
+        raise ValueError("too much")
+
+    async def on_line(_line: OutputLine) -> None:
+        return None
+
+    with pytest.raises(ValueError, match="too much"):
+        await run_command(python(tmp_path, "while True: print('x' * 99999)"), on_line, asyncio.Event(), on_answer=refuse)
+
+
 async def test_both_streams_are_heard_in_one_order_with_times(tmp_path: Path):
     run = await heard(spec(tmp_path, "sh", "-c", "echo a; echo b >&2; echo c; printf d"))
     assert run.texts() == ["a", "c", "d"]

@@ -30,7 +30,9 @@ from workflow_samples import (
 from workflow_world import World, refused
 
 from conman.domain.changeset import ChangesetState, Move
+from conman.domain.deploy_messages import DriftCheckStart, DriftPlace, DriftQuestion, DriftReply, DriftRound
 from conman.domain.deployment import Approval
+from conman.domain.drift import DriftItem
 from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.messages import (
     Answer,
@@ -365,6 +367,60 @@ async def upkeep_round(world: World) -> Recorded:
     return {"upkeep-round": workflow_id}
 
 
+async def drift_checked(world: World) -> Recorded:
+    """A check whose first look is lost, and one that is canceled while it looks."""
+    found = DriftItem(kind="env_var", key="LIMIT", expected="5", observed="50")
+
+    def look(question: DriftQuestion) -> DriftReply:
+        if question.attempt == 1:
+            return DriftReply(checked_at=question.at, problem="away", reason_code=ReasonCode.INFRASTRUCTURE)
+        return DriftReply(checked_at=question.at, report=[found])
+
+    world.fakes.look = look
+    recorded: Recorded = {}
+    for name in ("drift-check-again", "drift-check-canceled"):
+        start = DriftCheckStart(job_id=world.id(name), app_id=world.app_id, environment_id=world.id("qa"), environment="QA")
+        if name == "drift-check-canceled":
+            world.fakes.hold("check_drift")
+        await world.commands.start_drift_check(start)
+        recorded[name] = options.job_workflow(start.job_id)
+        handle = world.client.get_workflow_handle(recorded[name])
+        if name == "drift-check-canceled":
+            await world.until(world.fakes.holds["check_drift"].reached.is_set, "the look")
+            await handle.cancel()
+        await handle.result()
+    return recorded
+
+
+async def drift_round(world: World) -> Recorded:
+    """A round of two pages; what it heals it looks at again."""
+    found = DriftItem(kind="env_var", key="LIMIT", expected="5", observed="50")
+    world.fakes.look = lambda question: DriftReply(checked_at=question.at, report=[found])
+    pages = [["a", "b"], ["c"]]
+    world.fakes.watch.pages = [
+        [DriftPlace(app_id=world.app_id, environment_id=world.id(name)) for name in page] for page in pages
+    ]
+    world.fakes.watch.heals = lambda question: world.id("heal") if question.environment_id == world.id("c") else None
+    handle = await world.client.start_workflow(
+        "drift_round", DriftRound(), id=world.id("round"), task_queue=options.queue_name(options.Queue.MAIN)
+    )
+    await world.until(lambda: len(world.fakes.watch.healed) == 3, "the last healing")
+    pausing = "drift-round-pauses"
+    await _pauses(world, handle.id)
+    return {pausing: handle.id}
+
+
+async def _pauses(world: World, workflow_id: str) -> None:
+    """Wait until the workflow's last event is a timer that has started."""
+    handle = world.client.get_workflow_handle(workflow_id)
+    async with asyncio.timeout(10):
+        while True:
+            events = (await handle.fetch_history()).events
+            if events[-1].HasField("timer_started_event_attributes"):
+                return
+            await asyncio.sleep(0.05)
+
+
 SCENARIOS: list[Scenario] = [
     changeset_life,
     changeset_superseded,
@@ -384,6 +440,8 @@ SCENARIOS: list[Scenario] = [
     deployment_brings_overrides,
     notify_sends,
     upkeep_round,
+    drift_checked,
+    drift_round,
 ]
 ENCRYPTED: list[Scenario] = [changeset_life, gate_lost]
 """Recorded a second time with the codec on: their payloads hold its format to what it was."""

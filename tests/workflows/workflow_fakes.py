@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from drift_fakes import Watch
 from mail_fakes import Mailroom
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -229,6 +230,7 @@ class Fakes:
 
     store: Store = field(default_factory=Store)
     mailroom: Mailroom = field(default_factory=Mailroom)
+    watch: Watch = field(default_factory=Watch)
     suite: Suite = passing
     queue: Callable[[QueueCall], Answer] = answer_queue
     calls: list[QueueCall] = field(default_factory=list)
@@ -550,6 +552,7 @@ class Fakes:
                 self.end_deployment,
                 self.sweep_outgoing,
                 *self.mailroom.store(),
+                *self.watch.store(),
             ],
             "git": [
                 self.trial_merges,
@@ -572,6 +575,7 @@ class Fakes:
                 self.await_deployment,
                 self.tell_the_line,
                 self.start_missing,
+                *self.watch.calls(),
             ],
             "mail": self.mailroom.way_out(),
         }
