@@ -74,7 +74,8 @@ WORKFLOWS = [
     UpkeepWorkflow,
 ]
 SIGN_OF_LIFE_SECONDS = 5.0
-CLEAR_SECONDS = 600.0
+TIDY_SECONDS = 15.0
+"""How soon the scratch of a worker that died is looked for again: a rendered profile may lie there."""
 UPKEEP_EVERY = timedelta(minutes=1)
 
 
@@ -201,14 +202,14 @@ async def _signs_of_life(platform: Platform, identity: str, queues: list[str]) -
         await asyncio.sleep(SIGN_OF_LIFE_SECONDS)
 
 
-async def _clear_again(gates: GateActivities) -> None:
-    """What a dead worker of this machine left for a job that went on elsewhere goes once that has ended."""
+async def _tidying(gates: GateActivities) -> None:
+    """What programs of dead workers left goes soon after their jobs have ended, and not only when a worker starts."""
     while True:
-        await asyncio.sleep(CLEAR_SECONDS)
         try:
             await gates.clear_left_behind()
-        except PyMongoError as error:
-            log.warning("clearing_failed", error=str(error)[:200])
+        except (PyMongoError, OSError) as error:
+            log.warning("scratch_not_cleared", error=str(error)[:200])
+        await asyncio.sleep(TIDY_SECONDS)
 
 
 def say_what_mails_lack(settings: Settings, queues: set[Queue]) -> None:
@@ -234,21 +235,19 @@ async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> No
         await ensure_drift_round(platform.commands.client, settings.drift_check_minutes)
         identity = f"{os.getpid()}@{socket.gethostname()}"
         names = sorted(options.queue_name(queue) for queue in chosen)
-        gates = GateActivities(settings, platform.db, platform.git, platform.vault)
-        if Queue.MSUITE in chosen:
-            await gates.clear_left_behind()
+        scratch = GateActivities(settings, platform.db, platform.git, platform.vault)
         async with AsyncExitStack() as stack:
             workers = make_workers(platform, chosen)
             for worker in workers:
                 await stack.enter_async_context(worker)
-            beside = [asyncio.create_task(_signs_of_life(platform, identity, names))]
-            if Queue.MSUITE in chosen:
-                beside.append(asyncio.create_task(_clear_again(gates)))
+            life = asyncio.create_task(_signs_of_life(platform, identity, names))
+            tidying = asyncio.create_task(_tidying(scratch)) if chosen & {Queue.MSUITE, Queue.GIT} else None
             log.info("worker_ready", queues=names, identity=identity)
             await stop.wait()
             log.info("worker_draining", seconds=settings.worker_drain_seconds)
-            for task in beside:
-                task.cancel()
+            life.cancel()
+            if tidying is not None:
+                tidying.cancel()
             await platform.db["workers"].delete_one({"_id": identity})
             # Together, so that the drain is waited for once; the workflows' worker last, where what they finish goes on.
             await asyncio.gather(*(worker.shutdown() for worker in workers[Queue.MAIN in chosen :]))

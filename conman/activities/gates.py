@@ -69,7 +69,7 @@ class GateActivities:
         return [self.run_gate]
 
     async def clear_left_behind(self) -> None:
-        """Remove the scratch of gates whose worker died, once their job has ended: a rendered profile may lie there."""
+        """Remove the scratch of programs whose worker died, once their job has ended: a rendered profile may lie there."""
         for folder in await asyncio.to_thread(lambda: sorted(self.scratch.glob("*"))):
             job = await self.db["jobs"].find_one({"_id": folder.name.rsplit("-", 2)[0]}, {"state": 1})
             if job is None or job["state"] in TERMINAL_JOB_STATES:

@@ -50,6 +50,8 @@ LOOK_AT_VOTES = timedelta(minutes=15)
 """How often it looks whether those who approved still may, and whether what they approved is still what would go out."""
 LOOK_AT_DRIFT = timedelta(minutes=15)
 """How often it looks whether somebody has mended the environment; `revalidate` looks at once."""
+LOOKS = 3
+"""How often one look is tried before it counts as one that nobody could make: the death of a worker is nobody's affair."""
 LOOK_AFTER_A_LOST_ONE = timedelta(minutes=1)
 """How soon it looks again where nobody could."""
 LOOK_AT_RELEASE = timedelta(hours=1)
@@ -239,7 +241,8 @@ async def _look(process: Process) -> DriftReply:
         app_id=process.app_id, environment_id=process.state.environment_id, deployment_id=process.id, at=now()
     )
     try:
-        return await process.ask("check_drift", question, DriftReply, options.drift_check(summary="look for drift"))
+        look = options.drift_check(summary="look for drift", attempts=LOOKS)
+        return await process.ask("check_drift", question, DriftReply, look)
     except ActivityError as error:
         workflow.logger.warning("a look of deployment %s at its environment was lost: %s", process.id, error.cause)
         return DriftReply(checked_at=question.at, problem="the look was lost, and is made again.")

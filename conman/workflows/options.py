@@ -174,14 +174,17 @@ def gate(*, summary: str | None = None) -> ActivityConfig:
     )
 
 
-def drift_check(*, summary: str | None = None) -> ActivityConfig:
-    """One look at an environment, run again by the job's own rule; a cancel is waited for, so that no program runs on unseen."""
+def drift_check(*, summary: str | None = None, attempts: int = 1) -> ActivityConfig:
+    """One look at an environment, run again by the job's own rule; a cancel is waited for, so that no program runs on unseen.
+
+    `attempts`: how often a look is made whose worker was lost, where no job counts them.
+    """
     return ActivityConfig(
         summary=summary,
         task_queue=queue_name(Queue.GIT),
         start_to_close_timeout=timedelta(seconds=timeout_seconds(JobType.RUNTIME_PROFILE_DRIFT_CHECK)),
         heartbeat_timeout=GATE_HEARTBEAT,
-        retry_policy=_ONCE,
+        retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=attempts),
         cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     )
 
