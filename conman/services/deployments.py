@@ -143,9 +143,12 @@ def _refuse_not_taken(taken: locks.Taken, app_id: str) -> None:
 
 async def _made(platform: Platform, ids: list[str]) -> list[Document]:
     """The deployments of a request that are there, the first one first; what a crash left on its way is brought."""
-    for document in await platform.db["deployments"].find({"_id": {"$in": ids}}).to_list():
-        await deliver(platform.db, "deployments", document)
-    found = await platform.db["deployments"].find({"_id": {"$in": ids}}).to_list()
+    while True:
+        found = await platform.db["deployments"].find({"_id": {"$in": ids}}).to_list()
+        for document in found:
+            await deliver(platform.db, "deployments", document)
+        if len(found) in (0, len(ids)):
+            break  # else the first one was read before it brought the others
     following = {document["owned"].get("after_deployment_id"): document for document in found}
     ordered: list[Document] = []
     last: str | None = None

@@ -58,12 +58,11 @@ async def hold(
     db, app_id = platform.db, app["_id"]
     end = _time(until)
     while True:
-        document = await locks.document_of(db, app_id)
-        if await has_happened(db, call, document):
+        present = await find(db, app_id, now())
+        if await has_happened(db, call, await locks.document_of(db, app_id)):
             answer = await recall(db, call) or {}
             return _record(app_id, _made(call, reason, end, answer.get("version", 1)))
         check_hold(reason, end, call.at)
-        present = await find(db, app_id, now())
         if version is not None and (present is None or present.version != version):
             raise records.stale(present.version if present is not None else 0)
         made = _made(call, reason, end, present.version + 1 if present is not None else 1)
@@ -82,10 +81,10 @@ async def lift(platform: Platform, call: Call, app: Document, *, version: int | 
     """
     db, app_id = platform.db, app["_id"]
     while True:
-        document = await locks.document_of(db, app_id)
-        if await has_happened(db, call, document):
-            return
         present = await find(db, app_id, now())
+        # Read after the hold: a repeat that does not find it any more finds that it was lifted.
+        if await has_happened(db, call, await locks.document_of(db, app_id)):
+            return
         if present is None:
             raise DomainError(ErrorCode.NOT_FOUND, "The app is not on hold: there is nothing to lift.")
         if version is not None and present.version != version:

@@ -15,7 +15,8 @@ from conman.domain.app import NAME_PATTERN
 from conman.domain.errors import invalid
 from conman.domain.roles import Capability, Role
 from conman.domain.times import format_time, parse_time
-from conman.services import apps, environment_records
+from conman.services import apps, environment_records, holds
+from conman.services.clock import now
 from conman.store import memberships, records
 
 router = APIRouter(tags=["apps"])
@@ -61,9 +62,11 @@ async def create_app(caller: Caller = app_creation(), new: NewApp = body(NewApp)
 
 @router.get("/apps/{app}")
 async def show_app(caller: Caller = capability(Capability.APP_READ)) -> dict[str, Any]:
-    """One app."""
+    """One app, with the hold that stands."""
     head = await apps.integration_head_if_any(caller.platform, caller.of_app)
-    return data(apps.app_record(caller.of_app, integration_sha=head, my_role=caller.role.value if caller.role else None))
+    shown = apps.app_record(caller.of_app, integration_sha=head, my_role=caller.role.value if caller.role else None)
+    hold = await holds.find(caller.platform.db, shown["id"], now())
+    return data({**shown, "hold": holds.hold_record(shown["id"], hold)})
 
 
 @router.get("/apps/{app}/environments")
