@@ -21,9 +21,10 @@ from conman.domain.changeset_news import QueueNews
 from conman.domain.decision import Actor, Verdict
 from conman.domain.errors import ErrorCode
 from conman.domain.jobs import JobState, ReasonCode
-from conman.domain.messages import Answer, GateStart, QueueCall, Telling
+from conman.domain.messages import Answer, GateStart, Overtaken, QueueCall, Telling
 from conman.domain.times import format_time
 from conman.faults import fault_point
+from conman.services.overtaken import look_again
 from conman.services.standstill import closing_conflict
 from conman.store import records
 from conman.store.database import Database
@@ -45,7 +46,7 @@ class CallActivities:
 
     def all(self) -> list[Any]:
         """The activities to register."""
-        return [self.call_queue, self.tell_changesets, self.await_job]
+        return [self.call_queue, self.tell_changesets, self.tell_releases, self.await_job]
 
     @activity.defn
     async def call_queue(self, call: QueueCall) -> Answer:
@@ -106,6 +107,12 @@ class CallActivities:
 
         async with heartbeating():
             await asyncio.gather(*(tell(changeset_id, news) for changeset_id, news in telling.news))
+
+    @activity.defn
+    async def tell_releases(self, overtaken: Overtaken) -> None:
+        """The app's validated releases that were assembled on another head look whether they can still be published."""
+        async with heartbeating():
+            await look_again(self.db, self.commands, {"app_id": overtaken.app_id}, not_on=overtaken.integration_sha)
 
     @activity.defn
     async def await_job(self, gate: GateStart) -> Verdict:

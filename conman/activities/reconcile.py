@@ -14,7 +14,7 @@ from conman.activities.heartbeat import heartbeating
 from conman.activities.reconcile_notices import start_missing_notices
 from conman.domain.changeset_reminders import AWAITING_REVIEW, MOST_REMINDERS
 from conman.faults import fault_point
-from conman.services import app_settings, archive, jobs, votes
+from conman.services import app_settings, archive, jobs, overtaken, votes
 from conman.services.clock import now
 from conman.services.secret_rotation import finish_rotations
 from conman.services.secrets import SecretStore
@@ -65,6 +65,7 @@ async def start_missing(db: Database, commands: Commands) -> int:
             log.warning("started_missing_workflow", missing=entity.workflow_id)
     started += await start_missing_notices(db, commands)
     started += await start_lost_sweeps(db, commands)
+    await overtaken.find_overtaken(db, commands)
     await app_settings.tell_queues(db, commands)
     await archive.end_all(db, commands)
     await votes.take_back_all(db, commands)

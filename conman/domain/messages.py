@@ -350,6 +350,13 @@ class PublishQuestion(Model):
     pinned_profiles: list[PinnedProfile] = Field(default_factory=list[PinnedProfile])
 
 
+class Overtaken(Model):
+    """The integration branch of an app is here now: validated releases that were assembled elsewhere are to look again."""
+
+    app_id: str
+    integration_sha: str
+
+
 class MoveRefs(Model):
     """The integration branch and the tag, in one transaction, for the release that has reserved the tag's number."""
 

@@ -11,8 +11,8 @@ from faults_app import App, Document
 from temporalio.testing import ActivityEnvironment
 
 from conman.activities.calls import CallActivities
-from conman.activities.gates import GateActivities
 from conman.activities.composing import ComposeActivities
+from conman.activities.gates import GateActivities
 from conman.activities.git import GitActivities
 from conman.activities.publishing import PublishActivities
 from conman.activities.reconcile import ReconcileActivities

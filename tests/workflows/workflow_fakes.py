@@ -35,6 +35,7 @@ from conman.domain.messages import (
     MoveRefs,
     MoveRefsReply,
     NewJobs,
+    Overtaken,
     OwnedReply,
     PersistReply,
     PersistRequest,
@@ -226,6 +227,7 @@ class Fakes:
     unexplained: list[str] = field(default_factory=list)
     edited_profiles: list[str] = field(default_factory=list)
     published_before: str | None = None
+    overtaken: list[Overtaken] = field(default_factory=list)
     tag: str = "r2026.01.01.1"
     tag_made: str | None = None
     refs_move: bool = True
@@ -432,6 +434,11 @@ class Fakes:
             self.store.log.append(f"told {changeset_id} {news.kind}")
 
     @activity.defn
+    async def tell_releases(self, overtaken: Overtaken) -> None:
+        await self._reach("tell_releases")
+        self.overtaken.append(overtaken)
+
+    @activity.defn
     async def await_job(self, gate: GateStart) -> Verdict:
         await self._reach("await_job")
         return Verdict(job_id=gate.job_id, state=end_state(ReasonCode.OK), reason_code=ReasonCode.OK)
@@ -466,6 +473,6 @@ class Fakes:
                 self.verify_environment,
             ],
             "msuite": [self.run_gate],
-            "calls": [self.call_queue, self.tell_changesets, self.await_job, self.start_missing],
+            "calls": [self.call_queue, self.tell_changesets, self.tell_releases, self.await_job, self.start_missing],
             "mail": self.mailroom.way_out(),
         }
