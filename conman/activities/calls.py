@@ -25,10 +25,11 @@ from conman.domain.deploy_messages import Ended, Outcome, Predecessor
 from conman.domain.deployment import TERMINAL, DeploymentState
 from conman.domain.errors import ErrorCode
 from conman.domain.jobs import JobState, ReasonCode
-from conman.domain.messages import Answer, GateStart, QueueCall, Telling
+from conman.domain.messages import Answer, GateStart, Overtaken, QueueCall, Telling
 from conman.domain.times import format_time
 from conman.faults import fault_point
 from conman.services import holds
+from conman.services.overtaken import look_again
 from conman.services.standstill import closing_conflict
 from conman.store import records
 from conman.store.database import Database, Document
@@ -52,7 +53,14 @@ class CallActivities:
 
     def all(self) -> list[Any]:
         """The activities to register."""
-        return [self.call_queue, self.tell_changesets, self.await_job, self.await_deployment, self.tell_the_line]
+        return [
+            self.call_queue,
+            self.tell_changesets,
+            self.tell_releases,
+            self.await_job,
+            self.await_deployment,
+            self.tell_the_line,
+        ]
 
     @activity.defn
     async def call_queue(self, call: QueueCall) -> Answer:
@@ -117,6 +125,12 @@ class CallActivities:
 
         async with heartbeating():
             await asyncio.gather(*(tell(changeset_id, news) for changeset_id, news in telling.news))
+
+    @activity.defn
+    async def tell_releases(self, overtaken: Overtaken) -> None:
+        """The app's validated releases that were assembled on another head look whether they can still be published."""
+        async with heartbeating():
+            await look_again(self.db, self.commands, {"app_id": overtaken.app_id}, not_on=overtaken.integration_sha)
 
     @activity.defn
     async def await_job(self, gate: GateStart) -> Verdict:

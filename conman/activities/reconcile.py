@@ -15,7 +15,7 @@ from conman.activities.reconcile_notices import start_missing_notices
 from conman.domain.changeset_reminders import AWAITING_REVIEW, MOST_REMINDERS
 from conman.domain.deployment import RollbackMode
 from conman.faults import fault_point
-from conman.services import app_settings, archive, deploy_commands, holds, jobs, votes
+from conman.services import app_settings, archive, deploy_commands, holds, jobs, overtaken, votes
 from conman.services.clock import now
 from conman.services.drift import unfinished_checks
 from conman.services.secret_rotation import finish_rotations
@@ -73,6 +73,7 @@ async def start_missing(db: Database, commands: Commands) -> int:
             await commands.start_drift_check(start)
             started += 1
             log.warning("started_missing_workflow", missing=job_workflow(start.job_id))
+    await overtaken.find_overtaken(db, commands)
     await app_settings.tell_queues(db, commands)
     await archive.end_all(db, commands)
     await votes.take_back_all(db, commands)

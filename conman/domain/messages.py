@@ -376,6 +376,13 @@ class UndoRelease(Model):
     at: str
 
 
+class Overtaken(Model):
+    """The integration branch of an app is here now: validated releases that were assembled elsewhere are to look again."""
+
+    app_id: str
+    integration_sha: str
+
+
 class MoveRefs(Model):
     """The integration branch and the tag, in one transaction, for the release that has reserved the tag's number."""
 

@@ -15,6 +15,7 @@ from conman.domain.release import (
     Move,
     PublishIntent,
     Release,
+    ReleaseState,
     decide_returned,
     release_event,
     target,
@@ -26,6 +27,9 @@ UNPROVEN = "unproven"
 """The end of a validated candidate of which it can't be proved that it is its changesets' changes, all of them and no others."""
 MEMBER_LEFT = "member_left"
 """The end of a validated candidate one of whose changesets is no longer `queued`."""
+
+
+_TO_ASSEMBLE_AGAIN = frozenset({HEAD_MOVED, PROFILE_CHANGED, UNPROVEN, MEMBER_LEFT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,27 @@ def refusal(release: Release, facts: PublishFacts) -> Refusal | None:
     return next((found for guard in _GUARDS if (found := guard(release, facts)) is not None), None)
 
 
+def check_may_publish(release: Release) -> None:
+    """A release is published from `validated`; one whose candidate was overtaken says so, and offers to be assembled again.
+
+    Raises `invalid_transition` or `conflict`.
+    """
+    failure = release.failure
+    if release.state is ReleaseState.DRAFT_RELEASE and failure is not None and failure.reason_code in _TO_ASSEMBLE_AGAIN:
+        details = failure.details or {"reason_code": failure.reason_code, "assembled_on": release.base_sha}
+        raise DomainError(ErrorCode.CONFLICT, failure.message, details)
+    target(release.state, Move.PUBLISH)
+
+
+def decide_overtaken(release_id: str, release: Release, refused: Refusal) -> Decision[Release] | None:
+    """A validated candidate that could not be published any more returns to draft at once (`spec.md` 3), unless a command works
+    on it: that finds the same.
+    """
+    if release.state is not ReleaseState.VALIDATED or release.edit is not None or release.publishing is not None:
+        return None
+    return decide_refused(release_id, release, refused)
+
+
 def check_publish(release: Release, integration_sha: str) -> None:
     """Publishing needs a validated candidate on the present integration head. Raises `invalid_transition` or `conflict`."""
     target(release.state, Move.PUBLISH)
@@ -132,7 +157,8 @@ def check_publish(release: Release, integration_sha: str) -> None:
 
 def decide_refused(release_id: str, release: Release, refused: Refusal) -> Decision[Release]:
     """A validated release that is refused returns to draft, so that it can be assembled again (`spec.md` 3)."""
-    return decide_returned(release_id, release, refused.failure, refused.reason)
+    failure = refused.failure.model_copy(update={"details": refused.details})
+    return decide_returned(release_id, release, failure, refused.reason)
 
 
 def decide_publishing(release: Release, intent: PublishIntent) -> Decision[Release]:

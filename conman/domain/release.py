@@ -83,12 +83,13 @@ class Member(Model):
 
 
 class Failure(Model):
-    """Why an assembly did not end in `validated`."""
+    """Why an assembly did not end in `validated`, or a candidate did not stay so; `details` are what a caller is told."""
 
     reason_code: str
     changeset_id: str | None = None
     paths: list[str] = Field(default_factory=list[str])
     message: str = ""
+    details: Any = None
 
 
 class PinnedProfile(Model):

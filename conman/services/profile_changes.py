@@ -24,6 +24,7 @@ from conman.domain.secrets import SecretRef, mask
 from conman.faults import fault_point
 from conman.services.call import Call, keep, recall
 from conman.services.environments import list_environments
+from conman.services.overtaken import tell_of_profile
 from conman.services.platform import Platform
 from conman.services.profiles import (
     PROFILES,
@@ -163,6 +164,7 @@ async def _change(
         fields.update({f"emergency.{environment_id}": number for environment_id in deployed_in})
         written = await _write(platform, call, document, fields, events)
         if written is not None:
+            await tell_of_profile(platform.db, platform.commands, profile_id)
             return written
 
 

@@ -13,12 +13,23 @@ with workflow.unsafe.imports_passed_through():
     from conman.domain.changeset_news import QueueNews
     from conman.domain.decision import Actor, Decision
     from conman.domain.errors import DomainError
-    from conman.domain.messages import MoveRefs, MoveRefsReply, PublishFacts, PublishQuestion, Telling, UndoRelease
+    from conman.domain.messages import (
+        MoveRefs,
+        MoveRefsReply,
+        Overtaken,
+        PublishFacts,
+        PublishQuestion,
+        Telling,
+        UndoRelease,
+    )
     from conman.domain.publishing import Refusal
-    from conman.domain.release import HEAD_MOVED, EditIntent, Move, PublishIntent, Release, target
+    from conman.domain.release import HEAD_MOVED, EditIntent, Move, PublishIntent, Release, ReleaseState, target
 
 BACK_TO_DRAFT = "refused-publish-returns-to-draft"
 """Patch id: whatever refuses a publish returns the release to draft, not only an integration head that moved."""
+
+TELLS_RELEASES = "tells-the-other-releases"
+"""Patch id: after a publish the app's other validated releases are told to look whether they can still be published."""
 
 
 class Publishing:
@@ -89,6 +100,17 @@ class Publishing:
     async def _return(self, command_id: str, refused: Refusal) -> None:
         await self.entity.apply(f"{command_id}:moved", Actor(), lambda release: rules.decide_refused(self.id, release, refused))
 
+    async def look(self) -> None:
+        """Return a validated candidate to draft that was overtaken: by another head, or a changed profile."""
+        state = self.entity.state
+        if state.state is not ReleaseState.VALIDATED or state.edit is not None or state.publishing is not None:
+            return
+        refused = rules.refusal(state, await self._facts(state))
+        if refused is not None:
+            await self.entity.apply(
+                f"overtaken:{workflow.uuid4()}", Actor(), lambda release: rules.decide_overtaken(self.id, release, refused)
+            )
+
     async def move_refs(self, intent: PublishIntent) -> None:
         """Move branch and tag as the intent says. Raises `conflict` when the branch moved elsewhere first: nothing moved then."""
         moved = await workflow.execute_activity(
@@ -130,4 +152,7 @@ class Publishing:
             )
             await workflow.execute_activity("undo_release", undo, **options.persist())
         await self.queue.published(state.published_sha)
+        if workflow.patched(TELLS_RELEASES):
+            overtaken = Overtaken(app_id=self.app_id, integration_sha=state.published_sha)
+            await workflow.execute_activity("tell_releases", overtaken, **options.call(summary="tell the other releases"))
         await self.entity.apply(f"told:{self.id}", Actor(), lambda release: Decision(release.model_copy(update={"told": True})))

@@ -23,6 +23,7 @@ with workflow.unsafe.imports_passed_through():
     from conman.domain.decision import Actor, Command, Decision
     from conman.domain.errors import DomainError
     from conman.domain.messages import AssembleStart, EntityStart, TagRequest, Telling
+    from conman.domain.publishing import check_may_publish
     from conman.domain.release import AssemblyResult, EditIntent, Failure, Move, Release, ReleaseState, Selection
 
 
@@ -59,7 +60,9 @@ class _Interleaved(Exception):
 
 @workflow.defn(name="release")
 class ReleaseWorkflow:
-    """Arrives: select, revert, assemble, publish, drop. Waits for: the queue's answers, the assembly (a child), the publish saga.
+    """Arrives: select, revert, assemble, publish, drop; word that the head or a profile is another one.
+
+    Waits for: the queue's answers, the assembly (a child), the publish saga.
 
     Every command needs the queue, which alone owns reservations: each records its intent, lets go of the lock, and is answered
     when the loop has finished it (`durability.md` 14).
@@ -75,6 +78,7 @@ class ReleaseWorkflow:
         self.assembly: asyncio.Task[None] | None = None
         self.composing = False
         self.outcomes: dict[str, DomainError | None] = {}
+        self.looks = False
 
     @workflow.run
     async def run(self, start: EntityStart) -> str:
@@ -160,6 +164,9 @@ class ReleaseWorkflow:
             state = self.entity.state
         if not state.told:
             await self.publishing.tell()
+        if self.looks:
+            self.looks = False
+            await self.publishing.look()
 
     async def _resolve(self, edit: EditIntent) -> None:
         actor = Actor.model_validate(edit.actor)
@@ -368,12 +375,18 @@ class ReleaseWorkflow:
     @workflow.update
     async def publish(self, command: PublishCommand) -> dict[str, Any]:
         """Publish; answered when the members are released and the queue has been told."""
-        return await self._by_intent(command, "publish", lambda release: rules.target(release.state, Move.PUBLISH))
+        return await self._by_intent(command, "publish", check_may_publish)
 
     @workflow.update
     async def drop(self, command: DropCommand) -> dict[str, Any]:
         """Free the selection and end."""
         return await self._by_intent(command, "drop", lambda release: rules.target(release.state, Move.DROP))
+
+    @workflow.signal
+    def look_again(self) -> None:
+        """The integration head, or a profile that gates render, is another one now."""
+        self.looks = True
+        self.entity.touch()
 
     @select.validator
     def _validate_select(self, command: SelectCommand) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.conman_stack import Person, World, assert_error, last
+from tests.support.conman_stack import Person, World, assert_error, last, wait_for
 
 
 async def at_once(person: Person, *requests: tuple[str, Any]) -> list[httpx.Response]:
@@ -51,6 +51,33 @@ async def test_a_profile_that_was_edited_since_the_gate_used_it_refuses_the_publ
         (canonical["name"], canonical["runtime_profile_id"])
     ]
     assert (await again(own, release))["state"] == "published"
+
+
+async def a_draft_again(world: World, release: str) -> dict[str, Any]:
+    """The release, once it has returned to draft by itself."""
+
+    async def look() -> Any:
+        shown = await world.max.get(release)
+        return shown if shown["state"] == "draft_release" else None
+
+    return await wait_for(look, "the return to draft")
+
+
+async def test_what_overtakes_a_validated_release_returns_it_to_draft_before_anybody_publishes_it(own: World) -> None:
+    """`spec.md` 3: another head after a publish, then a profile that its gate rendered."""
+    one, two = await own.queued(), await own.queued()
+    first, second = await own.validated(one), await own.validated(two)
+    await own.max.post(f"{first}/publish")
+    shown = await a_draft_again(own, second)
+    assert shown["failure"]["reason_code"] == "head_moved"
+    reply = await own.max.post(f"{second}/assemble")
+    await own.job(reply["job"]["id"])
+    canonical = next(one for one in await own.environments() if one["is_canonical"])
+    path = f"{own.path}/runtime-profiles/{canonical['runtime_profile_id']}"
+    change = {"base_url": "https://changed.example.com", "version": (await own.eve.get(path))["version"]}
+    await own.eve.ok("PATCH", path, json=change)
+    shown = await a_draft_again(own, second)
+    assert shown["failure"]["reason_code"] == "profile_changed"
 
 
 async def test_a_second_release_is_refused_until_it_is_assembled_on_the_first_and_supersedes_it(own: World) -> None:

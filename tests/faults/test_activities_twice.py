@@ -24,6 +24,7 @@ from conman.domain.messages import (
     LoadRequest,
     MoveRefs,
     NewJobs,
+    Overtaken,
     ProfileQuestion,
     PublishQuestion,
     QueueCall,
@@ -66,6 +67,7 @@ COVERED = {
     "run_gate": "test_a_gate_leaves_one_log_per_attempt_and_no_folder",
     "call_queue": "test_the_queue_carries_out_a_command_once",
     "tell_changesets": "test_a_changeset_takes_its_news_once",
+    "tell_releases": "test_what_only_tells_changes_nothing_twice",
     "await_job": "test_a_verdict_can_be_awaited_again",
     "switch_environment": "test_an_environment_is_switched_once",
     "verify_environment": "test_what_only_reads_changes_nothing",
@@ -370,6 +372,13 @@ async def test_a_changeset_takes_its_news_once(direct: Direct) -> None:
     for action in ("needs_revalidation", "revalidated"):
         assert await direct.db["audit"].count_documents({"entity_id": entry.changeset_id, "action": action}) == 1
     await worker.kill()
+
+
+async def test_what_only_tells_changes_nothing_twice(direct: Direct) -> None:
+    before = await direct.db["releases"].find({}).to_list()
+    for _ in range(2):
+        await direct.run(direct.calls.tell_releases, Overtaken(app_id=direct.app.id, integration_sha="0" * 40))
+    assert await direct.db["releases"].find({}).to_list() == before
 
 
 async def test_a_verdict_can_be_awaited_again(direct: Direct) -> None:

@@ -21,7 +21,9 @@ from conman.git.adapter import GitError, StaleRef, WriteFile
 Status = grpc.StatusCode
 CALLERS = 100
 SEED = 20240501
-ODDS = 0.08
+ODDS = 0.15
+LONGEST_PAUSE = 8.0
+"""Seconds. Who lost makes room: with short pauses a hundred callers make two thousand tries for their hundred lines."""
 FAULTS = [
     failing(Status.UNAVAILABLE),
     failing(Status.RESOURCE_EXHAUSTED),
@@ -83,7 +85,7 @@ async def append(on: Stack, repo: str, line: bytes, told: Counter[str]) -> None:
             else:
                 return
         tries += 1
-        await asyncio.sleep(pauses.uniform(0, min(0.05 * 2**tries, 2)))
+        await asyncio.sleep(pauses.uniform(0, min(0.5 * 2**tries, LONGEST_PAUSE)))
 
 
 async def test_a_hundred_callers_through_a_storm_each_add_their_line_once(on: Stack) -> None:

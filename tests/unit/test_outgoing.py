@@ -220,6 +220,9 @@ def of_releases() -> dict[str, Any]:
         "decide_refused": publishing.decide_refused(
             RELEASE, release("validated"), publishing.head_moved(release("validated"), sha("moved"))
         ),
+        "decide_overtaken": publishing.decide_overtaken(
+            RELEASE, release("validated"), publishing.head_moved(release("validated"), sha("moved"))
+        ),
         "decide_publishing": publishing.decide_publishing(release("validated"), INTENT),
         "decide_published": publishing.decide_published(RELEASE, release("validated", publishing=INTENT), "r2026.03.01.2"),
         **{

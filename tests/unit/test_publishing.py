@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rule_samples import AT, MAIN, refused, release, sha, uid
 
 from conman.domain import publishing as rules
-from conman.domain.errors import ErrorCode
+from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.messages import PublishFacts
 from conman.domain.release import PinnedProfile, PublishIntent, ReleaseState
 
@@ -74,7 +74,10 @@ def test_what_refuses_a_publish_returns_the_release_to_draft_with_the_reason_and
     decision = rules.decide_refused(RELEASE, validated, found)
     after = decision.owned
     assert (after.state, after.candidate_sha, after.publishing, after.pinned_profiles) == (S.DRAFT_RELEASE, None, None, [])
-    assert after.failure == found.failure
+    assert after.failure == found.failure.model_copy(update={"details": found.details})
+    with pytest.raises(DomainError) as again:
+        rules.check_may_publish(after)
+    assert (again.value.code, again.value.details) == (ErrorCode.CONFLICT, found.details)
     assert after.ordered_changeset_ids == [uid(name) for name in "abc"]
     assert [event.action for event in decision.events] == ["returned_to_draft"]
 
@@ -127,3 +130,13 @@ def test_every_changed_path_must_be_one_that_a_changeset_changed(changed: list[s
     for path in ["a", "b", "c/d", "c/e", "f"]:
         explained = any(path in paths for paths in members)
         assert (path in found) is (path in changed and not explained)
+
+
+def test_a_candidate_that_was_overtaken_stays_while_a_command_works_on_it() -> None:
+    """That command finds the same, and answers with it."""
+    found = rules.head_moved(release("validated"), sha("moved"))
+    returned = rules.decide_overtaken(RELEASE, release("validated"), found)
+    assert returned is not None
+    assert returned.owned.state is S.DRAFT_RELEASE
+    for busy in (release("validated", publishing=INTENT), release("draft_release"), release("published")):
+        assert rules.decide_overtaken(RELEASE, busy, found) is None

@@ -273,6 +273,20 @@ async def release_refused(world: World) -> Recorded:
     return {"release-refused": entity.workflow_id}
 
 
+async def release_overtaken(world: World) -> Recorded:
+    """A validated release is told to look; it returns to draft, is assembled again, and published."""
+    entity = release(world, ReleaseState.VALIDATED, "a")
+    handle = await world.start(entity)
+    world.fakes.head = sha("main-2")
+    await handle.signal("look_again")
+    await world.until(lambda: release_shown(world).state is ReleaseState.DRAFT_RELEASE, "the return")
+    await world.do(entity, "assemble", AssembleCommand, job_id=world.id("job"))
+    await world.until(lambda: release_shown(world).state is ReleaseState.VALIDATED, "the result")
+    await world.do(entity, "publish", PublishCommand)
+    await handle.result()
+    return {"release-overtaken": entity.workflow_id}
+
+
 async def deployment_ordinary(world: World) -> Recorded:
     """Gate, switch, verify."""
     world.store.jobs[world.id("job")] = {"state": "queued"}
@@ -431,6 +445,7 @@ SCENARIOS: list[Scenario] = [
     release_life,
     release_bisected,
     release_refused,
+    release_overtaken,
     release_conflicts,
     release_in_doubt,
     deployment_ordinary,

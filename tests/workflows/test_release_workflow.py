@@ -408,3 +408,22 @@ async def test_a_cancel_from_the_web_ui_drops_an_open_release(world: World) -> N
     await handle.cancel()
     assert await handle.result() == "dropped"
     assert world.fakes.calls[-1].payload["changeset_ids"] == []
+
+
+async def test_a_validated_release_that_was_overtaken_returns_to_draft_when_it_is_told(world: World) -> None:
+    """`spec.md` 3; a publish afterwards still says that it must be assembled again (`spec.md` 11)."""
+    entity = release(world, R.VALIDATED, "a")
+    handle = await world.start(entity)
+    world.fakes.head = sha("main-2")
+    await handle.signal("look_again")
+    await world.until(lambda: release_shown(world).state is R.DRAFT_RELEASE, "the return")
+    assert (release_shown(world).failure.reason_code, members(world)) == ("head_moved", [uid("a")])
+    error = await refused(world.send(entity, "publish", await world.command(PublishCommand)))
+    assert error.type == "conflict"
+    assert error.details[0]["reason_code"] == "head_moved"
+
+
+async def test_a_publish_tells_the_other_validated_releases(world: World) -> None:
+    entity = release(world, R.VALIDATED, "a")
+    await world.do(entity, "publish", PublishCommand)
+    assert [one.integration_sha for one in world.fakes.overtaken] == [release_shown(world).published_sha]

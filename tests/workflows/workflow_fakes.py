@@ -55,6 +55,7 @@ from conman.domain.messages import (
     MoveRefs,
     MoveRefsReply,
     NewJobs,
+    Overtaken,
     OwnedReply,
     PersistReply,
     PersistRequest,
@@ -248,6 +249,7 @@ class Fakes:
     unexplained: list[str] = field(default_factory=list)
     edited_profiles: list[str] = field(default_factory=list)
     published_before: str | None = None
+    overtaken: list[Overtaken] = field(default_factory=list)
     tag: str = "r2026.01.01.1"
     tag_made: str | None = None
     refs_move: bool = True
@@ -525,6 +527,11 @@ class Fakes:
             self.store.log.append(f"told {changeset_id} {news.kind}")
 
     @activity.defn
+    async def tell_releases(self, overtaken: Overtaken) -> None:
+        await self._reach("tell_releases")
+        self.overtaken.append(overtaken)
+
+    @activity.defn
     async def await_job(self, gate: GateStart) -> Verdict:
         await self._reach("await_job")
         return Verdict(job_id=gate.job_id, state=end_state(ReasonCode.OK), reason_code=ReasonCode.OK)
@@ -571,6 +578,7 @@ class Fakes:
             "calls": [
                 self.call_queue,
                 self.tell_changesets,
+                self.tell_releases,
                 self.await_job,
                 self.await_deployment,
                 self.tell_the_line,

@@ -125,9 +125,10 @@ async def assemble_release(
     dry_run: bool = Query(False, description="tell what would happen, and change nothing"),
     caller: Caller = capability(_C.RELEASE_MANAGE),
     _: Empty = body(Empty),
+    if_match: IfMatch = None,
 ) -> dict[str, Any]:
     """Compose the candidate and run the release gate on it."""
-    found = await releases.find(caller.platform, caller.of_app, r)
+    found = await _found(r, caller, if_match)
     if dry_run:
         told = await dry_runs.dry_run(caller.platform, caller.call, caller.of_app, found, _reuse(caller.platform))
         response.status_code = 200

@@ -1,0 +1,53 @@
+"""Validated releases that can't be published any more: their head or a profile of their gate is another one (`spec.md` 3).
+
+They return to draft by themselves. Each looks when it is told; what was not told, since a process died or somebody moved the
+branch outside, upkeep finds.
+"""
+
+from __future__ import annotations
+
+from temporalio.service import RPCError, RPCStatusCode
+
+from conman.domain.release import PinnedProfile, ReleaseState
+from conman.services.pinned_profiles import changed_since
+from conman.store.database import Database, Document
+from conman.workflows import options
+from conman.workflows.client import Commands
+
+
+async def look_again(db: Database, commands: Commands, query: Document, *, not_on: str | None = None) -> None:
+    """Tell validated releases to look again, those aside that stand on the commit `not_on`."""
+    validated = {"owned.state": ReleaseState.VALIDATED.value, **query}
+    if not_on is not None:
+        validated["owned.base_sha"] = {"$ne": not_on}
+    for row in await db["releases"].find(validated, {"_id": 1}).to_list():
+        await _tell(commands, row["_id"])
+
+
+async def _tell(commands: Commands, release_id: str) -> None:
+    try:
+        await commands.client.get_workflow_handle(options.release_workflow(release_id)).signal("look_again")
+    except RPCError as error:
+        # It has ended meanwhile, or was lost: its next command starts it, and is judged on what holds then.
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+
+
+async def tell_of_profile(db: Database, commands: Commands, profile_id: str) -> None:
+    """A profile has changed: validated releases whose gate rendered it look again."""
+    await look_again(db, commands, {"owned.pinned_profiles.profile_id": profile_id})
+
+
+async def find_overtaken(db: Database, commands: Commands) -> int:
+    """Tell the validated releases that were overtaken and do not know it; returns how many."""
+    told = 0
+    wanted = {"app_id": 1, "owned.base_sha": 1, "owned.pinned_profiles": 1}
+    for row in await db["releases"].find({"owned.state": ReleaseState.VALIDATED.value}, wanted).limit(1000).to_list():
+        owned = row["owned"]
+        queue = await db["queues"].find_one({"_id": row["app_id"]}, {"owned.integration_sha": 1})
+        moved = queue is not None and queue["owned"]["integration_sha"] not in ("", owned["base_sha"])
+        pinned = [PinnedProfile.model_validate(one) for one in owned.get("pinned_profiles", [])]
+        if moved or await changed_since(db, row["app_id"], pinned):
+            await _tell(commands, row["_id"])
+            told += 1
+    return told
