@@ -109,7 +109,7 @@ async def take(
 
     `wait`: one that wants a single environment joins its line instead. `over`: holders from which the lock is taken unless they
     run; `over_pending`: from any that does not run, and ahead of the line, which waits on. `start_at`: a hold that stands at that
-    time refuses it; None for what needs only the lock.
+    time refuses it; None for what needs only the lock. `kept_by`: the first of a group, whose record brings those of the others.
     """
     while True:
         document = await document_of(db, app_id)

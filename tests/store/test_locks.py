@@ -227,6 +227,9 @@ async def test_a_lock_is_taken_over_from_one_that_is_pending_and_never_from_one_
     await locks.release(db, "app", "env", "old", AT)
     await locks.take(db, "app", {"env": "waits"}, AT, wait=True)
     assert (await locks.take(db, "app", {"env": "newer"}, AT, over=["new"])).holder is not None
+    assert (await locks.take(db, "app", {"env": "back"}, AT, over_pending=True)).superseded == {"env": "new"}
+    assert [one["deployment_id"] for one in (await locks.read(db, "app"))["env"]["waiting"]] == ["waits"]
+    await locks.take(db, "app", {"env": "new"}, AT, over_pending=True)
     await locks.release(db, "app", "env", "waits", AT)
     assert await locks.mark_running(db, "app", "env", "new")
     assert (await locks.take(db, "app", {"env": "newer"}, AT, over=["new"])).holder is not None
