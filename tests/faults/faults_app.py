@@ -48,6 +48,9 @@ class Person:
     async def put(self, path: str, body: Any) -> Any:
         return await self._ask("PUT", path, body, uuid4().hex)
 
+    async def patch(self, path: str, body: Any) -> Any:
+        return await self._ask("PATCH", path, body, uuid4().hex)
+
     async def once(self, path: str, body: Any = None, *, key: str | None = None) -> httpx.Response:
         """One try, whatever comes of it. Raises `httpx.TransportError` where the API dies meanwhile."""
         more = {"Idempotency-Key": key} if key else {}
@@ -109,13 +112,13 @@ class App:
 
     # What people do, one step each.
 
-    async def draft(self) -> str:
+    async def draft(self, folder: str = "entities") -> str:
         """A changeset with one new file, not submitted."""
         number = next(self.numbers)
         workspace = await self.ann.post(f"{self.path}/workspaces", {"title": f"w{number}"})
         content = base64.b64encode(b'{"number": %d}\n' % number).decode()
         await self.ann.put(
-            f"{self.path}/workspaces/{workspace['id']}/files", {"path": f"entities/e{number}.json", "content": content}
+            f"{self.path}/workspaces/{workspace['id']}/files", {"path": f"{folder}/e{number}.json", "content": content}
         )
         made = await self.ann.post(
             f"{self.path}/changesets", {"workspace_id": workspace["id"], "title": f"change {number}"}, key=uuid4().hex
@@ -132,9 +135,9 @@ class App:
     async def enqueue(self, changeset: str) -> Any:
         return await self.ann.post(f"{self.path}/changesets/{changeset}/queue")
 
-    async def queued(self) -> str:
+    async def queued(self, folder: str = "entities") -> str:
         """A changeset brought into the queue."""
-        changeset = await self.draft()
+        changeset = await self.draft(folder)
         job = (await self.submit(changeset))["job"]["id"]
         await self.job_ends(job)
         await self.approve(changeset)
@@ -159,19 +162,32 @@ class App:
         await self.release_is(release, "validated")
         return release
 
-    async def published(self) -> str:
-        """A release with one changeset, published."""
-        release = await self.validated([await self.queued()])
+    async def published(self, *folders: str) -> str:
+        """A release with one changeset, or one for a new file in each of these folders, published."""
+        release = await self.validated([await self.queued(folder) for folder in folders or ("entities",)])
         await self.publish(release)
         return release
 
     def deploy_path(self, environment: int = 0) -> str:
         return f"{self.path}/environments/{self.environments[environment]['id']}/{'promote' if environment else 'deploy'}"
 
-    async def deploy(self, release: str, environment: int = 0, *, key: str | None = None) -> Any:
-        made = await self.max.post(self.deploy_path(environment), {"release_id": release}, key=key)
+    async def deploy(self, release: str, environment: int = 0, *, key: str | None = None, **more: Any) -> Any:
+        made = await self.max.post(self.deploy_path(environment), {"release_id": release, **more}, key=key)
         self.deployments.append(made["deployment"]["id"])
         return made
+
+    async def environment_is(self, number: int, **fields: Any) -> None:
+        """Have the app's admin define one of its environments otherwise."""
+        shown = await self.admin.get(f"{self.path}/environments")
+        listed = [{"id": row["id"], "name": row["name"], "is_canonical": row["is_canonical"]} for row in shown]
+        listed[number] |= fields
+        version = (await self.admin.get(self.path))["version"]
+        await self.admin.patch(f"{self.path}/environments", {"environments": listed, "version": version})
+
+    async def profile_is(self, number: int, **fields: Any) -> None:
+        """Have the app's admin change the profile of one of its environments."""
+        path = f"{self.path}/runtime-profiles/{self.environments[number]['runtime_profile_id']}"
+        await self.admin.patch(path, {**fields, "version": (await self.admin.get(path))["version"]})
 
     # What people see.
 
@@ -195,6 +211,16 @@ class App:
             return any("checking" in line["text"] for line in log["lines"])
 
         await until(f"the suite of job {job_id}", printed)
+
+    async def deployment_is(self, deployment: str, state: str, phase: str | None = None) -> Document:
+        """Wait until a deployment is in this state, and phase."""
+
+        async def reached() -> Document | None:
+            found = await self.deployment(deployment)
+            assert found["state"] == state or found["state"] not in ENDED, found
+            return found if found["state"] == state and phase in (None, found["phase"]) else None
+
+        return await until(f"deployment {deployment} to be {state}, {phase or 'any phase'}", reached)
 
     async def release_is(self, release: str, state: str) -> Document:
         async def reached() -> Document | None:

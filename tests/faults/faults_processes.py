@@ -35,6 +35,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.3
 """Between two looks, seconds: short for what comes at once, long for a timeout, since looks cost what others need."""
 KILLED = -signal.SIGKILL
 NURSERY = Path(__file__).with_name("faults_nursery.py")
+PROGRAMS = Path(__file__).with_name("faults_programs.py")
 
 SUITE = """#!/bin/sh
 # The suite of the fault tests: it says that it runs, waits while its app is held, and passes.
@@ -200,10 +201,16 @@ class Cell:
         self.logs = self.data / "logs"
         self.holds.mkdir(parents=True)
         self.logs.mkdir()
+        self.programs = self.data / "programs"
+        """What the operator's programs do otherwise, and what they did: see `faults_programs.py`."""
+        self.programs.mkdir()
+        commands = self.programs / "commands.toml"
+        commands.write_text(_commands(self.programs), encoding="utf-8")
         self.suite = self.data / "suite.sh"
         self.suite.write_text(SUITE.format(holds=self.holds), encoding="utf-8")
         self.admin = {"email": "admin@example.com", "password": secrets.token_urlsafe(18)}
         self.port: PortLease = lease([], "127.0.0.1")
+        self.more_ports: list[PortLease] = []
         self.url = f"http://127.0.0.1:{self.port.port}"
         self.processes: list[Process] = []
         self.api: Process | None = None
@@ -220,6 +227,8 @@ class Cell:
             "CONMAN_HOST": "127.0.0.1",
             "CONMAN_PORT": str(self.port.port),
             "CONMAN_MSUITE_COMMAND": f"sh {self.suite}",
+            "CONMAN_COMMANDS_FILE": str(commands),
+            "CONMAN_DIRECTORY_KEEP": "0",
             **{f"CONMAN_RATE_LIMIT_{bucket}": "1000000" for bucket in ("AUTH", "FILES", "READS", "WRITES")},
             # Longer than any test waits: whether a command is answered must not depend on how busy the machine is.
             "CONMAN_COMMAND_TIMEOUT_SECONDS": str(SECONDS),
@@ -227,19 +236,23 @@ class Cell:
         }
 
     async def start(self) -> None:
+        await self.register_namespace()
+        await self.start_api()
+
+    async def register_namespace(self) -> None:
         client = await Client.connect(self.world.stack.temporal_address)
         kept = Duration(seconds=int(timedelta(days=1).total_seconds()))
         await client.workflow_service.register_namespace(
             RegisterNamespaceRequest(namespace=self.name, workflow_execution_retention_period=kept)
         )
-        await self.start_api()
 
     async def stop(self) -> None:
         for process in self.processes:
             process.signal(signal.SIGKILL)
         for process in self.processes:
             await process.ended()
-        self.port.release()
+        for port in (self.port, *self.more_ports):
+            port.release()
 
     def settings(self) -> Settings:
         """For what a test runs in its own process."""
@@ -258,8 +271,19 @@ class Cell:
 
     async def start_api(self, *, faults: str = "") -> Process:
         """The API on its port; back when it answers."""
-        self.api = api = await self.conman("api", CONMAN_FAULT_POINTS=faults)
-        async with httpx.AsyncClient(base_url=self.url, trust_env=False) as client:
+        self.api = await self._answering(self.url, await self.conman("api", CONMAN_FAULT_POINTS=faults))
+        return self.api
+
+    async def another_api(self) -> str:
+        """One more API beside the first; its URL."""
+        self.more_ports.append(lease([], "127.0.0.1"))
+        port = self.more_ports[-1].port
+        url = f"http://127.0.0.1:{port}"
+        await self._answering(url, await self.conman("api", CONMAN_PORT=str(port)))
+        return url
+
+    async def _answering(self, url: str, api: Process) -> Process:
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
 
             async def live() -> bool:
                 assert api.alive, api.said()
@@ -284,6 +308,15 @@ class Cell:
             return not _working_below(scratch) and not (scratch.exists() and list(scratch.iterdir()))
 
         await until(f"the gates to leave nothing behind in {scratch}", gone, 30)
+
+
+def _commands(folder: Path) -> str:
+    """The operator's commands `box`, `migrate` and `probe`."""
+    kinds = {"box": ("target", "target"), "migrate": ("migration", "migrate"), "probe": ("health", "health")}
+    return "".join(
+        f"[{name}]\nkind = {json.dumps(kind)}\nargv = {json.dumps([sys.executable, '-I', str(PROGRAMS), str(folder), role])}\n"
+        for name, (kind, role) in kinds.items()
+    )
 
 
 def _working_below(folder: Path) -> list[int]:
