@@ -26,6 +26,7 @@ KINDS_OF_NAMES = {
     "add": "changesets",
     "remove": "changesets",
     "parent_comment_id": "comments",
+    "deployment_id": "deployments",
     "release_id": "releases",
     "from_release_id": "releases",
     "against": "releases",
