@@ -58,13 +58,14 @@ def failed(message: str, reason: ReasonCode = ReasonCode.INFRASTRUCTURE) -> Stop
 
 
 class Process:
-    """One deployment under way. `looks` counts the news after which it looks again at what it waits for."""
+    """One deployment under way. `news` counts what was told after which it looks again at what it waits for."""
 
     def __init__(self, entity: Entity[Deployment], deployment_id: str, app_id: str) -> None:
         self.entity = entity
         self.id = deployment_id
         self.app_id = app_id
-        self.looks = 0
+        self.news = 0
+        self._heard = 0
         self.canceled_by = Actor()
         self.cancels: list[str] = []
         self.gate: asyncio.Task[Verdict] | None = None
@@ -114,16 +115,18 @@ class Process:
     async def pause(
         self, until: str, summary: str, met: Callable[[], bool] = lambda: False, *, lacks_approvals: bool = False
     ) -> None:
-        """Wait for `until`, for news, or for what `met` says; raises `Stop` when it is to end, or its approvals have expired.
+        """Wait for `until`, for news since it asked last, or for what `met` says; raises `Stop` when it is to end, or its approvals have expired.
 
         A long history goes on as a fresh one here: all that counts is in the record.
         """
         self.check_end()
         if self.entity.should_continue_as_new():
             raise FreshRun
-        seen = self.looks
         deadline = self._deadline(lacks_approvals=lacks_approvals)
-        await self._until(lambda: self.looks != seen or met(), min(until, deadline) if deadline is not None else until, summary)
+        await self._until(
+            lambda: self.news != self._heard or met(), min(until, deadline) if deadline is not None else until, summary
+        )
+        self._heard = self.news
         self.check_end()
         self.check_expiry(lacks_approvals=lacks_approvals)
 
@@ -154,8 +157,12 @@ class Process:
     # -- Work
 
     async def ask(self, activity: str, question: Any, answer: type[T], config: ActivityConfig) -> T:
-        """Ask what changes nothing; neither a request to end nor the end of its approvals is kept waiting for the answer."""
+        """Ask what changes nothing; neither a request to end nor the end of its approvals is kept waiting for the answer.
+
+        News that come meanwhile may not be in the answer: the next pause is none then.
+        """
         self.check_end()
+        self._heard = self.news
         handle: ActivityHandle[T] = workflow.start_activity(activity, question, result_type=answer, **config)
         try:
             while not handle.done():

@@ -158,12 +158,12 @@ class DeploymentWorkflow:
     @workflow.signal
     def lock_granted(self) -> None:
         """The environment's lock may be this deployment's now: it asks."""
-        self.process.looks += 1
+        self.process.news += 1
 
     @workflow.signal
     def look_again(self) -> None:
         """Something has changed that may matter to what it waits for: a release was published, a hold was lifted."""
-        self.process.looks += 1
+        self.process.news += 1
 
     @workflow.update
     async def approve(self, command: ApproveCommand) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from conman.workflows.deployment import ApproveCommand, CancelCommand
 
 D = DeploymentState
 PHASES = {
-    "lock": "deploy_facts",
-    "start": "lock_running",
+    "lock": "judge_start",
+    "start": "begin_running",
     "gate": "suite",
     "switch": "switch_environment",
     "verify": "verify_environment",
@@ -90,10 +90,10 @@ async def test_an_ordinary_deployment_goes_gate_switch_verify_and_its_records_co
     assert await handle_of(world, entity).result() == "succeeded"
     shown = deployment_shown(world)
     assert (shown.phase, shown.folder) == (Phase.DONE, f"/environments/{world.id('environment')}/current")
-    steps = ("lock_running", "switch_environment", "verify_environment", "environment shows it", "audit started")
+    steps = ("begin_running", "switch_environment", "verify_environment", "environment shows it", "audit started")
     order = [line for line in world.store.log if line in (*steps, "audit succeeded")]
     assert order == [
-        "lock_running",
+        "begin_running",
         "audit started",
         "switch_environment",
         "verify_environment",
@@ -116,14 +116,14 @@ async def test_gate_and_environment_get_the_profile_at_the_revision_that_is_pinn
     assert [switch.profile_revision_id for switch in world.fakes.switches] == [pinned]
 
 
-async def test_gate_and_environment_get_what_the_release_brings_once_the_lock_is_running(world: World) -> None:
+async def test_gate_and_environment_get_what_the_release_brings_as_the_checks_looked_at_it(world: World) -> None:
     """`spec.md` 6: the whole set of overrides that arrives is in the revision that goes out."""
     world.fakes.goes_out_with = uid("with overrides")
     entity = deployment(world)
     await world.start(entity)
     assert await handle_of(world, entity).result() == "succeeded"
-    order = [line for line in world.store.log if line in ("lock_running", "prepare_profile", "audit started")]
-    assert order == ["lock_running", "prepare_profile", "audit started"]
+    order = [line for line in world.store.log if line in ("begin_running", "prepare_profile", "check_drift", "audit started")]
+    assert order == ["prepare_profile", "check_drift", "begin_running", "audit started"]
     (question,) = world.fakes.prepared
     assert (question.deployment_id, question.release_id) == (world.id("deployment"), world.id("release"))
     assert deployment_shown(world).profile_revision_id == uid("with overrides")
@@ -180,7 +180,7 @@ async def test_one_who_lost_the_role_does_not_count_and_it_waits_on(world: World
     entity = await exceptional(world)
     await world.start(entity)
     await approve(world, entity, "bea")
-    await world.until(lambda: "deploy_facts" in world.store.log, "it looked who still may")
+    await world.until(lambda: "judge_start" in world.store.log, "it looked who still may")
     assert deployment_shown(world).state is D.PENDING
     await approve(world, entity, "cid")
     assert await handle_of(world, entity).result() == "succeeded"
