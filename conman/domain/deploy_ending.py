@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from conman.domain.decision import Decision, Event, JobEnd, Model
 from conman.domain.deploy_news import ended_notices
-from conman.domain.deployment import Deployment, DeploymentState, Kind, Move, Phase, deployment_event, target
+from conman.domain.deployment import Deployment, DeploymentState, Kind, Move, Phase, RollbackMode, deployment_event, target
 from conman.domain.errors import ErrorCode
 from conman.domain.jobs import JobState, ReasonCode
 
@@ -75,6 +75,10 @@ def decide_end(deployment_id: str, deployment: Deployment, ending: Ending) -> De
         events.append(event("auto_rolled_back", reason_code=reason.value, **more))
     if state is DeploymentState.SUCCEEDED and deployment.kind is Kind.PROMOTE:
         events.append(event("promoted"))
+    if state is DeploymentState.SUCCEEDED and deployment.rollback is not None:
+        rollback = deployment.rollback
+        undone = {"undone_release_id": rollback.release_id} if rollback.mode is RollbackMode.REVERT_AND_RELEASE else {}
+        events.append(event("rolled_back", mode=rollback.mode.value, **undone))
     end = JobEnd(
         id=deployment.job_id,
         state=JobState(state.value),

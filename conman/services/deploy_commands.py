@@ -13,7 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from conman.domain.decision import Actor
 from conman.domain.deploy_messages import ApproveCommand, RevalidateCommand, SupersedeCommand
-from conman.domain.deployment import TERMINAL, Approval, Deployment, DeploymentState
+from conman.domain.deployment import TERMINAL, Approval, Deployment, DeploymentState, Kind
 from conman.domain.errors import ConmanError, DomainError, ErrorCode
 from conman.domain.roles import Role
 from conman.faults import fault_point
@@ -132,6 +132,9 @@ async def tell_superseded(db: Database, commands: Commands, document: Document) 
             by_deployment_id=document["_id"],
         )
         await _quietly(commands.send(start_of(commands, old), "supersede", command))
+        # A rollback may take the lock from one that waits for more than drift: what came with it in one request ends with it.
+        for other in await _others(db, old) if document["owned"]["kind"] == Kind.ROLLBACK.value else []:
+            await _quietly(_send_cancel(commands, other, command.actor, f"supersede:{document['_id']}:{other['_id']}"))
         fault_point("deploy.superseded")
     await db["deployments"].update_one({"_id": document["_id"]}, {"$unset": {"supersedes_untold": ""}})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -26,7 +26,7 @@ class RollBack(Body):
     """`revert_and_release` undoes the release by a new one; `redeploy_prior_tag` returns to it, with the profile it had here."""
 
     release_id: str = Field(max_length=64)
-    mode: RollbackMode
+    mode: Literal["revert_and_release", "redeploy_prior_tag"]
 
 
 @router.post("/rollback", status_code=202)
@@ -36,7 +36,7 @@ async def roll_back(
     """Roll the environment back. `release` is the new one that undoes the other, null where none is made (yet)."""
     db, app = caller.platform.db, caller.of_app
     environment = await records.get(db, "environments", env, app_id=app["_id"], what="environment")
-    made = await rollbacks.roll_back(caller.platform, caller.call, app, environment, wanted.release_id, wanted.mode)
+    made = await rollbacks.roll_back(caller.platform, caller.call, app, environment, wanted.release_id, RollbackMode(wanted.mode))
     deployment = await records.get(db, "deployments", made["_id"], what="deployment")
     release = await rollbacks.release_of(caller.platform, made)
     job = await records.get(db, "jobs", made["owned"]["job_id"], what="job")
