@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from conman.activities.drift import DriftActivities
-from conman.domain.deploy_messages import DriftQuestion, DriftReply
+from conman.activities.drift import DriftActivities, DriftRecordActivities
+from conman.domain.deploy_messages import DriftCheckStart, DriftQuestion, DriftReply, DriftRound
 from conman.domain.deployment import Deployment, DeploymentState, Kind
 from conman.domain.drift_record import DriftRecord, DriftState
 from conman.domain.heal import HealLimits
@@ -25,6 +25,7 @@ from conman.store import locks
 from conman.store.database import Document
 from conman.store.outgoing import sweep
 from conman.targets.base import TargetError
+from conman.workflows.client import Commands
 from tests.services.desk import Desk, text
 from tests.support.crashes import crash_at
 
@@ -376,6 +377,61 @@ async def test_a_target_that_fails_leaves_the_reason_and_nothing_known(site: Sit
     assert (reply.reason_code, reply.problem) == (ReasonCode.RUNNER_ERROR, "The program did not answer.")
     assert (known.state, known.problem) == (DriftState.UNKNOWN, "The program did not answer.")
     assert await site.audit() == []
+
+
+# -- Looks on demand
+
+
+@dataclass
+class Started:
+    """In place of Temporal: the checks that were started."""
+
+    checks: list[DriftCheckStart] = field(default_factory=list)
+
+    async def start_drift_check(self, start: DriftCheckStart) -> None:
+        self.checks.append(start)
+
+
+async def begun(site: Site, start: DriftCheckStart, run_id: str) -> bool:
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, workflow_run_id=run_id)
+    return await environment.run(DriftRecordActivities(site.desk.platform.db).begin_drift_check, start)
+
+
+async def test_a_request_makes_one_job_and_upkeep_finds_it_until_it_has_ended(site: Site) -> None:
+    platform, commands, call = site.desk.platform, Started(), site.desk.call("check")
+    platform.commands = cast("Commands", commands)
+    environment = await site.document() | {"name": "QA"}
+
+    with crash_at("drift.inserted"):
+        await drift.start_check(platform, call, site.desk.app, environment)
+    assert commands.checks == []
+    jobs = [await drift.start_check(platform, call, site.desk.app, environment) for _ in range(2)]
+
+    (start, _) = commands.checks
+    assert {job["_id"] for job in jobs} == {start.job_id}
+    assert [one.job_id async for one in drift.unfinished_checks(platform.db)] == [start.job_id]
+    assert await begun(site, start, "first")
+    assert await begun(site, start, "first"), "a second attempt of the same step"
+    assert not await begun(site, start, "second"), "its history was lost"
+    await platform.db["jobs"].update_one({"_id": start.job_id}, {"$set": {"state": "failed"}})
+    assert not await begun(site, start, "first")
+    assert [one async for one in drift.unfinished_checks(platform.db)] == []
+
+
+async def test_a_round_finds_the_environments_of_open_apps_in_which_something_stands(site: Site) -> None:
+    work = DriftRecordActivities(site.desk.platform.db)
+
+    async def found() -> list[str]:
+        page = await ActivityEnvironment().run(work.drift_places, DriftRound())
+        assert page.last is None
+        return [place.environment_id for place in page.places]
+
+    assert await found() == []
+    await site.deployed(await site.release())
+    assert await found() == [site.id]
+    await site.desk.platform.db["apps"].update_one({"_id": site.desk.app["_id"]}, {"$set": {"archived": True}})
+    assert await found() == []
 
 
 # -- A look beside a deployment
