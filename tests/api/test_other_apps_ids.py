@@ -31,6 +31,7 @@ KINDS_OF_NAMES = {
     "from_release_id": "releases",
     "against": "releases",
     "environment_id": "environments",
+    "environment_ids": "environments",
     "canonical_env_id": "environments",
     "id": "environments",
     "runtime_profile_id": "runtime-profiles",
