@@ -170,6 +170,7 @@ _SOUND: dict[str, dict[str, Any]] = {
     "POST /apps/{app}/releases/{r}/reorder": {"ordered_changeset_ids": []},
     "POST /apps/{app}/environments/{env}/deploy": {"release_id": NOWHERE},
     "POST /apps/{app}/environments/{env}/promote": {"release_id": NOWHERE},
+    "POST /apps/{app}/environments/{env}/rollback": {"release_id": NOWHERE, "mode": "redeploy_prior_tag"},
     "POST /apps/{app}/environments/{env}/create-drift-fix-changeset": {"deployment_id": NOWHERE},
     "POST /apps/{app}/environments/{env}/plan": {"release_id": NOWHERE},
     "POST /apps/{app}/environments/{env}/clear": {"release_id": NOWHERE},

@@ -321,6 +321,14 @@ async def a_promotion(world: World) -> Request:
     return Request(own.max, "POST", path, body, {**body, "skip_stage": True}, status=202)
 
 
+@scenario("POST /apps/{app}/environments/{env}/rollback")
+async def a_rollback(world: World) -> Request:
+    own, release, environments = await _deployable(world)
+    body = {"release_id": last(release), "mode": "revert_and_release"}
+    path = f"{own.path}/environments/{environments[0]}/rollback"
+    return Request(own.max, "POST", path, body, {**body, "mode": "redeploy_prior_tag"}, status=202)
+
+
 @scenario("POST /apps/{app}/deployments")
 async def deploys_together(world: World) -> Request:
     own, release, environments = await _deployable(world)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+from rollback_fakes import at
 from temporalio.exceptions import ApplicationError
 from workflow_fakes import Held, answer_queue, gate_profile
 from workflow_names import sha, uid
@@ -51,7 +52,7 @@ from conman.domain.release import PinnedProfile, ReleaseState
 from conman.domain.times import parse_time
 from conman.workflows import options
 from conman.workflows.deployment import ApproveCommand, CancelCommand
-from conman.workflows.release import AssembleCommand, DropCommand, PublishCommand, SelectCommand
+from conman.workflows.release import AssembleCommand, DropCommand, PublishCommand, RevertCommand, SelectCommand
 
 Recorded = dict[str, str]
 """Name of a history → id of the workflow whose history it is."""
@@ -361,6 +362,29 @@ async def deployment_brings_overrides(world: World) -> Recorded:
     return {"deployment-brings-overrides": entity.workflow_id}
 
 
+async def rollback_goes_on(world: World) -> Recorded:
+    """A rollback whose release has to be assembled twice, since the integration branch moved; and the release itself."""
+    ready = at("published", published_sha=sha("candidate"))
+    world.fakes.undoing.states = [at("validated"), at("draft_release", failure="head_moved"), at("validated", job="two"), ready]
+    rollback = world.commands.rollback_start(world.app_id, world.id("deployment"))
+    await (await world.start(rollback)).result()
+    entity = release(world, reverts_release_id=world.id("undone"), rollback_id=world.id("deployment"))
+    await world.do(entity, "revert", RevertCommand, job_id=world.id("job"))
+    await world.until(lambda: release_shown(world).state is ReleaseState.VALIDATED, "the result")
+    await world.do(entity, "publish", PublishCommand)
+    await world.client.get_workflow_handle(entity.workflow_id).result()
+    job = options.job_workflow(world.id("job"))
+    return {"rollback-goes-on": rollback.workflow_id, "release-reverts": entity.workflow_id, "assemble-reverts": job}
+
+
+async def rollback_refused(world: World) -> Recorded:
+    """A rollback whose release does not pass, and whose news the deployment gets."""
+    world.fakes.undoing.states = [at("draft_release", failure="tests_failed"), at("dropped", failure="tests_failed")]
+    rollback = world.commands.rollback_start(world.app_id, world.id("deployment"))
+    await (await world.start(rollback)).result()
+    return {"rollback-refused": rollback.workflow_id}
+
+
 async def notify_sends(world: World) -> Recorded:
     """A notice with two mails."""
     world.fakes.mailroom.expects("one", "two")
@@ -453,6 +477,8 @@ SCENARIOS: list[Scenario] = [
     deployment_canceled,
     release_with_profiles,
     deployment_brings_overrides,
+    rollback_goes_on,
+    rollback_refused,
     notify_sends,
     upkeep_round,
     drift_checked,

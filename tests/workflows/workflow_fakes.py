@@ -9,6 +9,7 @@ from typing import Any
 
 from drift_fakes import Watch
 from mail_fakes import Mailroom
+from rollback_fakes import Undoing
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from workflow_names import sha, uid
@@ -232,6 +233,7 @@ class Fakes:
     store: Store = field(default_factory=Store)
     mailroom: Mailroom = field(default_factory=Mailroom)
     watch: Watch = field(default_factory=Watch)
+    undoing: Undoing = field(default_factory=Undoing)
     suite: Suite = passing
     queue: Callable[[QueueCall], Answer] = answer_queue
     calls: list[QueueCall] = field(default_factory=list)
@@ -560,6 +562,7 @@ class Fakes:
                 self.sweep_outgoing,
                 *self.mailroom.store(),
                 *self.watch.store(),
+                *self.undoing.store(),
             ],
             "git": [
                 self.trial_merges,
@@ -573,6 +576,7 @@ class Fakes:
                 self.run_migrations,
                 self.switch_environment,
                 self.verify_environment,
+                *self.undoing.git(),
             ],
             "msuite": [self.run_gate],
             "calls": [
@@ -584,6 +588,7 @@ class Fakes:
                 self.tell_the_line,
                 self.start_missing,
                 *self.watch.calls(),
+                *self.undoing.calls(),
             ],
             "mail": self.mailroom.way_out(),
         }
