@@ -38,6 +38,9 @@ STATES = {
 }
 """The events of a record in one life → the state that they end in; each happened once."""
 
+SAID_TWICE = ("promoted", "auto_rolled_back")
+"""Events of a deployment whose move another one tells too."""
+
 
 async def git(app: App, *arguments: str) -> str:
     """Git's own program, which knows nothing of ours."""
@@ -130,7 +133,7 @@ async def _audit(app: App, wanted: dict[str, tuple[str, ...]]) -> None:
     found = Counter((row["entity_id"], row["action"]) for row in counted)
     assert found == Counter((one, action) for one, actions in wanted.items() for action in actions)
     for one in {row["entity_id"] for row in rows if row["entity_type"] != "release"}:  # two of a release's events share a move
-        _chain([row for row in rows if row["entity_id"] == one and row["action"] != "promoted"])  # as succeeded and promoted do
+        _chain([row for row in rows if row["entity_id"] == one and row["action"] not in SAID_TWICE])
 
 
 def _chain(rows: Iterable[Document]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import faults_invariants as invariants
 from faults_app import App, Document
 from faults_invariants import DEPLOYED, DEPLOYED_ONCE, PROMOTED, RELEASED
-from faults_processes import World
+from faults_processes import World, until
 
 from conman.domain.times import later
 from conman.services.clock import now
@@ -22,7 +23,14 @@ async def lose_temporal(world: World, app: App) -> None:
     for path in _files(world):
         path.unlink()
     await world.kill_server("temporal")
-    await app.cell.register_namespace()
+
+    async def registered() -> bool:
+        with suppress(RuntimeError):  # it does not listen yet
+            await app.cell.register_namespace()
+            return True
+        return False
+
+    await until("the new Temporal", registered)
     await app.cell.start_api()
     await app.cell.worker()
 
