@@ -123,7 +123,7 @@ def test_doctor_names_commands_whose_programs_are_not_here(monkeypatch: pytest.M
     monkeypatch.setenv("CONMAN_COMMANDS_FILE", str(file))
     findings = {row["component"]: row for row in json.loads(runner.invoke(cli, ["doctor", "--json"]).output)}
     assert not findings["commands"]["ok"]
-    assert findings["commands"]["message"].startswith("slow: ")
+    assert findings["commands"]["message"].startswith("slow (msuite): ")
 
 
 @pytest.mark.parametrize(("text", "code"), [('{"a": 1}', 0), ('{"a": 1', 1)])
