@@ -94,4 +94,13 @@ def decide_end(deployment_id: str, deployment: Deployment, ending: Ending) -> De
     notices = ended_notices(
         deployment_id, after, expired=ending.approval_expired, rolled_back=rolled_back, message=ending.message
     )
-    return Decision(after, events=tuple(events), job_ends=(end,), notices=notices)
+    return Decision(after, events=tuple(events), job_ends=(*_gate_end(deployment, ending), end), notices=notices)
+
+
+def _gate_end(deployment: Deployment, ending: Ending) -> tuple[JobEnd, ...]:
+    """The end of the gate's job where the process was lost while the gate ran: nobody else ends it. One that has ended stays."""
+    lost = deployment.state is DeploymentState.RUNNING and deployment.phase is Phase.GATE and ending.move is Move.FAIL
+    if not lost or deployment.gate_job_id is None or ending.reason_code is not ReasonCode.INFRASTRUCTURE:
+        return ()
+    summary = {"message": "The process of its deployment was lost while it ran."}
+    return (JobEnd(id=deployment.gate_job_id, state=JobState.FAILED, reason_code=ReasonCode.INFRASTRUCTURE, summary=summary),)
