@@ -149,7 +149,7 @@ class Registry:
     async def deployment(self, platform: Platform, environment_id: str, state: str = "pending") -> str:
         """A deployment's record, without its lock."""
         deployment_id = new_id()
-        owned = {"state": state, "environment_id": environment_id}
+        owned = {"state": state, "environment_id": environment_id, "fence": 1}
         await platform.db["deployments"].insert_one({"_id": deployment_id, "app_id": self.app_id, "owned": owned})
         return deployment_id
 
