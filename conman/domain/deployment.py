@@ -285,11 +285,6 @@ def decide_approve(
     )
 
 
-def decide_phase(deployment: Deployment, phase: Phase, **update: Any) -> Decision[Deployment]:
-    """The next phase, shown before its work starts."""
-    return Decision(deployment.model_copy(update={"phase": phase, **update}))
-
-
 def waits_for_drift_only(deployment: Deployment) -> bool:
     """Whether it waits for nothing but its environment to be mended: a newer deployment may supersede it (`spec.md` 12)."""
     return (

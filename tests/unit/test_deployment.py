@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rule_samples import AT, deployment, refused, uid
 
+from conman.domain import deploy_moves as moves
 from conman.domain import deployment as rules
+from conman.domain.deploy_ending import Ending, decide_end
 from conman.domain.deployment import (
     Approval,
     DeploymentState,
-    Ending,
     EnvironmentView,
     Kind,
     Move,
@@ -222,18 +223,10 @@ def test_only_what_is_pending_takes_approvals(state: str) -> None:
 
 def test_running_starts_with_the_gate_and_starts_its_job() -> None:
     """`spec.md` 3 and 9: the job is `queued` while the deployment is `pending`."""
-    decision = rules.decide_start(DEPLOYMENT, deployment(), gate_job_id=uid("gate"), profile_revision_id=uid("revision"))
+    decision = moves.decide_start(DEPLOYMENT, deployment(), gate_job_id=uid("gate"), profile_revision_id=uid("revision"))
     assert (decision.owned.state, decision.owned.phase) == (S.RUNNING, Phase.GATE)
     assert (decision.owned.gate_job_id, decision.owned.profile_revision_id) == (uid("gate"), uid("revision"))
     assert decision.job_starts == (uid("deploy job"),)
-
-
-@pytest.mark.parametrize("phase", list(Phase), ids=lambda phase: phase.value)
-def test_a_phase_is_shown_and_nothing_else_changes(phase: Phase) -> None:
-    """`api.md` 4."""
-    decision = rules.decide_phase(deployment(), phase)
-    assert decision.owned == deployment(phase=phase)
-    assert decision.events == ()
 
 
 ENDS = {
@@ -259,9 +252,9 @@ def test_the_end_of_a_deployment_is_the_end_of_its_job(state: str, move: Move) -
     ending = Ending(move=move, reason_code=reason, message="why", folder="f")
     wanted = ENDS.get((state, move.value))
     if wanted is None:
-        refused(ErrorCode.INVALID_TRANSITION, lambda: rules.decide_end(DEPLOYMENT, given_, ending))
+        refused(ErrorCode.INVALID_TRANSITION, lambda: decide_end(DEPLOYMENT, given_, ending))
         return
-    decision = rules.decide_end(DEPLOYMENT, given_, ending)
+    decision = decide_end(DEPLOYMENT, given_, ending)
     after = decision.owned
     assert (after.state.value, after.reason_code, after.message, after.folder) == (wanted, reason, "why", "f")
     assert after.phase is (Phase.DONE if wanted == "succeeded" else Phase.VERIFY)
@@ -285,17 +278,23 @@ def test_the_end_of_a_deployment_is_the_end_of_its_job(state: str, move: Move) -
 )
 def test_the_audit_says_how_it_ended(kind: Kind, ending: Ending, actions: list[str]) -> None:
     """`api.md` 5, deployment."""
-    decision = rules.decide_end(DEPLOYMENT, deployment("running", kind=kind), ending)
+    decision = decide_end(DEPLOYMENT, deployment("running", kind=kind), ending)
     assert [event.action for event in decision.events] == actions
 
 
-@pytest.mark.parametrize(("approvals", "words"), [(0, "2 more approvals"), (1, "1 more approval until"), (2, "approvals")])
-def test_missing_approvals_are_said_with_their_deadline(approvals: int, words: str) -> None:
-    """`api.md` 4, `waiting_for`."""
+@pytest.mark.parametrize(
+    ("approvals", "words"),
+    [(0, "2 more approvals until"), (1, "1 more approval until"), (2, "approvals of people who still may")],
+)
+@pytest.mark.parametrize("phase", [Phase.APPROVALS, Phase.SCHEDULE], ids=str)
+def test_missing_approvals_are_said_with_their_deadline_whatever_else_it_waits_for(
+    phase: Phase, approvals: int, words: str
+) -> None:
+    """`api.md` 4, `waiting_for`; `spec.md` 12: they are collected from the request on."""
     given_ = [Approval(user_id=uid(str(number)), at=AT) for number in range(approvals)]
-    said = rules.waiting_for(deployment(phase=Phase.APPROVALS, approvals_required=2, approvals=given_, approvals_expire_at=AT))
-    assert words in (said or "")
-    assert (AT in (said or "")) is (approvals < 2)
+    said = rules.waiting_for(deployment(phase=phase, approvals_required=2, approvals=given_, approvals_expire_at=AT)) or ""
+    expected = approvals < 2 or phase is Phase.APPROVALS
+    assert (words in said, AT in said) == (expected, expected)
 
 
 @pytest.mark.parametrize(("state", "phase"), list(product(S, Phase)), ids=lambda item: item.value)

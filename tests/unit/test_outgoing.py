@@ -37,6 +37,8 @@ from conman.domain import (
     changeset_reminders,
     changeset_review,
     changeset_submit,
+    deploy_ending,
+    deploy_moves,
     publishing,
 )
 from conman.domain import deployment as deployments
@@ -46,9 +48,12 @@ from conman.domain.audit import entry_of
 from conman.domain.changeset import TRANSITIONS, ChangesetState
 from conman.domain.changeset import Move as ChangesetMove
 from conman.domain.changeset_news import QueueNews
-from conman.domain.decision import Actor, Decision, Event, JobEnd, NewJob, NewNotice, Owned, Verdict
-from conman.domain.deployment import Approval, Ending, Kind, Phase
+from conman.domain.decision import Actor, Decision, Event, JobEnd, JobProgress, NewJob, NewNotice, Owned, Verdict
+from conman.domain.deploy_ending import Ending, Left
+from conman.domain.deploy_messages import Blocker, DriftReply, LockReply, StartReply
+from conman.domain.deployment import Approval, Kind, Phase, Revalidation
 from conman.domain.deployment import Move as DeploymentMove
+from conman.domain.drift import DriftItem
 from conman.domain.ids import is_uuid, time_of
 from conman.domain.jobs import JobState, JobType, ReasonCode
 from conman.domain.notification import NoticeKind
@@ -246,17 +251,54 @@ def of_deployments() -> dict[str, Any]:
         if move is not DeploymentMove.START
         for kind in (Kind.DEPLOY, Kind.PROMOTE)
     ]
+    blocked = DriftReply(report=[TOUCHED], checked_at=AT)
+    waiting = deployment(phase=Phase.DRIFT, drift_report=[TOUCHED], drift_waits_until=AT)
+    judged = StartReply(
+        published_sha=sha("a"),
+        tag="r1",
+        profile_id=uid("profile"),
+        profile_revision_id=uid("revision"),
+        exceptional_reasons=["skip_stage"],
+    )
+    frozen = Blocker(code="environment_frozen", message="Live is frozen.", who="time")
     return {
         "decide_approve": deployments.decide_approve(DEPLOYMENT, asked, uid("reviewer"), AT),
-        "decide_phase": deployments.decide_phase(deployment(), Phase.DRIFT),
-        "decide_start": deployments.decide_start(DEPLOYMENT, deployment()),
-        "decide_end approvals expired": deployments.decide_end(
+        "decide_pending_phase": deploy_moves.decide_pending_phase(deployment(), Phase.DRIFT),
+        "decide_locked": deploy_moves.decide_locked(DEPLOYMENT, deployment(fence=None), LockReply(fence=8, concurrent=True), AT),
+        "decide_judged": deploy_moves.decide_judged(DEPLOYMENT, deployment(), judged, AT),
+        "decide_warning": deploy_moves.decide_warning(DEPLOYMENT, deployment(), [frozen]),
+        "decide_drift": deploy_moves.decide_drift(DEPLOYMENT, deployment(), blocked, None, AT),
+        "decide_drift overwrite": deploy_moves.decide_drift(DEPLOYMENT, waiting, blocked, Revalidation.OVERWRITE, AT),
+        "decide_revalidate": deploy_moves.decide_revalidate(DEPLOYMENT, waiting, overwrite=True),
+        "decide_release_ready": deploy_moves.decide_release_ready(deployment(release_id=None), uid("release")),
+        "decide_start": deploy_moves.decide_start(
+            DEPLOYMENT, deployment(), gate_job_id=uid("gate"), profile_revision_id=uid("revision")
+        ),
+        "decide_step": deploy_moves.decide_step(
+            DEPLOYMENT, deployment("running", overwrites=True, drift_report=[TOUCHED]), Phase.SWITCH
+        ),
+        "decide_putting_back": deploy_moves.decide_putting_back(deployment("running"), 8, "why"),
+        "decide_end approvals expired": deploy_ending.decide_end(
             DEPLOYMENT,
             asked,
             Ending(move=DeploymentMove.CANCEL, reason_code=ReasonCode.CANCELED, message="why", approval_expired=True),
         ),
+        "decide_end superseded": deploy_ending.decide_end(
+            DEPLOYMENT,
+            waiting,
+            Ending(move=DeploymentMove.CANCEL, reason_code=ReasonCode.SUPERSEDED, superseded_by=uid("newer")),
+        ),
+        "decide_end rolled back": deploy_ending.decide_end(
+            DEPLOYMENT,
+            deployment("running", phase=Phase.VERIFY),
+            Ending(
+                move=DeploymentMove.FAIL,
+                reason_code=ReasonCode.TESTS_FAILED,
+                left=Left(restored=uid("before"), marks_bad=True),
+            ),
+        ),
         **{
-            f"decide_end {kind.value}, {state.value} --{move.value}": deployments.decide_end(
+            f"decide_end {kind.value}, {state.value} --{move.value}": deploy_ending.decide_end(
                 DEPLOYMENT, deployment(state, kind=kind), Ending(move=move, reason_code=reasons[move], message="why", folder="f")
             )
             for state, move, kind in ends
@@ -264,6 +306,8 @@ def of_deployments() -> dict[str, Any]:
     }
 
 
+TOUCHED = DriftItem(kind="env_var", key="LIMIT", expected="5", observed="50")
+DEPLOYMENTS = (deployments, deploy_moves, deploy_ending)
 CHANGESETS = (changeset_submit, changeset_gate, changeset_review, changeset_reminders, changeset_queue, changeset_news)
 
 
@@ -278,7 +322,7 @@ DECISIONS = {
         (CHANGESETS, of_changesets()),
         ((queues,), of_queues()),
         ((releases, publishing), of_releases()),
-        ((deployments,), of_deployments()),
+        (DEPLOYMENTS, of_deployments()),
     )
     for name, decision in decisions.items()
 }
@@ -288,7 +332,8 @@ changeset: submitted, resubmitted, review_requested, updated, approved, changes_
 job: retried
 queue: reordered, superseded
 release: created, changesets_modified, reordered, assembled, assembly_failed, validated, returned_to_draft, published, dropped
-deployment: approved, approval_expired, started, succeeded, failed, canceled, promoted
+deployment: approved, approval_expired, blocked_by_drift, revalidated, drift_overwritten, superseded, started, succeeded, failed,
+ canceled, auto_rolled_back, promoted
 """
 
 
@@ -300,12 +345,12 @@ def test_every_event_of_every_decision_is_one_that_the_audit_table_knows(name: s
     entries = made(decision)
     audit = [item["doc"] for item in entries if item["kind"] == "audit"]
     assert [(doc["entity_type"], doc["action"]) for doc in audit] == [(e.entity_type, e.action) for e in decision.events]
-    left = (decision.events, decision.jobs, decision.job_starts, decision.job_ends, decision.notices)
+    left = (decision.events, decision.jobs, decision.job_starts, decision.progress, decision.job_ends, decision.notices)
     assert len(entries) == sum(len(part) for part in left)
     assert json.loads(json.dumps(entries)) == entries
 
 
-@pytest.mark.parametrize("modules", [CHANGESETS, (queues,), (releases, publishing), (deployments,)], ids=short_name)
+@pytest.mark.parametrize("modules", [CHANGESETS, (queues,), (releases, publishing), DEPLOYMENTS], ids=short_name)
 def test_every_rule_that_decides_is_tried_here(modules: tuple[ModuleType, ...]) -> None:
     """Whoever adds a rule adds its decision above. `decide_queue` only refuses: what it lets through is `decide_queued`."""
     short = short_name(modules)
@@ -333,14 +378,16 @@ FULL = Decision(
     ),
     jobs=(NewJob(uid("new"), JobType.MSUITE_SUBMIT, "changeset", CHANGESET, 4, created_by=AUTHOR),),
     job_starts=(uid("started"),),
+    progress=(JobProgress(id=uid("started"), done=1, total=4, message="runs the migrations"),),
     job_ends=(END, END.model_copy(update={"id": uid("other")})),
     notices=(NewNotice(NoticeKind.REVIEW_REQUESTED, "changeset", CHANGESET, user_ids=(uid("ann"),), data={"title": "t"}),),
 )
 
 
-def test_entries_leave_in_the_order_audit_new_jobs_starts_ends_notices() -> None:
+def test_entries_leave_in_the_order_audit_new_jobs_starts_progress_ends_notices() -> None:
     """`durability.md` 3: a job is made before it starts, and starts before it ends."""
-    assert [item["kind"] for item in made(FULL)] == ["audit", "audit", "job", "job_start", "job_end", "job_end", "notice"]
+    jobs = ["job", "job_start", "job_progress", "job_end", "job_end"]
+    assert [item["kind"] for item in made(FULL)] == ["audit", "audit", *jobs, "notice"]
     assert made(Decision(Owned())) == []
 
 
@@ -364,7 +411,7 @@ def test_ids_are_distinct_within_a_write_and_between_versions_entities_and_times
         )
         for item in entries
     ]
-    assert len(set(ids)) == len(ids) == 28
+    assert len(set(ids)) == len(ids) == 32
     assert all(is_uuid(item) for item in ids)
 
 
