@@ -112,6 +112,7 @@ READS = [
     Act("read_blob", lambda git, repo, shas: git.read_blob(repo, shas.blob), modes=OPERATIONS),
     Act("changed_paths", lambda git, repo, shas: git.changed_paths(repo, shas.base, shas.feature), modes=OPERATIONS),
     Act("diff", lambda git, repo, shas: git.diff(repo, shas.base, shas.main)),
+    Act("trial_revert", lambda git, repo, shas: git.trial_revert(repo, shas.main, shas.base, shas.older)),
     Act("trial_merge", lambda git, repo, shas: git.trial_merge(repo, shas.main, shas.feature)),
 ]
 

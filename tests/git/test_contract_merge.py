@@ -365,6 +365,7 @@ async def test_what_does_not_exist_can_not_be_merged(repo: Repo) -> None:
         repo.git.merge(repo.name, **target, ours=MISSING, theirs=one, author=ANN, message="m"),
         repo.git.rebase(repo.name, **target, head=one, onto=MISSING, committer=ANN),
         repo.git.rebase(repo.name, **target, head=MISSING, onto=one, committer=ANN),
+        repo.git.trial_revert(repo.name, one, base=MISSING, head=one),
         repo.git.revert(repo.name, **target, onto=one, base=MISSING, head=one, author=ANN, message="m"),
     ):
         with pytest.raises(ObjectMissing):

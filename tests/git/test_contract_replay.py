@@ -120,6 +120,26 @@ async def test_a_revert_of_what_changed_again_conflicts(repo: Repo) -> None:
     assert await repo.git.resolve(repo.name, "refs/heads/reverted") is None
 
 
+async def test_a_trial_revert_says_what_a_revert_would_make_and_moves_nothing(repo: Repo) -> None:
+    base = await repo.commit({"f": LINES, "moved": LINES + b"x\n"})
+    head = await repo.commit([WriteFile("f", TOP), MoveFile("moved", "there")], base)
+    later = await repo.commit({"f": BOTH, "later": b"3"}, head)
+    again = await repo.commit({"f": OTHER_TOP}, head)
+    before = await repo.git.list_refs(repo.name, "refs/")
+    clean = await repo.git.trial_revert(repo.name, later, base, head)
+    clashing = await repo.git.trial_revert(repo.name, again, base, head)
+    assert await repo.git.list_refs(repo.name, "refs/") == before
+    made = await revert(repo, later, base, head)
+    assert made.sha is not None
+    assert clean.conflicts == ()
+    assert clean.tree_id == (await repo.git.commit(repo.name, made.sha)).tree_id
+    assert clashing.tree_id is None
+    refused = await repo.git.revert(
+        repo.name, ref=MAIN, expected_old=None, onto=again, base=base, head=head, author=ANN, message="m"
+    )
+    assert clashing.conflicts == refused.conflicts != ()
+
+
 async def test_a_revert_of_a_revert_brings_the_change_back(repo: Repo) -> None:
     base = await repo.commit({"f": LINES})
     head = await repo.commit({"f": TOP, "g": b""}, base)
