@@ -228,3 +228,26 @@ async def test_a_rollback_says_of_what_and_how(world: World, body: dict[str, Any
     environment = await first(world)
     reply = await world.max.send("POST", f"{world.path}/environments/{environment}/rollback", json=body)
     assert_error(reply, 400, "validation_error")
+
+
+async def test_a_rollback_takes_the_environment_from_a_deployment_that_waits(own: World) -> None:
+    live = (await own.environments())[-1]["id"]
+    path = await release(own, {"a.json": "1"})
+    body = {"release_id": last(path), "skip_stage": True}
+    waiting = (await own.max.post(f"{own.path}/environments/{live}/deploy", body))["deployment"]
+    assert (waiting["state"], waiting["approvals_required"]) == ("pending", 2)
+    deployment, _ = await rolled_back(own, live, path, UNDO)
+    assert (deployment["state"], deployment["approvals_required"]) == ("succeeded", 0), deployment
+    ended = await own.max.get(f"{own.path}/deployments/{waiting['id']}")
+    assert (ended["state"], ended["reason_code"]) == ("canceled", "superseded")
+    assert "a.json" not in files(own)
+
+
+async def test_a_hold_stops_no_rollback(own: World) -> None:
+    dev = await first(own)
+    old, new = await release(own, {"a.json": "1"}), await release(own, {"b.json": "1"})
+    for path in (old, new):
+        assert (await own.deployed(dev, path))["state"] == "succeeded"
+    await own.max.post(f"{own.path}/hold", {"reason": "a drill"})
+    assert (await rolled_back(own, dev, old, RETURN))[0]["state"] == "succeeded"
+    assert (await rolled_back(own, dev, old, UNDO))[0]["state"] == "succeeded"
