@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-pytest.register_assert_rewrite("faults_processes", "faults_app", "faults_invariants")
+pytest.register_assert_rewrite("faults_processes", "faults_app", "faults_direct", "faults_invariants")
 
 from faults_app import App, running_app  # noqa: E402
+from faults_direct import Direct, direct_on  # noqa: E402
 from faults_processes import World  # noqa: E402
 
 AT_ONCE = 4
@@ -37,6 +38,13 @@ async def world() -> AsyncIterator[World]:
 async def app(world: World) -> AsyncIterator[App]:
     """A cell with an app, for a test that runs alone."""
     async with world.cell() as cell, running_app(cell) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module")
+async def direct(world: World) -> AsyncIterator[Direct]:
+    """Activities to be called one by one, in a cell with an app."""
+    async with world.cell() as cell, running_app(cell) as app, direct_on(app) as made:
         yield made
 
 

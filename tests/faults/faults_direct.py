@@ -12,17 +12,20 @@ from temporalio.testing import ActivityEnvironment
 
 from conman.activities.calls import CallActivities
 from conman.activities.composing import ComposeActivities
+from conman.activities.deploying import DeployingActivities
+from conman.activities.deployments import DeploymentActivities
+from conman.activities.drift import DriftRecordActivities
 from conman.activities.gates import GateActivities
 from conman.activities.git import GitActivities
 from conman.activities.publishing import PublishActivities
 from conman.activities.reconcile import ReconcileActivities
 from conman.activities.store import StoreActivities
 from conman.activities.targets import TargetActivities
-from conman.domain import deployment as deployment_rules
 from conman.domain.changeset import Changeset
 from conman.domain.changeset_submit import SubmitFacts, decide_submit
 from conman.domain.decision import Actor, Decision, Owned, Remembered
-from conman.domain.deployment import Deployment, DeploymentState, Ending, Kind, Move, Phase
+from conman.domain.deploy_ending import Ending, decide_end
+from conman.domain.deployment import Deployment, DeploymentState, Kind, Move, Phase
 from conman.domain.ids import random_uuid7
 from conman.domain.jobs import ReasonCode
 from conman.domain.messages import EndDeployment, PersistRequest
@@ -32,6 +35,8 @@ from conman.domain.times import milliseconds
 from conman.services.clock import now
 from conman.services.platform import Platform, make_platform
 from conman.store import locks
+from conman.worker import make_workers
+from conman.workflows.options import Queue
 from tests.support.crashes import crash_at
 
 WITHOUT_MEANING = {"workers", "idempotency", "sessions"}
@@ -64,12 +69,15 @@ class Direct:
         self.targets = TargetActivities(settings, db, git, self.platform.vault)
         self.gates = GateActivities(settings, db, git, self.platform.vault)
         self.calls = CallActivities(self.platform.commands.client, db)
+        self.deploying = DeployingActivities(db)
+        self.deployments = DeploymentActivities(db)
+        self.drift_records = DriftRecordActivities(db)
         self.reconcile = ReconcileActivities(db, self.platform.commands, self.platform)
 
     def activities(self) -> list[str]:
         """The names of all that a worker registers."""
-        made = (self.store, self.on_git, self.composing, self.publishing, self.targets, self.gates, self.calls, self.reconcile)
-        return [method.__name__ for group in made for method in group.all()]
+        workers = make_workers(self.platform, set(Queue))
+        return [activity.__name__ for worker in workers for activity in worker.config()["activities"]]
 
     async def run(self, activity: Any, *arguments: Any) -> Any:
         return await ActivityEnvironment().run(activity, *arguments)
@@ -173,7 +181,7 @@ class Direct:
         """The success of a deployment."""
         deployment, before = await self.deployment(DeploymentState.RUNNING)
         ending = Ending(move=Move.SUCCEED, reason_code=ReasonCode.OK, folder="current")
-        decision = deployment_rules.decide_end(deployment, before, ending)
+        decision = decide_end(deployment, before, ending)
         return EndDeployment(
             persist=self.persist("deployments", deployment, before, decision),
             app_id=self.app.id,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
-import pytest_asyncio
-from faults_app import App, running_app
-from faults_direct import Direct, direct_on, fresh_id
-from faults_processes import World
+from faults_app import App
+from faults_direct import Direct, fresh_id
 
 from conman.domain.changeset_news import QueueNews
 from conman.domain.jobs import JobType, ReasonCode
@@ -75,16 +73,46 @@ COVERED = {
 }
 """Activity → the test in which it crashes after its write."""
 
+DEPLOYING = {
+    "take_lock": "test_a_deployment_in_line_gets_its_lock_once",
+    "judge_start": "test_what_only_looks_before_a_deployment_changes_nothing",
+    "begin_running": "test_a_deployment_begins_to_run_once",
+    "clear_edit": "test_an_emergency_edit_is_cleared_once",
+    "prior_deployment": "test_what_only_looks_before_a_deployment_changes_nothing",
+    "raise_fence": "test_a_fence_is_raised_once",
+    "await_deployment": "test_what_only_looks_before_a_deployment_changes_nothing",
+    "tell_the_line": "test_the_line_may_be_told_again",
+    "drift_places": "test_what_only_looks_before_a_deployment_changes_nothing",
+    "begin_drift_check": "test_a_check_begins_once_and_a_lost_one_does_not_begin_again",
+}
+"""The same in `test_deploy_activities_twice.py`."""
 
-@pytest_asyncio.fixture(scope="module")
-async def direct(world: World) -> AsyncIterator[Direct]:
-    async with world.cell() as cell, running_app(cell) as app, direct_on(app) as made:
-        yield made
+ELSEWHERE = {
+    "check_drift": "services/test_drift.py:test_a_look_that_died_when_it_had_written_is_told_once",
+    "heal_environment": "services/test_heals.py:test_a_healing_whose_start_died_is_made_once",
+    "run_migrations": "services/test_migrations.py:test_a_worker_that_dies_between_two_goes_on_with_the_next",
+    "compose_revert": "services/test_rollback_records.py:test_the_commit_that_undoes_a_release_is_made_once",
+    "undo_release": "services/test_rollback_records.py:test_a_release_is_rolled_back_once",
+    "begin_revert": "faults/test_deployment_steps_killed.py:test_a_deployment_survives_the_death_of_its_worker_at_each_step",
+    "watch_revert": "faults/test_deployment_steps_killed.py:test_a_deployment_survives_the_death_of_its_worker_at_each_step",
+    "step_revert": "faults/test_deployment_steps_killed.py:test_a_deployment_survives_the_death_of_its_worker_at_each_step",
+    "tell_deployment": "faults/test_deployment_steps_killed.py:test_a_deployment_survives_the_death_of_its_worker_at_each_step",
+    "expand_notice": "mail/test_rows.py:test_a_crash_after_the_rows_were_made_makes_no_others",
+    "end_notice": "mail/test_rows.py:test_a_notice_ends_once",
+    "give_up_mail": "mail/test_rows.py:test_a_mail_that_has_ended_stays_as_it_is",
+    "send_mail": "mail/test_sending.py:test_a_crash_between_handing_over_and_the_note_of_it_sends_the_same_mail_again",
+}
+"""The same in a file of `tests/`."""
 
 
-def test_every_activity_has_a_test_for_a_crash_after_its_write(direct: Direct) -> None:
-    assert sorted(direct.activities()) == sorted(COVERED)
+async def test_every_activity_has_a_test_for_a_crash_after_its_write(direct: Direct) -> None:
+    assert sorted(direct.activities()) == sorted([*COVERED, *DEPLOYING, *ELSEWHERE])
     assert set(COVERED.values()) <= set(globals())
+    places = {f"faults/test_deploy_activities_twice.py:{name}" for name in DEPLOYING.values()} | set(ELSEWHERE.values())
+    for place in places:
+        file, _, name = place.partition(":")
+        text = (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
+        assert f"def {name}(" in text, place
 
 
 WRITES = ("persist.begun.changesets", "persist.written.changesets", "persist.delivered.changesets")

@@ -259,7 +259,7 @@ async def folder(app: App) -> None:
 
 
 async def auto_rollback(app: App) -> None:
-    """The way back is one process with the deployment that failed: at each step the next worker goes on with it."""
+    """About a minute: each death costs the time in which it is noticed. The way back is one process with the deployment that failed: at each step the next worker goes on with it."""
     worker = await app.cell.worker()
     await app.environment_is(0, health_command="probe", auto_rollback=True)
     good, bad = await app.published(), await app.published()
@@ -293,8 +293,52 @@ async def auto_rollback(app: App) -> None:
     )
 
 
+async def rollback(app: App) -> None:
+    """A release is undone by one commit and one new release, and that goes out once, whoever dies between the steps."""
+    worker = await app.cell.worker()
+    good, bad = await app.published(), await app.published()
+    await deployed(app, good)
+    last = await deployed(app, bad)
+    await worker.kill()
+
+    async def command() -> Document:
+        path = f"{app.path}/environments/{app.environments[0]['id']}/rollback"
+        reply = await app.max.post(path, {"release_id": bad, "mode": "revert_and_release"})
+        await app.job_ends(reply["job"]["id"])
+        return await app.deployment(reply["deployment"]["id"])
+
+    points = (
+        "revert.overrides_kept:1",
+        "revert.committed:1",
+        "refs.moved:1",
+        "revert.undone:1",
+        "revert.stepped:1",
+        "revert.told:1",
+        "switch.switched:1",
+        "end.written:1",
+    )
+    undoing = await killed_in_turn(app, points, command)
+    await invariants.settled(app)
+    assert (undoing["state"], undoing["kind"], undoing["fence"]) == ("succeeded", "rollback", last["fence"] + 1)
+    releases = {row["_id"]: row["owned"] async for row in app.db["releases"].find({"app_id": app.id})}
+    assert sorted(releases) == sorted((good, bad, undoing["release_id"])), "one release undoes it"
+    made = releases[undoing["release_id"]]
+    assert (made["reverts_release_id"], releases[bad]["state"]) == (bad, "rolled_back")
+    subjects = (await invariants.git(app, "log", "--first-parent", "--format=%s", "main")).splitlines()
+    assert [subject for subject in subjects if subject.startswith("Undo")] == [f"Undo {releases[bad]['tag']}"] == subjects[:1]
+    assert (await invariants.git(app, "rev-parse", "main", made["tag"])).split() == [made["published_sha"]] * 2
+    for one in (bad, undoing["release_id"], undoing["id"]):
+        actions = [row["action"] async for row in app.db["audit"].find({"entity_id": one})]
+        assert len(actions) == len(set(actions)), actions
+    locks = await app.db["locks"].find_one({"_id": app.id})
+    assert locks is not None
+    assert locks["environments"][app.environments[0]["id"]]["holder"] is None
+    await app.cell.nothing_of_a_gate_is_left()
+    await invariants.git(app, "fsck", "--strict", "--no-progress")
+
+
 CASES: dict[str, Callable[[App], Awaitable[None]]] = {
-    case.__name__: case for case in (auto_rollback, program, drift, migrations, in_line, approvals, scheduled, folder)
+    case.__name__: case for case in (auto_rollback, rollback, program, drift, migrations, in_line, approvals, scheduled, folder)
 }
 
 
