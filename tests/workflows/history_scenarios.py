@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 
+from history_deployments import DEPLOYMENTS
 from rollback_fakes import at
 from temporalio.exceptions import ApplicationError
 from workflow_fakes import Held, answer_queue, gate_profile
@@ -13,8 +13,6 @@ from workflow_names import sha, uid
 from workflow_samples import (
     ask_review,
     changeset,
-    deployment,
-    deployment_shown,
     entry,
     leave,
     queue,
@@ -32,7 +30,6 @@ from workflow_world import World, refused
 
 from conman.domain.changeset import ChangesetState, Move
 from conman.domain.deploy_messages import DriftCheckStart, DriftPlace, DriftQuestion, DriftReply, DriftRound
-from conman.domain.deployment import Approval
 from conman.domain.drift import DriftItem
 from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.messages import (
@@ -49,9 +46,7 @@ from conman.domain.messages import (
 )
 from conman.domain.notification import NotifyStart
 from conman.domain.release import PinnedProfile, ReleaseState
-from conman.domain.times import parse_time
 from conman.workflows import options
-from conman.workflows.deployment import ApproveCommand, CancelCommand
 from conman.workflows.release import AssembleCommand, DropCommand, PublishCommand, RevertCommand, SelectCommand
 
 Recorded = dict[str, str]
@@ -288,54 +283,6 @@ async def release_overtaken(world: World) -> Recorded:
     return {"release-overtaken": entity.workflow_id}
 
 
-async def deployment_ordinary(world: World) -> Recorded:
-    """Gate, switch, verify."""
-    world.store.jobs[world.id("job")] = {"state": "queued"}
-    entity = deployment(world)
-    handle = await world.start(entity)
-    assert await handle.result() == "succeeded"
-    return {"deployment-ordinary": entity.workflow_id}
-
-
-async def exceptional(world: World) -> tuple[str, asyncio.Event]:
-    """Start a deployment that waits for a second approval, and let it take one."""
-    world.store.jobs[world.id("job")] = {"state": "queued"}
-    now = await world.now()
-    approvals = [Approval(user_id=world.id("manager"), at=now)]
-    entity = deployment(
-        world,
-        skip_stage=True,
-        exceptional_reasons=["skip_stage"],
-        approvals_required=2,
-        requested_at=now,
-        approvals=approvals,
-        approvals_expire_at=(parse_time(now) + timedelta(hours=24)).isoformat(),
-    )
-    reached = world.fakes.hold("deploy_facts").reached
-    await world.start(entity)
-    return entity.workflow_id, reached
-
-
-async def deployment_approved(world: World) -> Recorded:
-    """A second person approves what is exceptional."""
-    workflow_id, _ = await exceptional(world)
-    world.fakes.holds["deploy_facts"].free.set()
-    entity = world.commands.deployment_start(world.app_id, world.id("deployment"))
-    await world.send(entity, "approve", await world.command(ApproveCommand, by="bea"))
-    assert await world.client.get_workflow_handle(workflow_id).result() == "succeeded"
-    return {"deployment-approved": workflow_id}
-
-
-async def deployment_canceled(world: World) -> Recorded:
-    """A deployment is canceled while it waits for approvals."""
-    workflow_id, _ = await exceptional(world)
-    world.fakes.holds["deploy_facts"].free.set()
-    entity = world.commands.deployment_start(world.app_id, world.id("deployment"))
-    await world.send(entity, "cancel", await world.command(CancelCommand))
-    assert await world.client.get_workflow_handle(workflow_id).result() == deployment_shown(world).state == "canceled"
-    return {"deployment-canceled": workflow_id}
-
-
 async def release_with_profiles(world: World) -> Recorded:
     """Each suite runs with the profiles of two environments; the second member breaks one of them."""
     qa, live = gate_profile("QA"), gate_profile("Live")
@@ -350,16 +297,6 @@ async def release_with_profiles(world: World) -> Recorded:
     await world.do(entity, "assemble", AssembleCommand, job_id=world.id("job"))
     await world.until(lambda: release_shown(world).failure is not None, "the result")
     return {"assemble-with-profiles": options.job_workflow(world.id("job"))}
-
-
-async def deployment_brings_overrides(world: World) -> Recorded:
-    """What goes out is a revision that has what the release brings."""
-    world.store.jobs[world.id("job")] = {"state": "queued"}
-    world.fakes.goes_out_with = uid("with overrides")
-    entity = deployment(world)
-    handle = await world.start(entity)
-    assert await handle.result() == "succeeded"
-    return {"deployment-brings-overrides": entity.workflow_id}
 
 
 async def rollback_goes_on(world: World) -> Recorded:
@@ -472,17 +409,14 @@ SCENARIOS: list[Scenario] = [
     release_overtaken,
     release_conflicts,
     release_in_doubt,
-    deployment_ordinary,
-    deployment_approved,
-    deployment_canceled,
     release_with_profiles,
-    deployment_brings_overrides,
     rollback_goes_on,
     rollback_refused,
     notify_sends,
     upkeep_round,
     drift_checked,
     drift_round,
+    *DEPLOYMENTS,
 ]
 ENCRYPTED: list[Scenario] = [changeset_life, gate_lost]
 """Recorded a second time with the codec on: their payloads hold its format to what it was."""
