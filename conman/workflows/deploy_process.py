@@ -115,9 +115,9 @@ class Process:
     async def pause(
         self, until: str, summary: str, met: Callable[[], bool] = lambda: False, *, lacks_approvals: bool = False
     ) -> None:
-        """Wait for `until`, for news since it asked last, or for what `met` says; raises `Stop` when it is to end, or its approvals have expired.
+        """Wait for `until`, for news since it asked last, or for what `met` says.
 
-        A long history goes on as a fresh one here: all that counts is in the record.
+        Raises `Stop` when it is to end, or its approvals have expired. A long history goes on as a fresh one here: all that counts is in the record.
         """
         self.check_end()
         if self.entity.should_continue_as_new():

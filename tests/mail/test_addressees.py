@@ -49,7 +49,7 @@ async def told(post: Post, kind: NoticeKind, **fields: Any) -> set[str]:
     return {row["recipient"] for row in await post.rows(notice_id)}
 
 
-@pytest.mark.parametrize(("kind", "roles"), ROLES.items(), ids=str)
+@pytest.mark.parametrize(("kind", "roles"), ROLES.items(), ids=[kind.value for kind in ROLES])
 async def test_of_a_deployment_those_are_told_whom_the_specification_names(
     post: Post, kind: NoticeKind, roles: frozenset[str]
 ) -> None:
