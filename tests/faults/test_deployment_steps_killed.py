@@ -259,7 +259,10 @@ async def folder(app: App) -> None:
 
 
 async def auto_rollback(app: App) -> None:
-    """About a minute: each death costs the time in which it is noticed. The way back is one process with the deployment that failed: at each step the next worker goes on with it."""
+    """The way back is one process with the deployment that failed: at each step the next worker goes on with it.
+
+    It takes about a minute, since each death costs the time in which it is noticed.
+    """
     worker = await app.cell.worker()
     await app.environment_is(0, health_command="probe", auto_rollback=True)
     good, bad = await app.published(), await app.published()
