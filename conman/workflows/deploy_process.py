@@ -117,7 +117,8 @@ class Process:
     ) -> None:
         """Wait for `until`, for news since it asked last, or for what `met` says.
 
-        Raises `Stop` when it is to end, or its approvals have expired. A long history goes on as a fresh one here: all that counts is in the record.
+        Raises `Stop` when it is to end, or its approvals have expired. A long history goes on as a fresh one here: all that
+        counts is in the record.
         """
         self.check_end()
         if self.entity.should_continue_as_new():

@@ -194,7 +194,7 @@ POINTS: dict[Callable[..., Awaitable[None]], tuple[str, ...]] = {
         "trial.merged:1",
     ),
     deploy: (
-        "lock.running:1",
+        "begin.running:1",
         "persist.written.deployments:1",  # running
         "gate.logged:1",
         "switch.exported:1",
