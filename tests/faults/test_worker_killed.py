@@ -195,7 +195,7 @@ POINTS: dict[Callable[..., Awaitable[None]], tuple[str, ...]] = {
     ),
     deploy: (
         "begin.running:1",
-        "persist.written.deployments:1",  # running
+        "persist.written.deployments:1",  # the first that it finds out
         "gate.logged:1",
         "switch.exported:1",
         "switch.sealed:1",
