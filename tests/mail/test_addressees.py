@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from conman.domain.deployment import Approval, Deployment, Kind
+from conman.domain import deploy_news
+from conman.domain.deployment import Approval, Deployment, DeploymentState, Kind
 from conman.domain.notification import NoticeKind
 from conman.domain.roles import Role
+from conman.mail.rendering import Words, render
 from conman.services.clock import new_id, now
 from conman.store.database import Database
 from tests.mail.post import PUBLIC, Post
@@ -154,3 +156,41 @@ async def test_a_mail_about_drift_names_its_environment_by_the_name_that_it_has_
     await post.send(await post.notice(NoticeKind.DRIFT_DETECTED, **about))
     (mail,) = post.way.handed_over
     assert message_from_bytes(mail.content, policy=policy.SMTP)["Subject"] == "Drift: Live Bcc: x"
+
+
+DEPLOYMENT = Deployment(
+    app_id="app",
+    environment_id="environment",
+    release_id=None,
+    kind=Kind.ROLLBACK,
+    requested_at="2026-01-31T09:30:00.000Z",
+    not_before="2026-01-31T10:30:00.000Z",
+    job_id="job",
+    fence=None,
+)
+
+
+@pytest.mark.parametrize("state", list(DeploymentState), ids=str)
+@pytest.mark.parametrize("rolled_back", [False, True])
+def test_every_notice_of_a_deployment_brings_what_its_mail_says(state: DeploymentState, rolled_back: bool) -> None:
+    """Also of the barest record: a template that asks for what its notice does not bring is an error."""
+    ended = DEPLOYMENT.model_copy(update={"state": state})
+    notices = (
+        deploy_news.waits_for_approval("d", DEPLOYMENT),
+        deploy_news.would_fail("d", DEPLOYMENT, "Production is frozen then."),
+        deploy_news.blocked_by_drift("d", DEPLOYMENT),
+        deploy_news.started("d", DEPLOYMENT),
+        *deploy_news.ended_notices("d", ended, expired=rolled_back, rolled_back=rolled_back, message=""),
+    )
+    for notice in notices:
+        words = Words(
+            link="https://conman.test/",
+            preferences_link="https://conman.test/me",
+            recipient_name=None,
+            actor_name=None,
+            app_name=None,
+            role=None,
+            expires_at=None,
+            data=notice.data,
+        )
+        assert render(notice.kind, words).subject.strip()
