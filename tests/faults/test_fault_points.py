@@ -12,7 +12,7 @@ import conman
 from conman import faults
 
 SOURCE = Path(conman.__file__).parent
-PLACED = re.compile(r"""fault_point\(f?"([a-z.]+)(\{[a-z.]+\})?"\)""")
+PLACED = re.compile(r"""fault_point\(f?"([a-z._]+)(\{[a-z.]+\})?"\)""")
 
 
 def _placed() -> Counter[str]:

@@ -213,6 +213,9 @@ def of_releases() -> dict[str, Any]:
         "decide_selected emptied": releases.decide_selected(RELEASE, release(), [], None),
         "decide_selected validated": releases.decide_selected(RELEASE, release("validated"), [member("a")], None),
         "decide_assemble": releases.decide_assemble(RELEASE, release(), uid("job"), uid("manager")),
+        "decide_reverting": releases.decide_reverting(
+            RELEASE, release(reverts_release_id=uid("bad")), "r2026.03.01.2", uid("job"), uid("manager")
+        ),
         "decide_assembly_result passed": releases.decide_assembly_result(RELEASE, release("assembling"), found()),
         "decide_assembly_result moved": releases.decide_assembly_result(RELEASE, release("assembling"), found(head_moved=True)),
         **{
