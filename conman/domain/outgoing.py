@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from conman.domain.audit import make_event
-from conman.domain.decision import Actor, Decision, Event, JobEnd, NewJob
+from conman.domain.decision import Actor, Decision, Event, JobEnd, NewJob, NewNotice
 from conman.domain.ids import derived_uuid7
 from conman.domain.jobs import JobState
 from conman.domain.notification import Notice, notice_entry
@@ -37,18 +37,22 @@ def outgoing_entries(
     for end in decision.job_ends:
         entries.append({"id": next_id(), "kind": "job_end", "job_id": end.id, "doc": job_end(end, at=at)})
     for notice in decision.notices:
-        told = Notice(
-            kind=notice.kind,
-            at=at,
-            app_id=app_id,
-            entity_type=notice.entity_type,
-            entity_id=notice.entity_id,
-            actor_user_id=actor.user_id,
-            user_ids=list(notice.user_ids),
-            data=notice.data,
-        )
-        entries.append(notice_entry(next_id(), told))
+        entries.append(notice_entry(next_id(), notice_of(notice, app_id=app_id, actor=actor, at=at)))
     return entries
+
+
+def notice_of(new: NewNotice, *, app_id: str | None, actor: Actor, at: str) -> Notice:
+    """A decision's notice, with who did it, where and when."""
+    return Notice(
+        kind=new.kind,
+        at=at,
+        app_id=app_id,
+        entity_type=new.entity_type,
+        entity_id=new.entity_id,
+        actor_user_id=actor.user_id,
+        user_ids=list(new.user_ids),
+        data=new.data,
+    )
 
 
 def audit_entry(

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from conman.domain import deploy_news
 from conman.domain import deploy_rules as rules
 from conman.domain import deployment as states
 from conman.domain.decision import Event, NewJob
@@ -22,13 +23,15 @@ from conman.domain.drift import DriftItem
 from conman.domain.errors import ConmanError, invalid
 from conman.domain.hold import app_on_hold
 from conman.domain.jobs import JobType, max_attempts
-from conman.domain.outgoing import audit_entry, job_document
+from conman.domain.notification import notice_entry
+from conman.domain.outgoing import audit_entry, job_document, notice_of
 from conman.domain.times import format_time, parse_time
 from conman.faults import fault_point
 from conman.services.call import Call, record
 from conman.services.clock import now
 from conman.services.deploy_commands import start_of, tell_superseded
 from conman.services.deploy_start import approval_role
+from conman.services.notices import start_notices
 from conman.services.platform import Platform
 from conman.services.releases import refuse_unknown_release
 from conman.services.surroundings import Scene, look, shown_digest
@@ -105,7 +108,14 @@ async def deploy(platform: Platform, call: Call, app: Document, environment_ids:
     head["outgoing"] += [record_to_keep("deployments", other) for other in others]
     await records.insert_once(platform.db, "deployments", head)
     fault_point("deploy.inserted")
-    return await _started(platform, await _made(platform, list(ids.values())))
+    made = await _started(platform, await _made(platform, list(ids.values())))
+    if any(entry["kind"] == "notice" for entry in head["outgoing"]):
+        await start_notices(platform, _notice_id(call))
+    return made
+
+
+def _notice_id(call: Call) -> str:
+    return call.derived_id("notice-approval")
 
 
 def _not_before(asked: Asked, at: str) -> str | None:
@@ -225,6 +235,11 @@ async def _documents(
         )
         document = _document(call, deployment_id, state, number, _overridden_freeze(scene, state, wanted.start_at))
         document["title"] = f"{state.kind.value} {scene.release.tag} to {environment['name']}"
+        if number == 0 and len(state.approvals) < state.approvals_required:  # a yes for one counts for the whole request
+            told = notice_of(
+                deploy_news.waits_for_approval(deployment_id, state), app_id=state.app_id, actor=call.actor, at=call.at
+            )
+            document["outgoing"].append(notice_entry(_notice_id(call), told))
         if environment_id in taken.superseded:
             document["supersedes_untold"] = taken.superseded[environment_id]
         made.append(document)

@@ -56,6 +56,9 @@ class Workflows:
     async def start(self, entity: Started) -> None:
         self.started.append(entity.workflow_id)
 
+    async def start_notice(self, notice_id: str) -> None:
+        self.started.append(f"notify:{notice_id}")
+
     async def send(self, entity: str | Started, update: str, command: Any) -> dict[str, Any]:
         if self.refusal is not None:
             raise self.refusal

@@ -268,9 +268,11 @@ async def test_several_environments_share_a_request_an_approval_and_their_order(
     assert len({one["owned"]["group_id"] for one in made}) == 1
     assert {tuple(one["owned"]["exceptional_reasons"]) for one in made} == {("multiple_environments",)}
     assert len(await delivery.events("requested")) == 3
+    (told,) = await delivery.platform.db["notifications"].find({}).to_list()
+    assert (told["notice"]["kind"], told["notice"]["entity_id"]) == ("deployment_waits_for_approval", made[0]["_id"])
     await deploy_commands.approve(delivery.platform, delivery.by("reviewer"), made[1], Role.REVIEWER)
-    told = [(entity, update) for entity, update, _ in delivery.registry.workflows.sent]
-    assert sorted(told) == sorted((f"deployment:{one['_id']}", "approve") for one in made)
+    sent = [(entity, update) for entity, update, _ in delivery.registry.workflows.sent]
+    assert sorted(sent) == sorted((f"deployment:{one['_id']}", "approve") for one in made)
     for one in made:
         assert (await start(delivery, one)).blockers == []
 
