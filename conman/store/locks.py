@@ -75,6 +75,15 @@ async def _holding(db: Database, entry: Document, at: str) -> Document | None:
     return holder if holder is not None and not await is_free(db, holder, at) else None
 
 
+async def _others_run(db: Database, entries: dict[str, Document], wanted: Collection[str], at: str) -> bool:
+    """Whether a deployment is at work in another environment; one that has ended counts as gone, whoever has yet to free it."""
+    for environment_id, entry in entries.items():
+        holder = await _holding(db, entry, at) if environment_id not in wanted else None
+        if holder is not None and holder["state"] == "running":
+            return True
+    return False
+
+
 async def active_in(db: Database, entries: dict[str, Document], at: str) -> dict[str, Holder]:
     """Environment id → who holds it, or is the next to; of the entries of one document."""
     found = {environment_id: await _active(db, environment_id, entry, at) for environment_id, entry in entries.items()}
@@ -119,10 +128,7 @@ async def take(
         if hold is not None and start_at is not None and hold.stands(start_at):
             return Taken({}, hold=hold)
         entries: dict[str, Document] = document["environments"]
-        running = any(
-            entry["holder"] is not None and entry["holder"]["state"] == "running" and environment_id not in wanted
-            for environment_id, entry in entries.items()
-        )
+        running = await _others_run(db, entries, wanted, at)
         taken = Taken({}, concurrent=running)
         changes: Document = {}
         for environment_id, deployment_id in wanted.items():

@@ -85,6 +85,14 @@ async def test_another_running_deployment_makes_it_concurrent(db: Database) -> N
     assert (await locks.take(db, "app", {"b": "three"}, AT)).concurrent
 
 
+async def test_a_running_deployment_that_has_ended_makes_nothing_concurrent_before_its_lock_is_freed(db: Database) -> None:
+    await deployment(db, "one", "running")
+    await locks.take(db, "app", {"a": "one"}, AT)
+    await locks.mark_running(db, "app", "a", "one")
+    await db["deployments"].update_one({"_id": "one"}, {"$set": {"owned.state": "succeeded"}})
+    assert not (await locks.take(db, "app", {"b": "two"}, AT)).concurrent
+
+
 async def test_nothing_is_taken_in_an_environment_or_app_that_is_closed_until_all_who_closed_it_reopen(db: Database) -> None:
     assert await locks.close(db, "app", ["a"], by="one", at=AT) is None
     assert await locks.close(db, "app", ["a", "b"], by="two", at=AT) is None
