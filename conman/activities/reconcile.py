@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import structlog
+from pymongo import ASCENDING
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
@@ -28,6 +29,9 @@ from conman.workflows.client import Commands, EntityWorkflow
 from conman.workflows.options import job_workflow
 
 log = structlog.get_logger(__name__)
+
+PAGE = 1000
+"""Records read at once."""
 
 
 class ReconcileActivities:
@@ -116,8 +120,16 @@ async def start_lost_sweeps(db: Database, commands: Commands) -> int:
 
 
 async def _rows(db: Database, collection: str, query: Document) -> AsyncIterator[Document]:
-    for row in await db[collection].find(query, {"app_id": 1}).limit(1000).to_list():
-        yield row
+    """All that match, a page at a time: a round that saw the first ones only would never come to those behind them."""
+    after = ""
+    while True:
+        page = db[collection].find({"$and": [query, {"_id": {"$gt": after}}]}, {"app_id": 1}).sort([("_id", ASCENDING)])
+        rows = await page.limit(PAGE).to_list()
+        for row in rows:
+            yield row
+        if len(rows) < PAGE:
+            return
+        after = rows[-1]["_id"]
 
 
 async def is_running(client: Client, workflow_id: str) -> bool:
