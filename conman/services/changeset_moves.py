@@ -18,7 +18,7 @@ from conman.domain.queue import Queue
 from conman.faults import fault_point
 from conman.git.adapter import RefUpdate, StaleRef
 from conman.services.apps import integration_head
-from conman.services.call import Call
+from conman.services.call import Call, keep, recall
 from conman.services.changesets import owned, required_approvals
 from conman.services.conflicts import conflicts_between
 from conman.services.notices import start_notices
@@ -185,6 +185,9 @@ async def revalidate(platform: Platform, call: Call, document: Document) -> str:
 
     Raises `invalid_transition`, unless a repeat finds that the queue has done it.
     """
+    earlier = await recall(platform.db, call)
+    if earlier is not None:
+        return str(earlier["job_id"])
     queue = await records.get(platform.db, "queues", document["app_id"], what="queue")
     if Queue.model_validate(queue["owned"]).remembered(call.command_id) is None:
         check_revalidate(owned(document))
@@ -192,6 +195,8 @@ async def revalidate(platform: Platform, call: Call, document: Document) -> str:
         id=call.command_id, actor=call.actor, not_after=platform.commands.not_after(), changeset_id=document["_id"]
     )
     result = await platform.commands.send(platform.commands.queue_start(document["app_id"]), "revalidate", command)
+    # The queue remembers its latest commands only: after a sweep a repeat would be another revalidation.
+    await keep(platform.db, call, {"job_id": result["job_id"]})
     return str(result["job_id"])
 
 

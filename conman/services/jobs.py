@@ -185,8 +185,12 @@ _RETRY_INSTEAD = {
 async def retry(platform: Platform, call: Call, job: Document) -> Document:
     """Run a changeset's gate again that ended without a verdict, or its latest revalidation: the new job (`spec.md` 3 and 10).
 
-    Raises `invalid_transition` for one that runs or has a verdict, `conflict` for what is no longer current, or is no such gate.
+    A repeat with the same `Idempotency-Key` finds the first one's. Raises `invalid_transition` for one that runs or has a verdict
+    (of a revalidation: that passed), `conflict` for what is no longer current, or is no such gate.
     """
+    earlier = await recall(platform.db, call)
+    if earlier is not None:
+        return await records.get(platform.db, "jobs", earlier["job_id"], what="job")
     kind = JobType(job["job_type"])
     if kind in _RETRY_INSTEAD:
         raise DomainError(ErrorCode.CONFLICT, f"A job of type {kind.value} is not retried: {_RETRY_INSTEAD[kind]}.")
@@ -204,9 +208,17 @@ async def retry(platform: Platform, call: Call, job: Document) -> Document:
                 f"A revalidation that is {job['state']} can't become queued again: wait for its end, or cancel it first.",
                 {"from": job["state"], "to": JobState.QUEUED.value},
             )
+        if job["state"] == JobState.SUCCEEDED.value:
+            raise DomainError(
+                ErrorCode.INVALID_TRANSITION,
+                "A revalidation that is succeeded can't become queued again: revalidate the changeset to have it judged anew.",
+                {"from": job["state"], "to": JobState.QUEUED.value},
+            )
         retried = RetriedJob(job_id=job["_id"], state=JobState(job["state"]), reason_code=ReasonCode(job["reason_code"]))
         revalidate = RevalidateCommand(**said, changeset_id=changeset_id, retried=retried)
         result = await commands.send(commands.queue_start(job["app_id"]), "revalidate", revalidate)
+    # The queue remembers its latest commands only, its own among them: a sweep makes it forget this one within a minute.
+    await keep(platform.db, call, {"job_id": result["job_id"]})
     return await records.get(platform.db, "jobs", result["job_id"], what="job")
 
 

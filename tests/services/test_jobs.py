@@ -62,7 +62,10 @@ class Temporal:
 
     async def send(self, start: str, update: str, command: Any) -> dict[str, Any]:
         self.sent.append(f"{update} {start}")
-        return {}
+        return {"job_id": f"job-{len(self.sent)}"}
+
+    def queue_start(self, app_id: str) -> str:
+        return f"queue of {app_id}"
 
     def not_after(self) -> str:
         return "2026-01-31T09:30:00.000Z"
@@ -191,7 +194,7 @@ async def test_the_job_of_a_deployment_is_canceled_with_the_deployment_which_aud
     desk: Platform, temporal: Temporal
 ) -> None:
     job = await make(desk, JobType.DEPLOY_RELEASE) | {"entity_type": "deployment", "entity_id": "dep"}
-    await desk.db["deployments"].insert_one({"_id": "dep", "app_id": "app"})
+    await desk.db["deployments"].insert_one({"_id": "dep", "app_id": "app", "owned": {}})
     await jobs.cancel(desk, call(ANN), job)
     assert temporal.sent == ["cancel deployment dep"]
     assert (temporal.process.canceled, await events(desk)) == (0, [])
@@ -216,3 +219,36 @@ async def test_only_gates_of_changesets_are_retried_and_the_others_say_what_to_d
         await jobs.retry(desk, call(ANN), await make(desk, kind, "failed"))
     assert refusal.value.code is ErrorCode.CONFLICT
     assert message in refusal.value.message
+
+
+REVALIDATION = JobType.REVALIDATE_QUEUED_CHANGESET
+
+
+async def ended_revalidation(desk: Platform, state: str, reason: str) -> Document:
+    await desk.db["changesets"].insert_one({"_id": "cs", "app_id": "app", "title": "a change"})
+    await desk.db["jobs"].insert_many([{"_id": f"job-{number}", "app_id": "app"} for number in (1, 2)])
+    return {**await make(desk, REVALIDATION, state), "reason_code": reason}
+
+
+async def test_a_revalidation_that_passed_is_not_retried(desk: Platform, temporal: Temporal) -> None:
+    """`api.md` 3: retry is for a failed or canceled gate."""
+    job = await ended_revalidation(desk, "succeeded", "ok")
+    with pytest.raises(DomainError) as refusal:
+        await jobs.retry(desk, call(ANN), job)
+    assert (refusal.value.code, refusal.value.details) == (
+        ErrorCode.INVALID_TRANSITION,
+        {"from": "succeeded", "to": "queued"},
+    )
+    assert temporal.sent == []
+
+
+async def test_a_retry_that_is_repeated_finds_its_job_also_where_the_queue_has_forgotten_it(
+    desk: Platform, temporal: Temporal
+) -> None:
+    """`api.md` 1: one effect for 24 hours; the queue remembers 50 commands, its own among them."""
+    job = await ended_revalidation(desk, "failed", "tests_failed")
+    keyed = call(ANN, "again")
+    await desk.db["idempotency"].insert_one({"_id": keyed.remembered_as})
+    made = [(await jobs.retry(desk, keyed, job))["_id"] for _ in range(2)]
+    assert (made, temporal.sent) == (["job-1", "job-1"], ["revalidate queue of app"])
+    assert (await jobs.retry(desk, call(ANN, "another"), job))["_id"] == "job-2"

@@ -16,6 +16,7 @@ from conman.domain.errors import invalid
 from conman.domain.messages import ReorderCommand
 from conman.domain.roles import Capability
 from conman.services import changeset_moves, changeset_records, changesets, timeline
+from conman.services.call import keep, recall
 from conman.services.jobs import job_record
 from conman.store import records
 from conman.store.database import Document
@@ -299,6 +300,8 @@ async def reorder_queue(
 ) -> dict[str, Any]:
     """Another order, against the version that was read."""
     version = required_version(if_match, field="If-Match")
+    if await recall(caller.platform.db, caller.call) is not None:
+        return await show_queue(caller)  # a repeat, which the queue may have forgotten
     commands = caller.platform.commands
     command = ReorderCommand(
         id=caller.call.command_id,
@@ -308,4 +311,5 @@ async def reorder_queue(
         expected_version=version,
     )
     await commands.send(commands.queue_start(caller.of_app["_id"]), "reorder", command)
+    await keep(caller.platform.db, caller.call, {"reordered": True})
     return await show_queue(caller)
