@@ -5,16 +5,20 @@
         deployments/<fence>-<tag>/{files/, profile/profile.env, profile/profile.json, manifest.json}
 
 A reader that resolves `current` once sees one deployment whole. Earlier deployments are kept, as many as the operator says. The
-fence is compared just before the switch, so that an attempt that was given up can't undo a later deployment.
+fence is compared just before the switch, and nobody else switches between the two: so an attempt that was given up can't undo a
+later deployment, however slow it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import secrets
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,8 @@ from conman.targets.base import DeployOrder, ObserveOrder, Placed, TargetError, 
 from conman.targets.folder import MANIFEST, observed, text_of, tree_differences
 
 REMOVED = ".removed-"
+TRIES, PAUSE_SECONDS = 100, 0.1
+"""How often, and after what pauses, an attempt asks whether another one has ended its switch."""
 
 
 class DirectoryTarget:
@@ -46,8 +52,9 @@ class DirectoryTarget:
             if not (folder / MANIFEST).exists():
                 await self._write(order, home, folder)
             fault_point("switch.sealed")
-            await order.still_holds()
-            await asyncio.to_thread(_switch, home, folder)
+            async with _alone(home):
+                await order.still_holds()
+                await _to_its_end(asyncio.create_task(asyncio.to_thread(_switch, home, folder)))
             fault_point("switch.switched")
             await asyncio.to_thread(_clear_scratch, home, order.fence)
             manifest = json.loads(await asyncio.to_thread((folder / MANIFEST).read_text, encoding="utf-8"))
@@ -142,6 +149,32 @@ def _seal(scratch: Path, folder: Path, manifest: dict[str, Any]) -> None:
         scratch.rename(folder)
 
 
+@asynccontextmanager
+async def _alone(home: Path) -> AsyncIterator[None]:
+    """No other attempt of this machine is in this block for the same environment; the death of a process lets go of it."""
+    descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for _ in range(TRIES):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(PAUSE_SECONDS)
+        else:
+            raise TargetError("Another attempt is about to switch this environment, and does not end.", again=True)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _to_its_end(work: asyncio.Task[None]) -> None:
+    """A cancel does not end a thread: what it does must be over before others may begin."""
+    try:
+        await asyncio.shield(work)
+    finally:
+        await asyncio.wait({work})
+
+
 def _switch(home: Path, folder: Path) -> None:
     """Replace the symlink in one step, and have the folder's entry on disk before anybody is told."""
     fresh = home / f".current-{folder.name}"
@@ -158,7 +191,8 @@ def _switch(home: Path, folder: Path) -> None:
 def _clear_scratch(home: Path, fence: int) -> None:
     """Remove what attempts that died left half written or half removed; never the work of a later deployment."""
     for left in home.glob(".incoming-*"):
-        if int(left.name.split("-")[1]) <= fence:
+        number = left.name.split("-")[1]
+        if number.isdecimal() and int(number) <= fence:
             shutil.rmtree(left, ignore_errors=True)
     for left in home.glob(f"{REMOVED}*"):
         shutil.rmtree(left, ignore_errors=True)
