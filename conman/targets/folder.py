@@ -31,6 +31,8 @@ STATE_FILE = "file:"
 line. Any other one is not for this target to read."""
 
 _LARGEST_BYTES = 16 * 1024 * 1024
+MOST_NAMES = 10_000
+"""How many variables or migrations a file may name, as many as a target program may: each one is compared, and may be told."""
 _EXECUTABLE = 0o100
 
 
@@ -83,8 +85,10 @@ def tree_differences(folder: Path, entries: Sequence[TreeEntry], most: int) -> l
 
 
 def _leaves(folder: Path) -> dict[str, Path]:
-    """Path as it is shown → path on disk, of all that is no folder."""
+    """Path as it is shown → path on disk, of all that is no folder. A folder that is gone, or something else now, has nothing."""
     found: dict[str, Path] = {}
+    if folder.is_symlink() or not folder.is_dir():
+        return found
 
     def refuse(error: OSError) -> None:
         raise error
@@ -106,7 +110,10 @@ def _is_as(entry: TreeEntry, file: Path) -> bool:
         return False
     if bool(entry.mode & _EXECUTABLE) != bool(state.st_mode & _EXECUTABLE):
         return False
-    return _blob_id(file.read_bytes()) == entry.blob_id
+    try:
+        return _blob_id(file.read_bytes()) == entry.blob_id
+    except PermissionError:
+        return False
 
 
 def _blob_id(data: bytes) -> str:
@@ -143,9 +150,10 @@ def _profile(folder: Path, order: ObserveOrder) -> tuple[Observation, list[str]]
 def _variables(path: Path) -> dict[str, str] | None:
     text = text_of(path)
     try:
-        return read_env_file(text) if text is not None else None
+        found = read_env_file(text) if text is not None else None
     except ValueError:
         return None
+    return found if found is not None and len(found) <= MOST_NAMES else None
 
 
 def _content(path: Path) -> _Content | None:
@@ -169,13 +177,13 @@ def _commit_of(folder: Path) -> str | None:
 
 
 def text_of(path: Path) -> str | None:
-    """The file's text; None when it is gone, no plain file, too large, or no text."""
+    """The file's text; None when it is gone, no plain file, too large, not for this process to read, or no text."""
     try:
         state = path.lstat()
         if not stat.S_ISREG(state.st_mode) or state.st_size > _LARGEST_BYTES:
             return None
         return path.read_bytes().decode()
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError, UnicodeDecodeError):
         return None
 
 
@@ -195,9 +203,12 @@ def state_file(home: Path, reference: str) -> Path | None:
 
 
 def _applied_migrations(home: Path, order: ObserveOrder) -> list[str] | None:
-    """The names in the file that the profile's `applied_state_ref` names; a file that is not there names none."""
+    """The names in the file that the profile's `applied_state_ref` names; a file that is not there names none, and one with
+    too many says nothing.
+    """
     migrations = order.applied.profile.migrations if order.applied is not None else None
     file = state_file(home, migrations.applied_state_ref or "") if migrations is not None else None
     if file is None:
         return None
-    return [name for line in (text_of(file) or "").splitlines() if (name := line.strip())]
+    names = [name for line in (text_of(file) or "").splitlines() if (name := line.strip())]
+    return names if len(names) <= MOST_NAMES else None

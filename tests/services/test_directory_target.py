@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from temporalio.exceptions import ApplicationError
 
 from conman.domain.messages import SwitchRequest
 from conman.domain.target import WITHHELD, Observation, secret_digest
+from conman.services.vault import Vault
 from conman.targets.base import TargetError
+from conman.targets.registry import Targets
 from tests.services.places import KEY, TOKEN, Site
 from tests.services.shop import Shop
 
@@ -89,6 +93,37 @@ async def test_a_deployment_that_lost_the_environment_changes_nothing(site: Site
     assert (site.home / "current").resolve().name == f"{latest.fence:06d}-{latest.tag}"
 
 
+async def test_an_attempt_that_was_given_up_between_its_check_and_its_switch_is_followed_by_the_later_one(site: Site) -> None:
+    revision = await site.revise(**PROFILE)
+    slow = await site.ask(await site.commit({"a.json": "1"}), revision)
+    targets = Targets(site.settings, site.db, site.platform.git, Vault.of(site.keyring))
+    order = await targets.order(slow, silent)
+    late: list[tuple[SwitchRequest, asyncio.Task[object]]] = []
+
+    async def holds() -> None:
+        await order.still_holds()
+        later = await site.ask(await site.commit({"a.json": "2"}), revision)
+        late.append((later, asyncio.create_task(site.switch(later))))
+        await asyncio.wait({late[0][1]}, timeout=1)
+
+    await targets.deploy(replace(order, still_holds=holds))
+    later, switching = late[0]
+    await switching
+    assert (site.home / "current").resolve().name == f"{later.fence:06d}-{later.tag}"
+
+
+async def silent(stream: object, text: str) -> None:
+    """Nobody reads the log."""
+
+
+async def test_names_that_nobody_makes_keep_no_deployment_from_its_end(site: Site) -> None:
+    site.home.mkdir(parents=True)
+    (site.home / ".incoming-").mkdir()
+    (site.home / ".incoming-all").symlink_to("/")
+    await deployed(site)
+    assert (site.home / "current" / "files" / "a.json").exists()
+
+
 @pytest.mark.parametrize(("keep", "left"), [(0, 5), (1, 2), (3, 4), (20, 5)])
 async def test_the_last_earlier_deployments_are_kept_and_the_current_one_always(site: Site, keep: int, left: int) -> None:
     site.limits = {"directory_keep": keep}
@@ -152,6 +187,11 @@ def link(name: str, to: str) -> Callable[[Path], None]:
     return change
 
 
+def all_of_it(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to("/")
+
+
 CHANGED_FILES = {
     "edited": (put("files/a.json", "[1, 2]\n"), ["a.json"]),
     "edited to the same length": (put("files/a.json", "[]\n"), ["a.json"]),
@@ -159,12 +199,18 @@ CHANGED_FILES = {
     "more": (put("files/folder/new.json", "{}"), ["folder/new.json"]),
     "a link to the same bytes": (link("files/a.json", "folder/b.json"), ["a.json"]),
     "a link that is new": (link("files/folder/more", "/etc"), ["folder/more"]),
+    "the tree is gone": (lambda current: shutil.rmtree(current / "files"), sorted([*FILES, "base.txt"])),
+    "the tree is a link to all that there is": (lambda current: all_of_it(current / "files"), sorted([*FILES, "base.txt"])),
     "another mode": (lambda current: (current / "files/a.json").chmod(0o755), ["a.json"]),
     "the profile is no JSON": (put("profile/profile.json", "{"), ["current/profile/profile.json"]),
     "the profile is no profile": (put("profile/profile.json", '{"name": 1}'), ["current/profile/profile.json"]),
     "the profile nests": (put("profile/profile.json", "[" * 99999), ["current/profile/profile.json"]),
     "variables that run something": (put("profile/profile.env", "A=$(id)\n"), ["current/profile/profile.env"]),
     "variables that are gone": (lambda current: (current / "profile/profile.env").unlink(), ["current/profile/profile.env"]),
+    "more variables than anybody has": (
+        put("profile/profile.env", "".join(f"A{number}=\n" for number in range(10_001))),
+        ["current/profile/profile.env"],
+    ),
     "the profile's copy alone": (edit("profile/profile.json", "calm", "wild"), ["current/profile/profile.json"]),
     "no manifest": (lambda current: (current / "manifest.json").unlink(), ["current/manifest.json"]),
     "a manifest of nothing": (put("manifest.json", '{"commit_sha": "main"}'), ["current/manifest.json"]),
@@ -206,6 +252,7 @@ async def test_an_environment_whose_folder_is_gone_is_empty(site: Site) -> None:
         ("schema_migrations", None),
         ("file:state/applied.txt", ["m/1.sql", "m/2.sql"]),
         ("file:state/none.txt", []),
+        ("file:state/huge.txt", None),
         ("file:../../outside.txt", None),
         ("file:current/profile/profile.env", None),
         ("file:state/out/outside.txt", None),
@@ -217,6 +264,7 @@ async def test_applied_migrations_are_read_from_a_file_beside_current_only(
     await deployed(site, migrations={"repo_paths": ["m"], "command_ref": "m", "applied_state_ref": reference})
     (site.home / "state").mkdir()
     (site.home / "state" / "applied.txt").write_text("m/1.sql\n\n m/2.sql \n")
+    (site.home / "state" / "huge.txt").write_text("m\n" * 10_001)
     (site.folder / "outside.txt").write_text("secret")
     (site.home / "state" / "out").symlink_to(site.folder)
     assert (await site.observe()).migrations == expected
