@@ -29,7 +29,7 @@ from conman.domain.messages import Answer, GateStart, Overtaken, QueueCall, Tell
 from conman.domain.times import format_time
 from conman.faults import fault_point
 from conman.services import holds
-from conman.services.overtaken import look_again
+from conman.services.overtaken import look_again, tell_of_members
 from conman.services.standstill import closing_conflict
 from conman.store import records
 from conman.store.database import Database, Document
@@ -125,6 +125,9 @@ class CallActivities:
 
         async with heartbeating():
             await asyncio.gather(*(tell(changeset_id, news) for changeset_id, news in telling.news))
+            left = [changeset_id for changeset_id, news in telling.news if news.kind in ("conflicted", "needs_revalidation")]
+            if left:
+                await tell_of_members(self.db, self.commands, telling.app_id, left)
 
     @activity.defn
     async def tell_releases(self, overtaken: Overtaken) -> None:

@@ -18,6 +18,7 @@ from conman.domain.release import Member
 from conman.domain.times import utc_day
 from conman.faults import fault_point
 from conman.git.adapter import GitAdapter, RefUpdate, StaleRef
+from conman.services.overtaken import members_left
 from conman.services.pinned_profiles import changed_since
 from conman.store import records
 from conman.store.database import Database, Document
@@ -104,6 +105,7 @@ class PublishActivities:
                 shares.append(await self._undone(repo, question.reverts_release_id, question.base_sha))
         brought = {path for share in shares for path in share.foreign}
         unexplained = {*unexplained_paths(changed, [share.paths for share in shares]), *(p for p in changed if p in brought)}
+        left = await members_left(self.db, question.app_id, question.release_id, [one.changeset_id for one in question.members])
         members = list(zip(question.members, shares[: len(question.members)], strict=True))
         # No publish has begun yet, so that a tag of this name is somebody else's, whatever it points at.
         taken = await self.git.resolve(repo, TAGS + question.tag) is not None
@@ -114,6 +116,7 @@ class PublishActivities:
             uprooted=[member.changeset_id for member, share in members if brought.intersection(changed, share.foreign)],
             lost=[member.changeset_id for member, share in members if not share.contained],
             changed_profiles=await changed_since(self.db, question.app_id, question.pinned_profiles),
+            left=left,
             supersedes=await self._published_before(repo, question),
         )
 

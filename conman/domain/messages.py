@@ -340,7 +340,8 @@ class PublishFacts(Model):
 
     `unexplained` paths differ between base and candidate though no member changed them; `uprooted` members were made on commits
     that the base does not contain; commits of `lost` members are not in the candidate. `changed_profiles`: those that the gate
-    used and that have changed, as they are now. `supersedes`: the release that was published last.
+    used and that have changed, as they are now. `left`: members that are no longer `queued`, as the queue tells them.
+    `supersedes`: the release that was published last.
     """
 
     integration_sha: str
@@ -350,6 +351,7 @@ class PublishFacts(Model):
     uprooted: list[str] = Field(default_factory=list[str])
     lost: list[str] = Field(default_factory=list[str])
     changed_profiles: list[PinnedProfile] = Field(default_factory=list[PinnedProfile])
+    left: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
     supersedes: str | None = None
 
 

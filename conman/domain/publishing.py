@@ -67,6 +67,10 @@ def member_left(details: list[dict[str, Any]]) -> Refusal:
     return Refusal(failure, "a changeset left the queue", details)
 
 
+def _left(_: Release, facts: PublishFacts) -> Refusal | None:
+    return member_left(facts.left) if facts.left else None
+
+
 def _uprooted(_: Release, facts: PublishFacts) -> Refusal | None:
     if not facts.uprooted:
         return None
@@ -114,6 +118,7 @@ def _profile_changed(release: Release, facts: PublishFacts) -> Refusal | None:
 
 
 _GUARDS: tuple[Callable[[Release, PublishFacts], Refusal | None], ...] = (
+    _left,
     _uprooted,  # before what it explains: which of its paths are not its own
     _unexplained,
     _lost,

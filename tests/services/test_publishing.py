@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import pytest
+from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
 from conman.activities.composing import ComposeActivities
@@ -22,13 +23,15 @@ from conman.domain.messages import (
     TagRequest,
 )
 from conman.domain.profile_edit import ProfileEdit
-from conman.domain.release import Member, PinnedProfile, Release
+from conman.domain.queue_records import Entry, EntryState, Queue
+from conman.domain.release import Member, PinnedProfile, Release, ReleaseState
 from conman.git.adapter import DeleteFile, FileChange, MoveFile, RefUpdate, WriteFile
-from conman.services import arrivals, profile_changes
+from conman.services import arrivals, overtaken, profile_changes
 from conman.services.clock import new_id, now
 from conman.services.pinned_profiles import changed_since
 from conman.services.platform import Platform
 from conman.store.database import Document
+from conman.workflows.client import Commands
 from tests.services.desk import ANN, Desk, text
 from tests.services.shop import OUTSIDER, REPO, Shop
 
@@ -129,6 +132,48 @@ async def yard(shop: Shop) -> AsyncIterator[Yard]:
         made = Yard(platform, shop.app["_id"])
         await made.outside(WriteFile("a.txt", LINES.encode()), WriteFile("b.txt", b"b\n"), WriteFile("dir/c.txt", b"c\n"))
         yield made
+
+
+# -- Members that are no longer queued
+
+
+@dataclass
+class Told:
+    """A Temporal client that notes who is signaled."""
+
+    signals: list[str] = field(default_factory=list[str])
+
+    def get_workflow_handle(self, workflow_id: str) -> Told:
+        self.signals.append(workflow_id)
+        return self
+
+    async def signal(self, name: str) -> None:
+        assert name == "look_again"
+
+
+async def test_a_validated_release_is_told_when_one_of_its_members_is_no_longer_queued(yard: Yard) -> None:
+    """`spec.md` 3: it returns to draft then, also where the word of it was lost."""
+    one, other = await yard.member(WriteFile("x.txt", b"x\n")), await yard.member(WriteFile("y.txt", b"y\n"))
+    base = await yard.head()
+    release = await yard.release(state=ReleaseState.VALIDATED, members=[one, other], base_sha=base)
+    states = {one.changeset_id: EntryState.QUEUED, other.changeset_id: EntryState.NEEDS_REVALIDATION}
+    entries = [
+        Entry(**member.model_dump(), queued_at=DAY, judged_sha=base, reserved_by=release, state=states[member.changeset_id])
+        for member in (one, other)
+    ]
+    queue = Queue(app_id=yard.app_id, integration_sha=base, entries=entries).model_dump(mode="json")
+    await yard.db["queues"].replace_one({"_id": yard.app_id}, {"app_id": yard.app_id, "owned": queue}, upsert=True)
+    made = await yard.composed(one, other)
+    facts = await yard.facts([one, other], base, made.prefix_shas[-1], release=release)
+    assert facts.left == [{"changeset_id": other.changeset_id, "state": "needs_revalidation", "release_id": release}]
+    told = Told()
+    commands = Commands(cast("Client", told))
+    assert await overtaken.find_overtaken(yard.db, commands) == 1
+    await overtaken.tell_of_members(yard.db, commands, yard.app_id, [other.changeset_id])
+    await overtaken.tell_of_members(yard.db, commands, yard.app_id, ["another"])
+    assert told.signals == [f"release:{release}"] * 2
+    await yard.db["queues"].update_one({"_id": yard.app_id}, {"$set": {"owned.entries.1.state": "queued"}})
+    assert await overtaken.find_overtaken(yard.db, commands) == 0
 
 
 # -- The tag's number

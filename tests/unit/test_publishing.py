@@ -53,6 +53,14 @@ def test_nothing_speaks_against_a_proved_candidate_on_the_present_head() -> None
     assert rules.refusal(release("validated"), facts()) is None
 
 
+def test_a_member_that_is_no_longer_queued_refuses_first_in_the_words_of_the_queue() -> None:
+    """`spec.md` 3: validated → draft_release when a member leaves the queue."""
+    left = [{"changeset_id": uid("c"), "state": "needs_revalidation", "release_id": RELEASE}]
+    found = rules.refusal(release("validated"), facts(left=left, integration_sha=sha("moved")))
+    assert found is not None
+    assert (found.failure.reason_code, found.failure.changeset_id, found.error.details) == ("member_left", uid("c"), left)
+
+
 REFUSALS = {
     "uprooted": ({"uprooted": [uid("a")], "unexplained": ["x"]}, "unproven", uid("a"), ["x"]),
     "unexplained": ({"unexplained": ["x"], "integration_sha": sha("moved")}, "unproven", None, ["x"]),
