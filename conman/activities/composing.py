@@ -8,7 +8,7 @@ from typing import Any
 from temporalio import activity
 
 from conman.activities.heartbeat import heartbeating
-from conman.activities.merging import merge_onto
+from conman.activities.merging import conflict_records, merge_onto
 from conman.activities.repositories import head_of, integration_branch
 from conman.domain.app import candidate_ref
 from conman.domain.exclusions import Exclusions
@@ -16,7 +16,6 @@ from conman.domain.messages import AssembleStart, ComposeReply, ExclusionsQuesti
 from conman.faults import fault_point
 from conman.git.adapter import GitAdapter
 from conman.services.clock import now
-from conman.services.conflicts import conflict_record
 from conman.services.exclusions import find_exclusions
 from conman.store.database import Database
 from conman.store.job_progress import show_progress
@@ -59,7 +58,7 @@ class ComposeActivities:
                 )
                 fault_point("compose.merged")
                 if outcome.sha is None:
-                    conflicts = [conflict_record(conflict) for conflict in outcome.conflicts]
+                    conflicts = conflict_records(outcome.conflicts)
                     return ComposeReply(base_sha=base, prefix_shas=prefixes, conflicted=member.changeset_id, conflicts=conflicts)
                 prefixes.append(outcome.sha)
                 if time.monotonic() - shown >= PROGRESS_SECONDS:

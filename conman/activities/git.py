@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from temporalio import activity
 
 from conman.activities.heartbeat import heartbeating
-from conman.activities.merging import merge_onto
+from conman.activities.merging import conflict_records, merge_onto
 from conman.activities.repositories import integration_branch
 from conman.domain.app import revalidation_ref
 from conman.domain.messages import TrialReply, TrialRequest
+from conman.domain.queue_verdicts import BATCH_BYTES
 from conman.faults import fault_point
 from conman.git.adapter import GitAdapter
-from conman.services.conflicts import conflict_record
 from conman.store.database import Database
 
 
@@ -30,9 +31,13 @@ class GitActivities:
 
     @activity.defn
     async def trial_merges(self, request: TrialRequest) -> TrialReply:
-        """Each queued head on the new integration head: a commit under a private ref, or its conflicts."""
+        """Each queued head on the new integration head: a commit under a private ref, or its conflicts.
+
+        Where those are many it ends early; the entries that it says nothing of are asked for again.
+        """
         repo, _ = await integration_branch(self.db, request.app_id)
         reply = TrialReply()
+        size = 0
         async with heartbeating():
             for entry in request.entries:
                 outcome = await merge_onto(
@@ -47,5 +52,8 @@ class GitActivities:
                 if outcome.sha is not None:
                     reply.merged[entry.changeset_id] = outcome.sha
                 else:
-                    reply.conflicts[entry.changeset_id] = [conflict_record(conflict) for conflict in outcome.conflicts]
+                    reply.conflicts[entry.changeset_id] = conflict_records(outcome.conflicts)
+                    size += len(json.dumps(reply.conflicts[entry.changeset_id]))
+                    if size > BATCH_BYTES:
+                        break
         return reply

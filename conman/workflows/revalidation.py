@@ -154,7 +154,7 @@ class RevalidationWorkflow:
             if entry.changeset_id in reply.conflicts:
                 del self.unjudged[job_id]
                 self.outbox.append(self.judges.conflicted(entry, reply.conflicts[entry.changeset_id]))
-            else:
+            elif entry.changeset_id in reply.merged:  # else the reply was full before it: the next page has it
                 self.merged[job_id] = reply.merged[entry.changeset_id]
 
     def _failed(self, error: BaseException) -> None:
