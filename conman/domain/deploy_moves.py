@@ -157,14 +157,16 @@ def decide_drift(
     if not drift_in_the_way(seen, reply):
         after = seen.model_copy(update={"drift_report": reply.report or None, "drift_waits_until": None})
         return Decision(deployment if after == deployment else after)
-    if reply.overtaken:
-        return Decision(seen.model_copy(update={"obstacle": "a look at its environment that nothing overtakes"}))
     until = deployment.drift_waits_until or later(at, DRIFT_PATIENCE)
+    if reply.overtaken:
+        obstacle = f"a look at its environment that nothing overtakes, until {until}"
+        return Decision(seen.model_copy(update={"obstacle": obstacle, "drift_waits_until": until}))
     report = reply.report
     if reply.problem is not None:
         report = deployment.drift_report or []
         seen = seen.model_copy(update={"obstacle": f"a look at its environment, until {until}: {reply.problem}"})
-    if deployment.drift_waits_until is not None and same_report(deployment.drift_report or [], report):
+    known = deployment.drift_report  # None where it was overtaken so far, and nobody was told
+    if deployment.drift_waits_until is not None and known is not None and same_report(known, report):
         after = seen.model_copy(update={"drift_report": deployment.drift_report})  # the one that was told, with its digests
         return Decision(deployment if after == deployment else after)
     after = seen.model_copy(update={"drift_report": report, "drift_waits_until": until})

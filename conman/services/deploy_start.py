@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from conman.domain import deploy_rules as rules
-from conman.domain.deploy_messages import StartQuestion, StartReply
+from conman.domain.deploy_messages import Blocker, StartQuestion, StartReply
 from conman.domain.deploy_rules import Approvals, LockView, Surroundings, Wanted
 from conman.domain.deployment import Deployment, Kind
+from conman.domain.errors import ErrorCode
 from conman.domain.roles import Role
 from conman.services.profiles import PROFILES
-from conman.services.surroundings import look, shown_digest
+from conman.services.surroundings import Scene, look, shown_digest
 from conman.store import memberships, records
 from conman.store.database import Database, Document
 
@@ -36,6 +37,7 @@ async def judge(db: Database, question: StartQuestion) -> StartReply:
     here = replace(here, lock=LockView(closed=here.lock.closed, app_closed=here.lock.app_closed))
     wanted = _wanted(deployment, question, frozenset(group.values()))
     blockers, reasons, asked = _judged(wanted, here, deployment)
+    blockers = [*await _lost_lock(db, scene, question, deployment), *blockers]
     digest = await shown_digest(db, environment, release["_id"], scene.release.published_sha)
     return StartReply(
         published_sha=scene.release.published_sha or "",
@@ -52,6 +54,22 @@ async def judge(db: Database, question: StartQuestion) -> StartReply:
         auto_rollback=environment["auto_rollback"],
         health_command=environment["health_command"],
     )
+
+
+async def _lost_lock(db: Database, scene: Scene, question: StartQuestion, deployment: Deployment) -> list[Blocker]:
+    """What nothing clears: somebody took the lock from it and never came to say so. One that is still to be told waits."""
+    if deployment.fence is None or deployment.kind in _ONLY_THE_LOCK:
+        return []
+    active = scene.active.get(question.environment_id)
+    holder: Document = scene.locked["environments"].get(question.environment_id, {}).get("holder") or {}
+    if holder.get("deployment_id") == question.deployment_id:
+        return []
+    if active is not None and await records.find(db, "deployments", active.deployment_id) is None:
+        return []
+    if await db["deployments"].find_one({"supersedes_untold": question.deployment_id}, {"_id": 1}) is not None:
+        return []
+    message = "Another deployment has taken the environment from this one while it waited: ask for it again."
+    return [Blocker(code=ErrorCode.CONFLICT.value, message=message, who=Role.CONFIG_MANAGER.value)]
 
 
 async def group_of(db: Database, document: Document) -> dict[str, str]:
@@ -79,7 +97,7 @@ def _wanted(deployment: Deployment, question: StartQuestion, together: frozenset
     )
 
 
-def _judged(wanted: Wanted, here: Surroundings, deployment: Deployment) -> tuple[list[rules.Blocker], list[str], Approvals]:
+def _judged(wanted: Wanted, here: Surroundings, deployment: Deployment) -> tuple[list[Blocker], list[str], Approvals]:
     if deployment.kind in _ONLY_THE_LOCK:
         return [], deployment.exceptional_reasons, Approvals()
     blockers = [one.blocker() for one in rules.hindrances(wanted, here)]

@@ -167,6 +167,19 @@ def test_a_block_is_told_once_for_each_report_and_its_day_is_counted_from_the_fi
     assert (len(more.events), more.owned.drift_waits_until) == (1, until)
 
 
+@pytest.mark.parametrize("then", [seen(TOUCHED), seen(problem="It hangs.")], ids=["touched", "nobody could look"])
+def test_a_look_that_is_overtaken_counts_for_its_day_and_tells_nothing_until_one_finds_something(then: DriftReply) -> None:
+    first = moves.decide_drift(ID, deployment(), seen(overtaken=True), None, AT)
+    until = first.owned.drift_waits_until
+    assert (first.events, first.notices, until) == ((), (), "2026-03-02T09:30:00.000Z")
+    later = "2026-03-01T12:00:00.000Z"
+    again = moves.decide_drift(ID, first.owned, seen(overtaken=True), None, later)
+    assert again.owned.drift_waits_until == until
+    found = moves.decide_drift(ID, again.owned, then, None, later)
+    assert ([event.action for event in found.events], len(found.notices)) == (["blocked_by_drift"], 1)
+    assert found.owned.drift_waits_until == until
+
+
 def test_a_look_without_a_revalidation_clears_nothing() -> None:
     found = moves.decide_drift(ID, deployment(), seen(EDITED, emergency_revision_id="edit"), None, AT)
     assert found.owned.cleared_revision_id is None
