@@ -40,5 +40,10 @@ class DeployingActivities:
 
     @activity.defn
     async def judge_start(self, question: StartQuestion) -> StartReply:
-        """Whether it may start, by the deciders that judged its request, as things are at `question.at`."""
+        """Whether it may start, by the deciders that judged its request, as things are at `question.at`.
+
+        Who asks this is pending: a mark of its lock that an earlier process has left says so again.
+        """
+        place = (question.app_id, question.environment_id, question.deployment_id)
+        await locks.mark_waiting(self.db, *place, at=question.at)
         return await deploy_start.judge(self.db, question)

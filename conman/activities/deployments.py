@@ -7,12 +7,20 @@ from typing import Any
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from conman.domain.deploy_messages import BeginQuestion, BeginReply, ClearedEdit, PriorQuestion, PriorReply, RaiseFence
+from conman.domain.deploy_messages import (
+    BeginQuestion,
+    BeginReply,
+    ClearedEdit,
+    PriorQuestion,
+    PriorReply,
+    RaiseFence,
+    StartQuestion,
+)
 from conman.domain.deployment import Deployment
 from conman.domain.errors import DomainError
 from conman.domain.release import Release
 from conman.faults import fault_point
-from conman.services import arrivals
+from conman.services import arrivals, deploy_start
 from conman.store import locks, records
 from conman.store.database import Database, Document
 
@@ -39,10 +47,12 @@ class DeploymentActivities:
         """The lock's holder becomes `running`, with the very revision of the profile that its checks were about.
 
         It is then counted at the profile: a change of that looks at the locks first, and is written only if no deployment has
-        begun to run since. A profile that was changed before sends the deployment back to its checks.
+        begun to run since. A profile that was changed before, or anything else that has come in the way since it was judged,
+        sends the deployment back to its checks: a look at the environment in between may have taken minutes.
         """
-        held = await locks.mark_running(self.db, question.app_id, question.environment_id, question.deployment_id)
-        if not held:
+        place = (question.app_id, question.environment_id, question.deployment_id)
+        attempt = activity.info().attempt
+        if not await locks.mark_running(self.db, *place, at=question.at, attempt=attempt):
             there = await locks.read(self.db, question.app_id)
             holder = there.get(question.environment_id, {}).get("holder")
             return BeginReply(held=False, holder_id=holder["deployment_id"] if holder is not None else None)
@@ -50,10 +60,27 @@ class DeploymentActivities:
         profile_id = await profile_id_of(self.db, question.app_id, environment)
         await self.db["profiles"].update_one({"_id": profile_id}, {"$inc": {"pins": 1}})
         fault_point("begin.running")
-        if question.pinned or await self._revision(profile_id, question) == question.profile_revision_id:
+        same = question.pinned or await self._revision(profile_id, question) == question.profile_revision_id
+        if same and await self._may_still_start(question):
             return BeginReply()
-        await locks.mark_pending(self.db, question.app_id, question.environment_id, question.deployment_id)
+        await locks.mark_pending(self.db, *place, at=question.at, attempt=attempt)
         return BeginReply(moved=True)
+
+    async def _may_still_start(self, question: BeginQuestion) -> bool:
+        """By the deciders that judged it before; what comes after the mark of the lock comes too late for it."""
+        deployment = await records.get(self.db, "deployments", question.deployment_id, what="deployment")
+        found = await deploy_start.judge(
+            self.db,
+            StartQuestion(
+                app_id=question.app_id,
+                environment_id=question.environment_id,
+                release_id=question.release_id,
+                deployment_id=question.deployment_id,
+                at=question.starts_at or question.at,
+                approver_ids=[approval["user_id"] for approval in deployment["owned"]["approvals"]],
+            ),
+        )
+        return not found.blockers and (not found.approvals_required or bool(found.eligible_approvers))
 
     async def _revision(self, profile_id: str, question: BeginQuestion) -> str | None:
         try:

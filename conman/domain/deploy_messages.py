@@ -181,7 +181,10 @@ class HealReply(Model):
 
 
 class BeginQuestion(Model):
-    """A pending deployment is about to run with the revision that its checks looked at; `at` is the time of that look."""
+    """A pending deployment is about to run with the revision that its checks looked at; `at` is the time of that look.
+
+    `starts_at` is the time of the start, for which it is judged once more (empty: that of the look).
+    """
 
     app_id: str
     environment_id: str
@@ -191,10 +194,11 @@ class BeginQuestion(Model):
     pinned: bool = False
     requested_by: str | None = None
     at: str
+    starts_at: str = ""
 
 
 class BeginReply(Model):
-    """`holder_id`: who holds the environment, if it is not this one; `moved`: the profile has changed, and nothing began."""
+    """`holder_id`: who holds the environment, if not this one; `moved`: it was judged on what has changed, and nothing began."""
 
     held: bool = True
     holder_id: str | None = None

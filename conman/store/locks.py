@@ -280,21 +280,34 @@ async def _won(db: Database, document: Document, change: Document) -> bool:
     return await db["locks"].find_one_and_update(guard, {**change, "$inc": {"revision": 1}}) is not None
 
 
-async def mark_running(db: Database, app_id: str, environment_id: str, deployment_id: str) -> bool:
-    """The holder starts; False when it no longer holds the lock."""
+async def mark_running(
+    db: Database, app_id: str, environment_id: str, deployment_id: str, *, at: str | None = None, attempt: int = 1
+) -> bool:
+    """The holder starts; False when it no longer holds the lock. `at` and `attempt` tell this start from its others."""
     field = f"environments.{environment_id}.holder"
+    started = {f"{field}.state": "running", f"{field}.begun": {"at": at, "attempt": attempt}}
     document = await db["locks"].find_one_and_update(
-        {"_id": app_id, f"{field}.deployment_id": deployment_id},
-        {"$set": {f"{field}.state": "running"}, "$inc": {"revision": 1}},
+        {"_id": app_id, f"{field}.deployment_id": deployment_id}, {"$set": started, "$inc": {"revision": 1}}
     )
     return document is not None
 
 
-async def mark_pending(db: Database, app_id: str, environment_id: str, deployment_id: str) -> None:
-    """The holder goes back to its checks before anything of it shows."""
+async def mark_pending(db: Database, app_id: str, environment_id: str, deployment_id: str, *, at: str, attempt: int) -> None:
+    """The holder goes back to its checks before anything of it shows; a later start, or attempt at it, stays as it is."""
+    begun = {"at": at, "attempt": attempt}
+    await _back_to_pending(db, app_id, environment_id, deployment_id, {"begun": begun})
+
+
+async def mark_waiting(db: Database, app_id: str, environment_id: str, deployment_id: str, *, at: str) -> None:
+    """The holder is pending at this time: a start before it was cut short, and its process has been lost since."""
+    await _back_to_pending(db, app_id, environment_id, deployment_id, {"begun.at": {"$lt": at}})
+
+
+async def _back_to_pending(db: Database, app_id: str, environment_id: str, deployment_id: str, begun: Document) -> None:
     field = f"environments.{environment_id}.holder"
+    guard = {"deployment_id": deployment_id, "state": "running", **begun}
     await db["locks"].find_one_and_update(
-        {"_id": app_id, f"{field}.deployment_id": deployment_id},
+        {"_id": app_id, **{f"{field}.{name}": value for name, value in guard.items()}},
         {"$set": {f"{field}.state": "pending"}, "$inc": {"revision": 1}},
     )
 

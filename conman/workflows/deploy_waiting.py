@@ -263,9 +263,10 @@ def _warned(deployment_id: str, found: StartReply, deployment: Deployment) -> De
 
 
 async def _began(process: Process, profile: ProfileReply, at: str) -> bool:
-    """`running` starts with the gate; the lock's holder says so first (`durability.md` 15). False when the profile has moved.
+    """`running` starts with the gate; the lock's holder says so first (`durability.md` 15).
 
-    From then on nobody changes the profile: what the approvals and the look at the environment were about is what goes out.
+    From then on nobody changes the profile: what the approvals and the look at the environment were about is what goes out. False
+    when what it was judged on has changed.
     """
     process.check_end()
     process.check_expiry()
@@ -282,6 +283,7 @@ async def _began(process: Process, profile: ProfileReply, at: str) -> bool:
             pinned=not gated,
             requested_by=state.requested_by,
             at=at,
+            starts_at=now(),
         ),
         result_type=BeginReply,
         **options.persist(),

@@ -8,14 +8,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from temporalio.testing import ActivityEnvironment
 
-from conman.domain.deploy_messages import StartQuestion, StartReply
+from conman.activities.deploying import DeployingActivities
+from conman.activities.deployments import DeploymentActivities
+from conman.domain.deploy_messages import BeginQuestion, BeginReply, StartQuestion, StartReply
 from conman.domain.errors import DomainError
 from conman.domain.roles import Role
 from conman.domain.times import later
 from conman.services import deploy_commands, deploy_start, deployments, environment_records, holds
 from conman.services.clock import now
-from conman.store import locks
+from conman.store import locks, records
 from conman.store.database import Document, ensure_indexes
 from conman.store.outgoing import sweep
 from tests.services.delivery import Delivery
@@ -247,6 +250,69 @@ async def test_what_came_since_the_request_stands_in_the_way_of_the_start_and_it
         await arrange(delivery)
     found = await start(delivery, made)
     assert [one.code for one in found.blockers] == ["app_on_hold", "marked_bad", "environment_frozen"]
+
+
+async def _demoted(delivery: Delivery) -> None:
+    someone = {"user_id": delivery.people["app_admin"]}
+    await delivery.platform.db["memberships"].update_one(someone, {"$set": {"role": "user"}})
+
+
+async def _edited(delivery: Delivery) -> None:
+    profile = (await delivery.app())["environments"][DEV]["runtime_profile_id"]
+    await delivery.platform.db["profiles"].update_one({"_id": profile}, {"$set": {"revision_id": "another"}})
+
+
+@pytest.mark.parametrize("meanwhile", [_held, _frozen, _rolled_back, _demoted, _edited], ids=lambda step: step.__name__)
+async def test_what_comes_in_the_way_after_it_was_judged_sends_it_back_before_it_runs(
+    delivery: Delivery, meanwhile: Callable[[Delivery], Awaitable[None]]
+) -> None:
+    db = delivery.platform.db
+    await delivery.change_environment(DEV, required_approvals={"count": 1, "role": "config_manager"})
+    (made,) = await delivery.deploy(DEV, call=delivery.by("app_admin"))
+    await meanwhile(delivery)
+    profile = (await delivery.app())["environments"][DEV]["runtime_profile_id"]
+    # The profile is looked at after the votes: an edit between the two is none between the profile's look and the start.
+    revision = (await records.get(db, "profiles", profile))["revision_id"]
+    question = BeginQuestion(
+        app_id=made["app_id"],
+        environment_id=delivery.places[DEV],
+        release_id=delivery.release_id,
+        deployment_id=made["_id"],
+        profile_revision_id=revision,
+        at=now(),
+    )
+    begin = DeploymentActivities(db).begin_running
+    assert await ActivityEnvironment().run(begin, question) == BeginReply(moved=True)
+    assert (await locks.read(db, made["app_id"]))[delivery.places[DEV]]["holder"]["state"] == "pending"
+
+
+async def test_who_asks_whether_it_may_start_is_pending_whatever_a_lost_start_has_left_and_no_later_start_is_undone(
+    delivery: Delivery,
+) -> None:
+    db, place = delivery.platform.db, delivery.places[DEV]
+    (made,) = await delivery.deploy(DEV)
+    question = StartQuestion(
+        app_id=made["app_id"], environment_id=place, release_id=delivery.release_id, deployment_id=made["_id"], at=now()
+    )
+    judge = DeployingActivities(db).judge_start
+    for begun_at, left in ((later(question.at, -HOUR), "pending"), (question.at, "running")):
+        assert await locks.mark_running(db, made["app_id"], place, made["_id"], at=begun_at)
+        await ActivityEnvironment().run(judge, question)
+        assert (await locks.read(db, made["app_id"]))[place]["holder"]["state"] == left
+
+
+async def test_one_whose_lock_was_taken_by_a_request_that_died_does_not_wait_for_ever(delivery: Delivery) -> None:
+    db, place = delivery.platform.db, delivery.places[DEV]
+    (made,) = await delivery.deploy(DEV)
+    taken = await locks.take(db, made["app_id"], {place: "never came to be"}, now(), over_pending=True)
+    assert taken.superseded == {place: made["_id"]}
+    assert (await start(delivery, made)).blockers == [], "its record may be on its way"
+    long_after = later(now(), HOUR)
+    found = await start(delivery, made, at=long_after)
+    assert [one.code for one in found.blockers] == ["conflict"]
+    newer = {"_id": "never came to be", "owned": {"state": "pending"}, "supersedes_untold": made["_id"]}
+    await db["deployments"].insert_one(newer)
+    assert (await start(delivery, made, at=long_after)).blockers == [], "it is still to be told"
 
 
 async def test_what_only_becomes_exceptional_at_the_start_needs_two_then(delivery: Delivery) -> None:
