@@ -12,6 +12,27 @@ from conman.programs.runner import CommandSpec, OnLine, RunResult, run_command
 from conman.settings.programs import Program
 from conman.settings.targets import TargetSettings
 
+LOADS_CODE = frozenset(
+    {
+        "PATH",
+        "BASH_ENV",
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "PYTHONSTARTUP",
+        "PERL5LIB",
+        "PERL5OPT",
+        "RUBYLIB",
+        "RUBYOPT",
+        "NODE_PATH",
+        "NODE_OPTIONS",
+        "CLASSPATH",
+        "JAVA_TOOL_OPTIONS",
+    }
+)
+LOADS_LIBRARIES = ("LD_", "DYLD_")
+"""Variables that decide which code a program runs: an operator's program gets the worker's own, whatever a profile says
+(`spec.md` 6)."""
+
 KILL_GRACE_SECONDS = 5.0
 """Between SIGTERM and SIGKILL of a program that takes too long, seconds."""
 
@@ -35,10 +56,10 @@ async def run_program(
     """See `run_command`. A cancellation of this coroutine ends the program and all its processes."""
     argv = run.program.argv
     spec = CommandSpec(
-        # `conman` is this very program, whatever the PATH says.
-        argv=(*((sys.executable, "-m", "conman") if argv[0] == "conman" else argv[:1]), *argv[1:], *run.arguments),
+        # `conman` is this very program, whatever the PATH says and the folder holds.
+        argv=(*((sys.executable, "-P", "-m", "conman") if argv[0] == "conman" else argv[:1]), *argv[1:], *run.arguments),
         cwd=run.cwd,
-        env=run.env,
+        env={name: value for name, value in run.env.items() if not _loads_code(name)},
         timeout_seconds=run.timeout_seconds,
         cpu_seconds=settings.program_cpu_seconds,
         memory_bytes=settings.program_memory_mb * 1024 * 1024,
@@ -48,3 +69,7 @@ async def run_program(
         stdin=run.stdin,
     )
     return await run_command(spec, on_line, asyncio.Event(), on_answer=on_answer)
+
+
+def _loads_code(name: str) -> bool:
+    return name in LOADS_CODE or name.startswith(LOADS_LIBRARIES)

@@ -261,6 +261,18 @@ async def test_the_health_command_sees_the_environment_and_decides(site: Site) -
     assert "took longer than 1 s" in found.message
 
 
+async def test_no_profile_decides_which_code_the_operators_program_loads(site: Site) -> None:
+    given = {name: {"type": "string", "value": "/nowhere"} for name in ("PATH", "LD_PRELOAD", "PYTHONPATH", "MODE")}
+    await site.define(deploy_target="directory", health_command="check")
+    site.commands["check"] = '[check]\nkind = "health"\nargv = ["env"]\n'
+    request = await site.ask(await site.commit({"a.json": "{}"}), await site.revise(**{**PROFILE, "env_vars": given}))
+    await site.switch(request)
+    assert (await site.verify(request)).healthy, "it is found by the worker's own PATH"
+    log = await site.log(request)
+    assert "MODE=/nowhere" in log
+    assert not [name for name in ("PATH", "LD_PRELOAD", "PYTHONPATH") if f"{name}=/nowhere" in log.splitlines()]
+
+
 @pytest.mark.parametrize("argv", ['["/nowhere/check"]', None])
 async def test_a_health_command_that_cant_be_run_is_no_verdict(site: Site, argv: str | None) -> None:
     request = await healthy(site, CHECK)
