@@ -73,7 +73,7 @@ class CommandTarget:
             said = line.text if line.stream is Stream.STDERR and line.text.strip() else said
 
         hidden = tuple(order.applied.secrets.values()) if order.applied is not None else ()
-        with TemporaryDirectory(prefix="conman-observe-") as folder:
+        with TemporaryDirectory(prefix="conman-observe-", ignore_cleanup_errors=True) as folder:
             run = ProgramRun(
                 program=self.program,
                 arguments=("observe",),

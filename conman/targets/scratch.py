@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from conman.services.rendering import PROFILE_ENV, PROFILE_JSON, RenderedProfile
@@ -27,7 +28,18 @@ async def scratch_folder(root: Path, job_id: str, what: str) -> AsyncIterator[Pa
     except OSError as error:
         raise TargetError(f"The scratch folder can't be used: {error.strerror}.", again=True) from error
     finally:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await asyncio.to_thread(_remove, folder)
+
+
+def _remove(folder: Path) -> None:
+    """With what a program has protected from being removed: a rendered profile lies beside it."""
+    with suppress(OSError):
+        folder.chmod(0o700)
+        for parent, below, _ in os.walk(folder):
+            for path in (Path(parent, name) for name in below):
+                if not path.is_symlink():
+                    path.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 async def written_profile(rendered: RenderedProfile, folder: Path) -> dict[str, str]:
