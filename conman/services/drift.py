@@ -36,10 +36,18 @@ def record_of(environment: Document) -> DriftRecord:
     return DriftRecord.model_validate(environment["owned"].get("drift") or {})
 
 
+def is_of_now(known: DriftRecord, environment: Document) -> bool:
+    """Whether somebody has looked since something was put in place last: the same deployment too may have been put back."""
+    there = in_place(environment["owned"])
+    if there is None:
+        return known.deployment_id is None
+    return known.deployment_id == there.deployment_id and there.at <= (known.checked_at or "")
+
+
 def drift_view(environment: Document) -> dict[str, Any]:
     """The field `drift` of an environment (`api.md` 4). What was seen before the last deployment says nothing of after it."""
     known = record_of(environment)
-    stale = known.deployment_id != in_place_id(environment["owned"])
+    stale = not is_of_now(known, environment)
     return {
         "state": DriftState.UNKNOWN.value if stale else known.state.value,
         "report": dumped(known.report),

@@ -36,7 +36,7 @@ async def heal(db: Database, app_id: str, environment_id: str, at: str, limits: 
     environment = await records.get(db, "environments", environment_id, app_id=app_id, what="environment")
     listed = next((one for one in app["environments"] if one["id"] == environment_id), None)
     known, there = drift.record_of(environment), in_place(environment["owned"])
-    if listed is None or app["archived"] or there is None or known.deployment_id != there.deployment_id:
+    if listed is None or app["archived"] or there is None or not drift.is_of_now(known, environment):
         return None
     deployment_id = _deployment_id(environment_id, known)
     made = await records.find(db, "deployments", deployment_id)
@@ -81,7 +81,7 @@ async def _put_back(db: Database, environment: Document, known: DriftRecord, dep
     fault_point("heal.locked")
     present = await records.get(db, "environments", environment_id, what="environment")
     there = in_place(present["owned"])
-    if there is None or there.deployment_id != known.deployment_id:
+    if there is None or not drift.is_of_now(known, present):
         await locks.release(db, app_id, environment_id, deployment_id, at)
         return None
     state = Deployment(

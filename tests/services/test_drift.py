@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import cast
 
 import pytest
@@ -15,6 +16,7 @@ from conman.domain.deployment import Deployment, DeploymentState, Kind
 from conman.domain.drift_record import DriftState
 from conman.domain.jobs import ReasonCode
 from conman.domain.target import Observation, Place
+from conman.domain.times import later
 from conman.services import drift
 from conman.services.clock import new_id, now
 from conman.store import locks
@@ -358,3 +360,22 @@ async def test_what_is_in_place_since_the_last_look_is_not_said_to_have_drifted(
     await site.deployed(await site.release())
 
     assert drift.drift_view(await site.document())["state"] == "unknown"
+
+
+async def test_what_was_seen_before_a_deployment_was_put_back_says_nothing_of_after_it(site: Site) -> None:
+    await site.deployed(await site.release())
+    site.env_vars = {"MODE": "touched"}
+    await site.policy("heal")
+    await site.look()
+    assert drift.drift_view(await site.document())["state"] == "drifted"
+
+    owned = (await site.document())["owned"]
+    put_back = {
+        "owned.applied_deployment_id": owned["current_deployment_id"],
+        "owned.applied_release_id": owned["current_release_id"],
+    }
+    change = {"$set": {**put_back, "owned.applied_at": later(now(), timedelta(seconds=1))}}
+    await site.desk.platform.db["environments"].update_one({"_id": site.id}, change)
+
+    assert drift.drift_view(await site.document())["state"] == "unknown"
+    assert await site.heal() is None
