@@ -15,7 +15,7 @@ from conman.activities.repositories import head_of, integration_branch
 from conman.domain.app import candidate_ref
 from conman.domain.decision import Actor, Command
 from conman.domain.deployment import TERMINAL, Deployment
-from conman.domain.errors import DomainError
+from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.messages import AssembleStart, ComposeReply, UndoRelease
 from conman.domain.release import Release, ReleaseState
 from conman.domain.rollback import Step, check_undoable
@@ -38,6 +38,8 @@ LOOK_SECONDS = 0.5
 """How often a rollback looks whether its release has come further, seconds."""
 LOOKING_SECONDS = 60.0
 """How long one look at a release that is being assembled may last before its workflow decides again, seconds."""
+REFUSED_SECONDS = 2.0
+"""How long a step that was refused takes at least, seconds: where the release is as it was, the same step comes again."""
 STEP_SECONDS = 90.0
 """How long a release may take to answer a step, seconds; the step is sent again under the same command id after it."""
 
@@ -134,6 +136,8 @@ class RollbackActivities:
             async with heartbeating():
                 await rollbacks.begin_release(self.db, self.commands, deployment)
         except DomainError as error:
+            if error.code is ErrorCode.COMMAND_EXPIRED:
+                raise  # it waited for a worker too long, which says nothing against it
             return RollbackBegun(refused=error.message)
         return RollbackBegun()
 
@@ -195,6 +199,7 @@ class RollbackActivities:
             await self.commands.send(entity, step.kind.value, command, timeout_seconds=STEP_SECONDS)
         except DomainError as error:
             activity.logger.warning("the %s of %s was refused: %s", step.kind.value, step.release_id, error.message)
+            await asyncio.sleep(REFUSED_SECONDS)
 
     @activity.defn
     async def tell_deployment(self, news: RollbackNews) -> None:

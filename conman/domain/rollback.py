@@ -21,6 +21,9 @@ from conman.domain.publishing import PROFILE_CHANGED
 from conman.domain.release import HEAD_MOVED, Failure, Move, Release, ReleaseState, release_event, target
 from conman.domain.typed_value import rendered_value
 
+MOST_RETURNS = 20
+"""How many releases to which an environment may return are named to somebody who asks for another one."""
+
 
 class ReleaseName(Model):
     """A release as people see it named."""
@@ -52,7 +55,7 @@ def check_returnable(
     if all(one.release_id != name.release_id for one in succeeded):
         known = ", ".join(one.tag for one in succeeded[:5]) or "none yet"
         message = f"{name.tag} never succeeded in {environment}, so there is nothing to return to. What did: {known}."
-        raise DomainError(ErrorCode.CONFLICT, message, {"succeeded": [one.model_dump() for one in succeeded]})
+        raise DomainError(ErrorCode.CONFLICT, message, {"succeeded": [one.model_dump() for one in succeeded[:MOST_RETURNS]]})
 
 
 # -- What undoing takes back of profiles

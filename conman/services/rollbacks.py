@@ -38,8 +38,6 @@ from conman.workflows.release import RevertCommand
 
 log = structlog.get_logger(__name__)
 
-MOST_RETURNS = 20
-"""How many releases to which an environment may return are named to somebody who asks for another one."""
 MOST_TAKEN_ALONG = 50
 """How many newer releases a return names whose changes leave the environment with it."""
 BEGINNING_SECONDS = 10.0
@@ -147,7 +145,7 @@ async def _locked_and_inserted(
         raise states.environment_closed(app_too=taken.closed == app_id)
     fault_point("rollback.locked")
     present = await records.get(db, "environments", environment_id, what="environment")
-    if rollback.replaced_release_id is not None:
+    if rollback.mode is RollbackMode.REDEPLOY_PRIOR_TAG:
         # Read again under the lock: a deployment that was at its end may have ended since.
         current: str | None = present["owned"].get("current_release_id")
         rollback = rollback.model_copy(update={"replaced_release_id": current if current != rollback.release_id else None})

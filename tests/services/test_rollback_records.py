@@ -12,10 +12,12 @@ from temporalio.testing import ActivityEnvironment
 from conman.activities.rollback import RollbackActivities
 from conman.domain.app import candidate_ref
 from conman.domain.deployment import Kind, Rollback, RollbackMode
-from conman.domain.errors import DomainError
+from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.messages import AssembleStart, ComposeReply, UndoRelease
 from conman.domain.release import ReleaseState
+from conman.domain.rollback_messages import RollbackQuestion
 from conman.git.adapter import GitAdapter, RefUpdate, TrialMerge
+from conman.services import rollbacks
 from conman.services.clock import new_id, now
 from conman.services.rollback_trial import keep_overrides, try_revert
 from conman.services.secrets import unseal
@@ -125,6 +127,17 @@ async def test_a_release_is_rolled_back_once(line: Line, crash: str) -> None:
     (event,) = await db["audit"].find({"entity_id": bad["_id"]}).to_list()
     assert (event["action"], event["actor_user_id"]) == ("rolled_back", MAX)
     assert (event["after"]["mode"], event["after"]["by_release_id"]) == ("revert_and_release", UNDOING)
+
+
+async def test_a_beginning_that_waited_too_long_for_a_worker_is_tried_again(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def expired(*_: object) -> None:
+        raise DomainError(ErrorCode.COMMAND_EXPIRED, "The command waited too long.")
+
+    monkeypatch.setattr(rollbacks, "begin_release", expired)
+    await line.platform.db["deployments"].insert_one({"_id": "back", "app_id": "a"})
+    question = RollbackQuestion(app_id="a", deployment_id="back", release_id=UNDOING)
+    with pytest.raises(DomainError, match="waited too long"):
+        await ActivityEnvironment().run(activities(line).begin_revert, question)
 
 
 # -- What a return takes

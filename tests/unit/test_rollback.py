@@ -15,6 +15,7 @@ from conman.domain.profile import Profile
 from conman.domain.release import HEAD_MOVED, Failure, Release, ReleaseState
 from conman.domain.rollback import (
     MOST_ASSEMBLIES,
+    MOST_RETURNS,
     Builder,
     KeyClash,
     ReleaseName,
@@ -209,6 +210,13 @@ def test_what_may_be_returned_to(state: ReleaseState, succeeded: list[ReleaseNam
     assert caught.value.code.value == code
     if code == "conflict":
         assert caught.value.details == {"succeeded": [one.model_dump() for one in succeeded]}
+
+
+def test_an_environment_with_a_long_past_names_its_latest_releases_only() -> None:
+    past = [ReleaseName(release_id=f"x{number}", tag=f"r{number}") for number in range(500)]
+    with pytest.raises(DomainError) as caught:
+        check_returnable(FIRST, Release(app_id="a", state=ReleaseState.PUBLISHED), "QA", past)
+    assert caught.value.details == {"succeeded": [one.model_dump() for one in past[:MOST_RETURNS]]}
 
 
 def test_a_conflict_names_paths_keys_and_the_releases_that_build_on_it() -> None:
