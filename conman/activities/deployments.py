@@ -62,7 +62,7 @@ class DeploymentActivities:
         fault_point("begin.running")
         same = question.pinned or await self._revision(profile_id, question) == question.profile_revision_id
         if same and await self._may_still_start(question):
-            return BeginReply()
+            return BeginReply(previous_deployment_id=environment["owned"].get("current_deployment_id"))
         await locks.mark_pending(self.db, *place, at=question.at, attempt=attempt)
         return BeginReply(moved=True)
 

@@ -198,11 +198,15 @@ class BeginQuestion(Model):
 
 
 class BeginReply(Model):
-    """`holder_id`: who holds the environment, if not this one; `moved`: it was judged on what has changed, and nothing began."""
+    """`holder_id`: who holds the environment, if not this one; `moved`: it was judged on what has changed, and nothing began.
+
+    `previous_deployment_id` is what the environment runs as it begins.
+    """
 
     held: bool = True
     holder_id: str | None = None
     moved: bool = False
+    previous_deployment_id: str | None = None
 
 
 class Ended(Model):

@@ -208,10 +208,19 @@ def decide_release_ready(deployment: Deployment, release_id: str) -> Decision[De
 
 
 def decide_start(
-    deployment_id: str, deployment: Deployment, *, gate_job_id: str | None, profile_revision_id: str
+    deployment_id: str,
+    deployment: Deployment,
+    *,
+    gate_job_id: str | None,
+    profile_revision_id: str,
+    previous_deployment_id: str | None = None,
 ) -> Decision[Deployment]:
-    """`running` starts with the gate, whose job is made now (`spec.md` 3), or with the switch where there is no gate."""
+    """`running` starts with the gate, whose job is made now (`spec.md` 3), or with the switch where there is no gate.
+
+    What one that waited in line comes after is known only now: others have been there since its request.
+    """
     phase = Phase.GATE if gate_job_id is not None else Phase.SWITCH
+    previous = previous_deployment_id if deployment.wait else None
     after = deployment.model_copy(
         update={
             "state": target(deployment.state, Move.START),
@@ -220,6 +229,7 @@ def decide_start(
             "warning": None,
             "gate_job_id": gate_job_id,
             "profile_revision_id": profile_revision_id,
+            "previous_deployment_id": previous or deployment.previous_deployment_id,
         }
     )
     event = deployment_event(deployment_id, "started", deployment, after, fence=after.fence or 0)

@@ -297,7 +297,13 @@ async def _began(process: Process, profile: ProfileReply, at: str) -> bool:
     await process.entity.apply(
         f"start:{process.id}",
         Actor(),
-        lambda deployment: moves.decide_start(process.id, deployment, gate_job_id=gate_job_id, profile_revision_id=revision_id),
+        lambda deployment: moves.decide_start(
+            process.id,
+            deployment,
+            gate_job_id=gate_job_id,
+            profile_revision_id=revision_id,
+            previous_deployment_id=reply.previous_deployment_id,
+        ),
     )
     return True
 

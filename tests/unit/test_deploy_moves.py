@@ -223,6 +223,13 @@ def test_a_release_comes_once() -> None:
 # -- Running
 
 
+@pytest.mark.parametrize(("wait", "comes_after"), [(True, "now"), (False, "then")], ids=["in line", "at once"])
+def test_one_that_waited_in_line_comes_after_what_is_there_as_it_starts(wait: bool, comes_after: str) -> None:
+    asked = deployment(wait=wait, previous_deployment_id=uid("then"))
+    there = {"profile_revision_id": uid("revision"), "previous_deployment_id": uid("now")}
+    assert moves.decide_start(ID, asked, gate_job_id=None, **there).owned.previous_deployment_id == uid(comes_after)
+
+
 def test_a_start_makes_the_job_of_its_gate_and_one_without_a_gate_begins_with_the_switch() -> None:
     gated = moves.decide_start(ID, deployment(), gate_job_id=uid("gate"), profile_revision_id=uid("revision"))
     assert [(job.id, job.job_type) for job in gated.jobs] == [(uid("gate"), JobType.MSUITE_DEPLOY)]
