@@ -32,6 +32,7 @@ from conman.domain.redaction import Redactor
 from conman.domain.suite_result import VOIDING, ReusePolicy, SuiteInput, SuiteResult
 from conman.faults import fault_point
 from conman.git.adapter import GitAdapter, GitError
+from conman.programs.operators import without_loaders
 from conman.programs.runner import CommandSpec, OutputLine, RunResult, run_command
 from conman.programs.runner_output import Stream
 from conman.services import suite_results
@@ -146,7 +147,7 @@ class GateActivities:
         spec = CommandSpec(
             argv=suite.argv,
             cwd=tree,
-            env={**rendered.environment, **_about(run, app, folder)},
+            env={**without_loaders(rendered.environment), **_about(run, app, folder)},
             timeout_seconds=timeout_seconds,
             cpu_seconds=self.settings.gate_cpu_seconds,
             memory_bytes=self.settings.gate_memory_mb * MIB,
@@ -193,7 +194,7 @@ class GateActivities:
     ) -> str:
         """The key of the results for just this input."""
         program = await asyncio.to_thread(
-            suite_results.program_digest, suite.version, suite.argv, rendered.environment, suite.parts
+            suite_results.program_digest, suite.version, suite.argv, without_loaders(rendered.environment), suite.parts
         )
         return SuiteInput(
             app_id=gate.app_id,
@@ -234,7 +235,8 @@ class GateActivities:
             return None
         if program.argv[:2] == ("conman", "msuite"):
             parts = sorted(Path(msuite.__file__).parent.glob("*.py"))
-            return _Suite((sys.executable, "-m", "conman.msuite", *program.argv[2:]), __version__, tuple(parts))
+            # Without `-P` a package of this name in the checkout would run in its place.
+            return _Suite((sys.executable, "-P", "-m", "conman.msuite", *program.argv[2:]), __version__, tuple(parts))
         return _Suite(program.argv, program.version)
 
 

@@ -59,7 +59,7 @@ async def run_program(
         # `conman` is this very program, whatever the PATH says and the folder holds.
         argv=(*((sys.executable, "-P", "-m", "conman") if argv[0] == "conman" else argv[:1]), *argv[1:], *run.arguments),
         cwd=run.cwd,
-        env={name: value for name, value in run.env.items() if not _loads_code(name)},
+        env=without_loaders(run.env),
         timeout_seconds=run.timeout_seconds,
         cpu_seconds=settings.program_cpu_seconds,
         memory_bytes=settings.program_memory_mb * 1024 * 1024,
@@ -71,5 +71,6 @@ async def run_program(
     return await run_command(spec, on_line, asyncio.Event(), on_answer=on_answer)
 
 
-def _loads_code(name: str) -> bool:
-    return name in LOADS_CODE or name.startswith(LOADS_LIBRARIES)
+def without_loaders(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a profile may set for an operator's program: nothing that decides which code it runs."""
+    return {name: value for name, value in environment.items() if name not in LOADS_CODE and not name.startswith(LOADS_LIBRARIES)}

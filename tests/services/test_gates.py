@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -13,9 +13,11 @@ import pytest
 from temporalio.exceptions import ApplicationError
 
 from conman.activities.progress import Progress
+from conman.domain.app import BRANCHES
 from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.redaction import Redactor
 from conman.domain.times import later
+from conman.git.adapter import Signature, WriteFile
 from conman.services.clock import new_id, now
 from conman.services.expiry import forget_logs
 from tests.services.gate_desk import GateDesk, gate_desk
@@ -215,3 +217,29 @@ async def test_logs_go_when_they_are_too_old_and_the_jobs_stay(desk: GateDesk) -
     logs = [await desk.log(job_id) for job_id in made]
     assert logs == [[], ["said"], ["said"]], "one that waited for long before it ran is as young as what it said"
     assert await db["jobs"].count_documents({}) == 3
+
+
+async def test_nothing_in_a_checkout_or_a_profile_runs_in_the_place_of_the_built_in_suite(desk: GateDesk) -> None:
+    """`spec.md` 6: no member of an app can make a worker run another program."""
+    desk.more = {"msuite_command": ["conman", "msuite", "."]}
+    fake = b"print('taken over')"
+    package = ("conman/__init__.py", "conman/msuite/__init__.py", "conman/msuite/__main__.py", "json/__init__.py")
+    repo = desk.shop.app["repo_path"]
+    head = await desk.shop.tip(desk.platform, f"{BRANCHES}main")
+    sha = await desk.platform.git.commit_files(
+        repo,
+        ref=f"{BRANCHES}fake",
+        expected_old=None,
+        parent=head,
+        changes=[WriteFile(path, fake) for path in package],
+        author=Signature("Ann", "ann@example.com", datetime(2026, 1, 2, tzinfo=UTC)),
+        message="a package of the suite's name",
+    )
+    profile_id = desk.shop.app["settings"]["default_base_profile_id"]
+    loads = {"PYTHONPATH": {"type": "string", "value": "."}}
+    await desk.platform.db["profiles"].update_one({"_id": profile_id}, {"$set": {"content.env_vars": loads}})
+    start = await desk.start(commit_sha=sha)
+    assert (await desk.attempt(start)).reason_code is ReasonCode.OK
+    log = await desk.log(start.job_id)
+    assert "taken over" not in log
+    assert any("files checked" in line for line in log)
