@@ -365,7 +365,14 @@ async def a_takeover_of_drift(world: World) -> Request:
     environment = (await own.environments())[0]["id"]
     report = [{"kind": "env_var", "key": "MODE", "expected": "old", "observed": "new"}]
     shown = {"current_deployment_id": NOWHERE, "deployed_at": "2026-01-31T09:30:00.000Z"}
-    known = {**shown, "drift": {"version": 1, "state": "drifted", "report": report, "deployment_id": NOWHERE}}
+    seen = {
+        "version": 1,
+        "state": "drifted",
+        "report": report,
+        "deployment_id": NOWHERE,
+        "checked_at": "2026-01-31T10:00:00.000Z",
+    }
+    known = {**shown, "drift": seen}
     change = {"$set": {f"owned.{name}": value for name, value in known.items()}}
     await world.stack.db["environments"].update_one({"_id": environment}, change)
     path = f"{own.path}/environments/{environment}/create-drift-fix-changeset"
