@@ -22,6 +22,8 @@ from conman.embedded.testing import time_skipping_environment
 from conman.services.clock import new_id
 from conman.services.notices import start_notices
 from conman.services.platform import Platform
+from conman.services.vault import Vault
+from conman.settings.vault import generate_keyring
 from conman.store.database import Database
 from conman.worker import make_workers
 from conman.workflows import options
@@ -79,7 +81,8 @@ async def office(db: Database, env: WorkflowEnvironment, tmp_path: Path) -> Asyn
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(smtp_server(mailbox))
         settings = post.settings(smtp_host="127.0.0.1", smtp_port=port)
-        platform = Platform(settings=settings, db=db, git=AWAY, commands=Commands(env.client))
+        vault = Vault.of(generate_keyring())
+        platform = Platform(settings=settings, db=db, git=AWAY, commands=Commands(env.client), keyring=vault)
         for worker in make_workers(platform, {Queue.MAIN, Queue.MAIL}):
             await stack.enter_async_context(worker)
         yield Office(env, post, platform, mailbox)

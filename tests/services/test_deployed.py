@@ -8,9 +8,11 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from conman.activities.deployments import DeploymentActivities
+from conman.domain.app import AppSettings
 from conman.domain.deploy_ending import Ending, Left
 from conman.domain.deploy_messages import BeginQuestion, ClearedEdit, PriorQuestion, RaiseFence
 from conman.domain.deployment import Deployment, DeploymentState, Move
+from conman.domain.environment import EnvironmentDefinition
 from conman.domain.jobs import ReasonCode
 from conman.domain.messages import EndDeployment, PersistRequest
 from conman.domain.release import Release, ReleaseState
@@ -32,8 +34,9 @@ class Place:
         self.activities = DeploymentActivities(db)
 
     async def make(self) -> Place:
-        listed = [{"id": self.environment, "runtime_profile_id": self.profile}]
-        await self.db["apps"].insert_one({"_id": self.app, "environments": listed})
+        listed = EnvironmentDefinition(id=self.environment, name="Development", runtime_profile_id=self.profile).document()
+        app = {"_id": self.app, "environments": [listed], "environment_ids": [self.environment], "archived": False}
+        await self.db["apps"].insert_one({**app, "settings": AppSettings().model_dump(mode="json")})
         await self.db["environments"].insert_one(
             {"_id": self.environment, "app_id": self.app, "runtime_profile_id": self.profile, "owned": {"fence": 0}}
         )
@@ -41,6 +44,16 @@ class Place:
         await self.db["profiles"].insert_one(profile)
         await self.db["profile_revisions"].insert_one({"_id": self.revision, "profile_id": self.profile})
         published = Release(app_id=self.app, state=ReleaseState.PUBLISHED, tag="r0", published_sha="0" * 40, published_at=now())
+        asked = Deployment(
+            app_id=self.app,
+            environment_id=self.environment,
+            release_id=self.release,
+            requested_at=now(),
+            job_id=new_id(),
+            fence=1,
+        )
+        deployment = {"_id": self.deployment, "app_id": self.app, "owned": asked.model_dump(mode="json")}
+        await self.db["deployments"].insert_one(deployment)
         release = {"_id": self.release, "app_id": self.app, "owned": published.model_dump(mode="json")}
         await self.db["releases"].insert_one(release)
         assert (await locks.take(self.db, self.app, {self.environment: self.deployment}, now())).fences == {self.environment: 1}

@@ -47,8 +47,10 @@ async def knows(desk: Desk, *report: dict[str, Any], deployment_id: str = "d") -
     """What the environment's record says of its drift."""
     profile = await desk.platform.db["profiles"].find_one({"_id": desk.profiles["QA"]})
     assert profile is not None
-    drift = {"version": 1, "state": "drifted" if report else "clean", "report": list(report), "deployment_id": "d"}
-    shown = {"current_deployment_id": deployment_id, "deployed_at": now(), "applied_profile_revision_id": profile["revision_id"]}
+    at = now()
+    state = "drifted" if report else "clean"
+    drift = {"version": 1, "state": state, "report": list(report), "deployment_id": "d", "checked_at": at}
+    shown = {"current_deployment_id": deployment_id, "deployed_at": at, "applied_profile_revision_id": profile["revision_id"]}
     change = {"$set": {"owned.drift": drift, **{f"owned.{name}": value for name, value in shown.items()}}}
     await desk.platform.db["environments"].update_one({"_id": desk.environments["QA"]}, change)
 
