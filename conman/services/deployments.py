@@ -16,21 +16,21 @@ import structlog
 from conman.domain import deploy_news
 from conman.domain import deploy_rules as rules
 from conman.domain import deployment as states
-from conman.domain.decision import Event, NewJob
+from conman.domain.decision import Event
 from conman.domain.deploy_rules import Wanted
 from conman.domain.deployment import Deployment, DeploymentState, Kind
 from conman.domain.drift import DriftItem
 from conman.domain.errors import ConmanError, invalid
 from conman.domain.hold import app_on_hold
-from conman.domain.jobs import JobType, max_attempts
 from conman.domain.notification import notice_entry
-from conman.domain.outgoing import audit_entry, job_document, notice_of
+from conman.domain.outgoing import audit_entry, notice_of
 from conman.domain.times import format_time, parse_time
 from conman.faults import fault_point
 from conman.services.call import Call, record
 from conman.services.clock import now
 from conman.services.deploy_commands import start_of, tell_superseded
 from conman.services.deploy_start import approval_role
+from conman.services.new_deployments import new_document, requested
 from conman.services.notices import start_notices
 from conman.services.platform import Platform
 from conman.services.releases import refuse_unknown_release
@@ -261,48 +261,29 @@ def _overridden_freeze(scene: Scene, state: Deployment, start_at: str) -> dict[s
 
 
 def _document(call: Call, deployment_id: str, state: Deployment, number: int, overridden: dict[str, Any] | None) -> Document:
-    common = {"environment_id": state.environment_id, "release_id": state.release_id, "state": state.state.value}
-    after: dict[str, Any] = {
-        **common,
-        "kind": state.kind.value,
-        "group_id": state.group_id,
-        "skip_stage": state.skip_stage,
-        "override_freeze": state.override_freeze,
-        "wait": state.wait,
-        "not_before": state.not_before,
-        "exceptional_reasons": state.exceptional_reasons,
-        "approvals_required": state.approvals_required,
-        "approvals_expire_at": state.approvals_expire_at,
-        "fence": state.fence,
-        "job_id": state.job_id,
-        "previous_deployment_id": state.previous_deployment_id,
-    }
-    events = [Event("deployment", deployment_id, "requested", after=after)]
+    asked = requested(
+        deployment_id,
+        state,
+        group_id=state.group_id,
+        skip_stage=state.skip_stage,
+        override_freeze=state.override_freeze,
+        wait=state.wait,
+        not_before=state.not_before,
+        exceptional_reasons=state.exceptional_reasons,
+        approvals_required=state.approvals_required,
+        approvals_expire_at=state.approvals_expire_at,
+    )
+    events = [asked]
     if overridden is not None:
+        common = {"environment_id": state.environment_id, "release_id": state.release_id, "state": state.state.value}
         before = {"state": state.state.value}
         events.append(Event("deployment", deployment_id, "freeze_overridden", before=before, after={**common, **overridden}))
-    kind = JobType.DEPLOY_RELEASE
-    job = NewJob(state.job_id, kind, "deployment", deployment_id, max_attempts(kind), created_by=call.user_id)
-    entries = [
+    audit = [
         audit_entry(call.event_id(2 * number + place), event, app_id=state.app_id, actor=call.actor, at=call.at)
         for place, event in enumerate(events)
     ]
-    job_entry = {
-        "id": call.derived_id("outgoing-job", state.environment_id),
-        "kind": "job",
-        "doc": job_document(job, app_id=state.app_id, at=call.at),
-    }
-    return {
-        "_id": deployment_id,
-        "app_id": state.app_id,
-        "release_id": state.release_id,
-        "created_at": call.at,
-        "updated_at": call.at,
-        "created_by": call.user_id,
-        "version": 1,
-        "owned": state.model_dump(mode="json"),
-        "outgoing": [*entries, job_entry],
-    }
+    job_entry_id = call.derived_id("outgoing-job", state.environment_id)
+    return new_document(deployment_id, state, audit=audit, job_entry_id=job_entry_id)
 
 
 # -- Showing

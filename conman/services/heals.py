@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from pymongo import DESCENDING
 
-from conman.domain.decision import Actor, Event, NewJob
+from conman.domain.decision import Actor
 from conman.domain.deployment import Deployment, Kind
 from conman.domain.drift_record import DriftRecord
 from conman.domain.environment import EnvironmentDefinition
 from conman.domain.heal import Healing, HealLimits, healing
 from conman.domain.ids import derived_uuid7
 from conman.domain.in_place import in_place
-from conman.domain.jobs import JobType, max_attempts
-from conman.domain.outgoing import audit_entry, job_document
+from conman.domain.outgoing import audit_entry
 from conman.domain.times import milliseconds
 from conman.faults import fault_point
 from conman.services import drift
+from conman.services.new_deployments import new_document, requested
 from conman.store import locks, records
 from conman.store.database import Database, Document
 
@@ -102,35 +102,6 @@ async def _put_back(db: Database, environment: Document, known: DriftRecord, dep
 
 
 def _document(state: Deployment, deployment_id: str, at: str) -> Document:
-    event = Event(
-        "deployment",
-        deployment_id,
-        "requested",
-        after={
-            "environment_id": state.environment_id,
-            "release_id": state.release_id,
-            "kind": state.kind.value,
-            "state": state.state.value,
-            "fence": state.fence,
-            "job_id": state.job_id,
-            "previous_deployment_id": state.previous_deployment_id,
-        },
-    )
-    job = NewJob(
-        state.job_id, JobType.DEPLOY_RELEASE, "deployment", deployment_id, max_attempts(JobType.DEPLOY_RELEASE), created_by=None
-    )
     ids = [derived_uuid7(milliseconds(at), "heal", deployment_id, str(number), order=number) for number in range(2)]
-    return {
-        "_id": deployment_id,
-        "app_id": state.app_id,
-        "release_id": state.release_id,
-        "created_at": at,
-        "updated_at": at,
-        "created_by": None,
-        "version": 1,
-        "owned": state.model_dump(mode="json"),
-        "outgoing": [
-            audit_entry(ids[0], event, app_id=state.app_id, actor=Actor(), at=at),
-            {"id": ids[1], "kind": "job", "doc": job_document(job, app_id=state.app_id, at=at)},
-        ],
-    }
+    entry = audit_entry(ids[0], requested(deployment_id, state), app_id=state.app_id, actor=Actor(), at=at)
+    return new_document(deployment_id, state, audit=[entry], job_entry_id=ids[1])

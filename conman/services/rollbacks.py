@@ -12,13 +12,11 @@ import structlog
 from pymongo import DESCENDING
 
 from conman.domain import deployment as states
-from conman.domain.decision import Actor, Event, NewJob
+from conman.domain.decision import Actor
 from conman.domain.deploy_messages import ReleaseFailedCommand, ReleaseReadyCommand
 from conman.domain.deployment import Deployment, DeploymentState, Kind, Rollback, RollbackMode
 from conman.domain.errors import ConmanError, DomainError, ErrorCode
 from conman.domain.ids import derived_uuid7
-from conman.domain.jobs import JobType, max_attempts
-from conman.domain.outgoing import job_document
 from conman.domain.release import Release
 from conman.domain.rollback import ReleaseName, check_returnable, check_undoable, reverting_release_id
 from conman.domain.rollback_messages import RollbackNews
@@ -27,6 +25,7 @@ from conman.faults import fault_point
 from conman.services.call import Call
 from conman.services.clock import now
 from conman.services.deploy_commands import start_of, tell_superseded
+from conman.services.new_deployments import new_document, requested
 from conman.services.platform import Platform
 from conman.services.releases import refuse_unknown_release
 from conman.services.rollback_trial import try_revert
@@ -173,38 +172,10 @@ def _document(
         job_id=call.derived_id("job", environment["_id"]),
         fence=fence,
     )
-    event = Event(
-        "deployment",
-        deployment_id,
-        "requested",
-        after={
-            "environment_id": state.environment_id,
-            "release_id": state.release_id,
-            "kind": state.kind.value,
-            "state": state.state.value,
-            "fence": fence,
-            "job_id": state.job_id,
-            "previous_deployment_id": state.previous_deployment_id,
-        },
-    )
-    kind = JobType.DEPLOY_RELEASE
-    job = NewJob(state.job_id, kind, "deployment", deployment_id, max_attempts(kind), created_by=call.user_id)
-    tag = release["owned"]["tag"]
-    return {
-        "_id": deployment_id,
-        "app_id": state.app_id,
-        "release_id": state.release_id,
-        "title": f"{'undo' if undoes else 'return to'} {tag} in {environment['name']}",
-        "created_at": call.at,
-        "updated_at": call.at,
-        "created_by": call.user_id,
-        "version": 1,
-        "owned": state.model_dump(mode="json"),
-        "outgoing": [
-            *call.audit(event, app_id=state.app_id),
-            {"id": call.derived_id("outgoing-job"), "kind": "job", "doc": job_document(job, app_id=state.app_id, at=call.at)},
-        ],
-    }
+    audit = call.audit(requested(deployment_id, state), app_id=state.app_id)
+    document = new_document(deployment_id, state, audit=audit, job_entry_id=call.derived_id("outgoing-job"))
+    document["title"] = f"{'undo' if undoes else 'return to'} {release['owned']['tag']} in {environment['name']}"
+    return document
 
 
 async def _started(platform: Platform, document: Document) -> Document:
