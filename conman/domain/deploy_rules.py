@@ -17,15 +17,17 @@ from conman.domain.deployment import (
     EnvironmentView,
     Kind,
     PastDeployment,
+    approvals_needed,
     environment_closed,
     environment_locked,
+    not_deployable,
     passes_stage_order,
     stage_skipped,
 )
 from conman.domain.environment import RequiredApprovals
 from conman.domain.errors import DomainError, ErrorCode, invalid
 from conman.domain.hold import Hold, app_on_hold
-from conman.domain.release import DEPLOYABLE, ReleaseState
+from conman.domain.release import ReleaseState
 from conman.domain.roles import Role
 from conman.domain.times import later
 
@@ -98,8 +100,9 @@ def hindrances(wanted: Wanted, here: Surroundings) -> list[Hindrance]:
     """All that stands in the way, in the order in which a request is refused."""
     found: list[Hindrance] = []
     manager = Role.CONFIG_MANAGER.value
-    if here.release_state not in DEPLOYABLE:
-        found.append(Hindrance(_not_deployable(here.release_state), manager))
+    unpublished = not_deployable(here.release_state)
+    if unpublished is not None:
+        found.append(Hindrance(unpublished, manager))
     if here.lock.closed or here.lock.app_closed:
         found.append(Hindrance(environment_closed(app_too=here.lock.app_closed), Role.APP_ADMIN.value))
     if here.hold is not None and here.hold.stands(wanted.start_at):
@@ -153,7 +156,7 @@ class Approvals:
 def approvals_asked(reasons: Sequence[str], required: RequiredApprovals | None) -> Approvals:
     """Two for what is exceptional, and what the environment asks of every deployment."""
     return Approvals(
-        exceptional=EXCEPTIONAL_APPROVALS if reasons else 0,
+        exceptional=approvals_needed(reasons),
         ordinary=required.count if required is not None else 0,
         role=Role(required.role) if required is not None else Role.REVIEWER,
     )
@@ -176,14 +179,6 @@ def approved(asked: Approvals, given: Sequence[Approval], roles: Mapping[str, Ro
             ordinary.append(approval.user_id)
     enough = len(set(exceptional)) >= asked.exceptional and len(set(ordinary)) >= asked.ordinary
     return list(dict.fromkeys([*ordinary, *exceptional])) if enough else []
-
-
-def _not_deployable(state: ReleaseState) -> DomainError:
-    return DomainError(
-        ErrorCode.INVALID_TRANSITION,
-        f"A release that is {state.value} can't be deployed; only a published one can.",
-        {"from": state.value, "to": ReleaseState.DEPLOYED_PARTIAL.value},
-    )
 
 
 def _marked_bad(environment: EnvironmentView) -> DomainError:

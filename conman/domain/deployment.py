@@ -179,14 +179,15 @@ class PastDeployment(Model):
     state: DeploymentState
 
 
-def check_deployable(state: ReleaseState) -> None:
-    """Only published releases are deployed. Raises `invalid_transition`."""
-    if state not in DEPLOYABLE:
-        raise DomainError(
-            ErrorCode.INVALID_TRANSITION,
-            f"A release that is {state.value} can't be deployed; only a published one can.",
-            {"from": state.value, "to": ReleaseState.DEPLOYED_PARTIAL.value},
-        )
+def not_deployable(state: ReleaseState) -> DomainError | None:
+    """Only published releases are deployed: the refusal of any other, `invalid_transition`."""
+    if state in DEPLOYABLE:
+        return None
+    return DomainError(
+        ErrorCode.INVALID_TRANSITION,
+        f"A release that is {state.value} can't be deployed; only a published one can.",
+        {"from": state.value, "to": ReleaseState.DEPLOYED_PARTIAL.value},
+    )
 
 
 def passes_stage_order(
@@ -239,7 +240,7 @@ def environment_closed(*, app_too: bool) -> DomainError:
 
 
 def approvals_needed(reasons: Sequence[str]) -> int:
-    """How many people must agree before it starts."""
+    """How many people must agree to what is exceptional before it starts."""
     return EXCEPTIONAL_APPROVALS if reasons else 0
 
 

@@ -74,9 +74,11 @@ def test_the_phases_are_those_of_the_contract_in_their_order() -> None:
 def test_only_a_published_release_is_deployed(state: ReleaseState) -> None:
     """`spec.md` 12, and 3: what is rolled back is not deployable."""
     if state.value in ("published", "deployed_partial", "deployed_full"):
-        rules.check_deployable(state)
+        assert rules.not_deployable(state) is None
     else:
-        error = refused(ErrorCode.INVALID_TRANSITION, lambda: rules.check_deployable(state))
+        error = rules.not_deployable(state)
+        assert error is not None
+        assert error.code is ErrorCode.INVALID_TRANSITION
         assert state.value in error.message
 
 
