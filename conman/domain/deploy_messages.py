@@ -8,6 +8,7 @@ from conman.domain.decision import Command, Model
 from conman.domain.deployment import DeploymentState
 from conman.domain.drift import DriftItem
 from conman.domain.jobs import ReasonCode
+from conman.domain.messages import SwitchRequest
 
 
 class ApproveCommand(Command):
@@ -247,18 +248,11 @@ class RaiseFence(Model):
     fence: int
 
 
-class MigrateRequest(Model):
-    """Run the migrations of the profile's paths that have no recorded success in this environment, in order."""
+class MigrateRequest(SwitchRequest):
+    """Run the migrations of the profile's paths that have no recorded success in this environment, in order, before what is
+    told here is put in place.
+    """
 
-    app_id: str
-    environment_id: str
-    deployment_id: str
-    release_id: str
-    tag: str
-    commit_sha: str
-    profile_id: str
-    profile_revision_id: str | None
-    fence: int
     job_id: str
 
 

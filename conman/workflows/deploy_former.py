@@ -30,7 +30,6 @@ with workflow.unsafe.imports_passed_through():
         ProfileReply,
         StartDeployment,
         SwitchReply,
-        SwitchRequest,
     )
     from conman.domain.target import Health
     from conman.domain.times import milliseconds, parse_time
@@ -44,18 +43,7 @@ async def deploy(process: Process) -> Ending:
     await _approvals(process)
     facts = await _start(process, await _facts(process))
     await pass_gate(process, facts.published_sha, facts.tag, facts.profile_id, facts.profile_revision_id)
-    state = process.state
-    request = SwitchRequest(
-        app_id=process.app_id,
-        environment_id=state.environment_id,
-        deployment_id=process.id,
-        release_id=process.release_id,
-        tag=facts.tag,
-        commit_sha=facts.published_sha,
-        profile_id=facts.profile_id,
-        profile_revision_id=state.profile_revision_id,
-        fence=state.fence or 0,
-    )
+    request = process.switch_request(facts, facts.profile_id, process.state.profile_revision_id)
     await _phase(process, Phase.SWITCH)
     switched = await process.effect("switch_environment", request, SwitchReply, f"put {facts.tag} in place")
     await _phase(process, Phase.VERIFY)

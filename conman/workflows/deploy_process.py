@@ -19,10 +19,11 @@ from conman.workflows.gate import canceled_verdict, run_gate
 with workflow.unsafe.imports_passed_through():
     from conman.domain.decision import Actor, Decision, Verdict
     from conman.domain.deploy_ending import Ending
+    from conman.domain.deploy_messages import StartReply
     from conman.domain.deployment import TERMINAL, Deployment, Move
     from conman.domain.errors import ErrorCode
     from conman.domain.jobs import ReasonCode
-    from conman.domain.messages import GateStart
+    from conman.domain.messages import DeployFacts, GateStart, SwitchRequest
     from conman.domain.times import format_time, parse_time
 
 T = TypeVar("T")
@@ -55,6 +56,16 @@ def canceled(message: str, code: ErrorCode | None = None) -> Stop:
 def failed(message: str, reason: ReasonCode = ReasonCode.INFRASTRUCTURE) -> Stop:
     """It ends without having done what was asked."""
     return Stop(Ending(move=Move.FAIL, reason_code=reason, message=message))
+
+
+def superseded(by_deployment_id: str) -> Ending:
+    """A newer deployment has taken the environment from it."""
+    return Ending(
+        move=Move.CANCEL,
+        reason_code=ReasonCode.SUPERSEDED,
+        message=f"Deployment {by_deployment_id} has taken the environment.",
+        superseded_by=by_deployment_id,
+    )
 
 
 class Process:
@@ -187,6 +198,20 @@ class Process:
         except ActivityError as error:
             message = error.cause.message if isinstance(error.cause, ApplicationError) else str(error.cause or error)
             raise failed(message) from error
+
+    def switch_request(self, facts: StartReply | DeployFacts, profile_id: str, profile_revision_id: str | None) -> SwitchRequest:
+        """What is put in place, under the fence."""
+        return SwitchRequest(
+            app_id=self.app_id,
+            environment_id=self.state.environment_id,
+            deployment_id=self.id,
+            release_id=self.release_id,
+            tag=facts.tag,
+            commit_sha=facts.published_sha,
+            profile_id=profile_id,
+            profile_revision_id=profile_revision_id,
+            fence=self.state.fence or 0,
+        )
 
     async def suite(self, gate: GateStart) -> Verdict:
         """Run the deploy gate; a request to end stops it."""

@@ -29,24 +29,13 @@ with workflow.unsafe.imports_passed_through():
 
 async def carry_out(process: Process, ready: Ready) -> Ending:
     """Gate, migrations, switch, verify; raises `Stop` when one of them is the end."""
-    state = process.state
-    if not rules.skips_gate(state):
+    request = process.switch_request(ready.facts, ready.profile_id, ready.profile_revision_id)
+    if not rules.skips_gate(process.state):
         await pass_gate(process, ready.facts.published_sha, ready.facts.tag, ready.profile_id, ready.profile_revision_id)
         await _clear_edit(process)
         await _step(process, Phase.MIGRATE)
-        await _migrate(process, ready)
+        await _migrate(process, request)
         await _step(process, Phase.SWITCH)
-    request = SwitchRequest(
-        app_id=process.app_id,
-        environment_id=state.environment_id,
-        deployment_id=process.id,
-        release_id=process.release_id,
-        tag=ready.facts.tag,
-        commit_sha=ready.facts.published_sha,
-        profile_id=ready.profile_id,
-        profile_revision_id=ready.profile_revision_id,
-        fence=state.fence or 0,
-    )
     left = Left(release_id=process.release_id, profile_revision_id=ready.profile_revision_id)
     try:
         switched = await process.effect("switch_environment", request, SwitchReply, f"put {request.tag} in place")
@@ -76,20 +65,8 @@ async def _clear_edit(process: Process) -> None:
         await workflow.execute_activity("clear_edit", edit, **options.persist(summary="the emergency edit is cleared"))
 
 
-async def _migrate(process: Process, ready: Ready) -> None:
-    state = process.state
-    request = MigrateRequest(
-        app_id=process.app_id,
-        environment_id=state.environment_id,
-        deployment_id=process.id,
-        release_id=process.release_id,
-        tag=ready.facts.tag,
-        commit_sha=ready.facts.published_sha,
-        profile_id=ready.profile_id,
-        profile_revision_id=ready.profile_revision_id,
-        fence=state.fence or 0,
-        job_id=state.job_id,
-    )
+async def _migrate(process: Process, coming: SwitchRequest) -> None:
+    request = MigrateRequest(**coming.model_dump(), job_id=process.state.job_id)
     reply = await process.effect("run_migrations", request, MigrateReply, "run the migrations")
     if reply.failed is not None:
         # Its own verdict is not known to be about the release: what the command found is in its log.

@@ -14,14 +14,13 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from conman.workflows import options
-from conman.workflows.deploy_process import Process, Stop, canceled, failed, in_time
+from conman.workflows.deploy_process import Process, Stop, canceled, failed, in_time, superseded
 from conman.workflows.entity import now
 
 with workflow.unsafe.imports_passed_through():
     from conman.domain import deploy_moves as moves
     from conman.domain import deployment as rules
     from conman.domain.decision import Actor, Decision
-    from conman.domain.deploy_ending import Ending
     from conman.domain.deploy_messages import (
         BeginQuestion,
         BeginReply,
@@ -34,7 +33,7 @@ with workflow.unsafe.imports_passed_through():
         StartQuestion,
         StartReply,
     )
-    from conman.domain.deployment import Deployment, DeploymentState, Move, Phase, Revalidation
+    from conman.domain.deployment import Deployment, DeploymentState, Phase, Revalidation
     from conman.domain.errors import ErrorCode
     from conman.domain.ids import derived_uuid7
     from conman.domain.jobs import ReasonCode
@@ -312,11 +311,4 @@ def _lost(reply: BeginReply) -> Stop:
     """Somebody else holds the environment: a newer deployment that took it while this one waited for drift, or nobody knows."""
     if reply.holder_id is None:
         return failed("The environment's lock was lost.")
-    return Stop(
-        Ending(
-            move=Move.CANCEL,
-            reason_code=ReasonCode.SUPERSEDED,
-            message=f"Deployment {reply.holder_id} has taken the environment.",
-            superseded_by=reply.holder_id,
-        )
-    )
+    return Stop(superseded(reply.holder_id))

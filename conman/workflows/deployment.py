@@ -9,7 +9,7 @@ from typing import Any
 from temporalio import workflow
 
 from conman.workflows import deploy_former, options
-from conman.workflows.deploy_process import FreshRun, Process, Stop
+from conman.workflows.deploy_process import FreshRun, Process, Stop, superseded
 from conman.workflows.deploy_running import carry_out
 from conman.workflows.deploy_waiting import until_ready
 from conman.workflows.entity import Entity, now, refusals
@@ -210,13 +210,7 @@ class DeploymentWorkflow:
     @workflow.update
     async def supersede(self, command: SupersedeCommand) -> dict[str, Any]:
         """A newer deployment has taken the lock from this one, which waits only for drift; answered when it has ended."""
-        ending = Ending(
-            move=Move.CANCEL,
-            reason_code=ReasonCode.SUPERSEDED,
-            message=f"Deployment {command.by_deployment_id} has taken the environment.",
-            superseded_by=command.by_deployment_id,
-        )
-        return await self._end_on_command(command, ending, CANCELABLE)
+        return await self._end_on_command(command, superseded(command.by_deployment_id), CANCELABLE)
 
     @supersede.validator
     def _validate_supersede(self, command: SupersedeCommand) -> None:
