@@ -28,11 +28,11 @@ from conman.domain.jobs import JobState, ReasonCode
 from conman.domain.messages import Answer, GateStart, Overtaken, QueueCall, Telling
 from conman.domain.times import format_time
 from conman.faults import fault_point
-from conman.services import holds
+from conman.services import deploy_commands, holds
 from conman.services.overtaken import look_again, tell_of_members
 from conman.services.standstill import closing_conflict
 from conman.store import records
-from conman.store.database import Database, Document
+from conman.store.database import Database
 from conman.workflows import options
 from conman.workflows.client import Commands, raise_if_canceled
 from conman.workflows.entity import DRAINING
@@ -81,7 +81,7 @@ class CallActivities:
         async with heartbeating():
             answer = await self._ask(start, call.update, command)
             if call.update == "published":
-                await tell_waiting(self.client, self.db, "look_again", {"app_id": call.app_id})
+                await deploy_commands.look_again(self.db, self.commands, call.app_id)
         fault_point("queue.answered")
         return answer
 
@@ -172,19 +172,8 @@ class CallActivities:
         """Those who wait for the lock that was given up ask for it; `locks.take` knows whose turn it is."""
         place = {"app_id": ended.app_id, "owned.environment_id": ended.environment_id, "owned.fence": None}
         async with heartbeating():
-            await tell_waiting(self.client, self.db, "lock_granted", place)
+            await deploy_commands.tell_pending(self.db, self.commands, "lock_granted", place)
         fault_point("line.told")
-
-
-async def tell_waiting(client: Client, db: Database, signal: str, query: Document) -> None:
-    """Send a signal to the pending deployments that `query` finds; one without a process learns it when that comes back."""
-    rows = await db["deployments"].find({**query, "owned.state": DeploymentState.PENDING.value}, {"_id": 1}).to_list()
-    for row in rows:
-        try:
-            await client.get_workflow_handle(options.deployment_workflow(row["_id"])).signal(signal)
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
 
 
 _REFUSALS = frozenset(code.value for code in ErrorCode) - {ErrorCode.OUTCOME_UNKNOWN.value, ErrorCode.COMMAND_EXPIRED.value}

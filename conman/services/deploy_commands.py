@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
-from temporalio.service import RPCError, RPCStatusCode
 
 from conman.domain.decision import Actor
 from conman.domain.deploy_messages import ApproveCommand, RevalidateCommand, SupersedeCommand
@@ -23,7 +22,8 @@ from conman.services.platform import Platform
 from conman.services.surroundings import shown_digest
 from conman.store import locks, records
 from conman.store.database import Database, Document
-from conman.workflows.client import Commands, EntityWorkflow
+from conman.workflows import options
+from conman.workflows.client import Commands, EntityWorkflow, signal_if_running
 from conman.workflows.deployment import CancelCommand
 
 log = structlog.get_logger(__name__)
@@ -150,20 +150,20 @@ async def _quietly(sending: Any) -> None:
 
 async def signal(commands: Commands, deployment_id: str, name: str) -> None:
     """Wake a deployment's workflow; one that is not running is started by upkeep, and looks by itself."""
-    handle = commands.client.get_workflow_handle(commands.deployment_start("", deployment_id).workflow_id)
-    try:
-        await handle.signal(name)
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
+    await signal_if_running(commands.client, options.deployment_workflow(deployment_id), name)
+
+
+async def tell_pending(db: Database, commands: Commands, name: str, query: Document) -> int:
+    """Wake the pending deployments that `query` finds; returns how many there are."""
+    rows = await db["deployments"].find({**query, **_PENDING}, {"_id": 1}).to_list()
+    for row in rows:
+        await signal(commands, row["_id"], name)
+    return len(rows)
 
 
 async def look_again(db: Database, commands: Commands, app_id: str) -> int:
     """Have the app's pending deployments look whether they may start now; returns how many."""
-    rows = await db["deployments"].find({"app_id": app_id, **_PENDING}, {"_id": 1}).to_list()
-    for row in rows:
-        await signal(commands, row["_id"], "look_again")
-    return len(rows)
+    return await tell_pending(db, commands, "look_again", {"app_id": app_id})
 
 
 # -- What upkeep finishes

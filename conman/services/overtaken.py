@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from temporalio.service import RPCError, RPCStatusCode
-
 from conman.domain.errors import DomainError
 from conman.domain.queue import decide_reserve
 from conman.domain.queue_records import Queue
@@ -20,7 +18,7 @@ from conman.services.pinned_profiles import changed_since
 from conman.store import records
 from conman.store.database import Database, Document
 from conman.workflows import options
-from conman.workflows.client import Commands
+from conman.workflows.client import Commands, signal_if_running
 
 
 async def look_again(db: Database, commands: Commands, query: Document, *, not_on: str | None = None) -> None:
@@ -33,12 +31,8 @@ async def look_again(db: Database, commands: Commands, query: Document, *, not_o
 
 
 async def _tell(commands: Commands, release_id: str) -> None:
-    try:
-        await commands.client.get_workflow_handle(options.release_workflow(release_id)).signal("look_again")
-    except RPCError as error:
-        # It has ended meanwhile, or was lost: its next command starts it, and is judged on what holds then.
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
+    """One that was lost is started by its next command, which is judged on what holds then."""
+    await signal_if_running(commands.client, options.release_workflow(release_id), "look_again")
 
 
 async def tell_of_profile(db: Database, commands: Commands, profile_id: str) -> None:

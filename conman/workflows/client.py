@@ -87,6 +87,15 @@ class EntityWorkflow:
         )
 
 
+async def signal_if_running(client: Client, workflow_id: str, name: str) -> None:
+    """Tell a workflow; one that has ended, or was lost, has no use for it: what comes back from its record looks by itself."""
+    try:
+        await client.get_workflow_handle(workflow_id).signal(name)
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+
+
 class Commands:
     """The front door to workflows."""
 
