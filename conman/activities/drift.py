@@ -33,6 +33,7 @@ from conman.services.vault import Vault, VaultError
 from conman.store import records
 from conman.store.database import Database, Document
 from conman.targets.base import TargetError
+from conman.targets.registry import place_of
 
 Observe = Callable[[Place, bytes], Awaitable[Observation]]
 """What is in a place, secrets as digests under the key. Raises `TargetError`."""
@@ -81,7 +82,7 @@ class DriftActivities:
         known = drifts.record_of(environment)
         cleared = [one for one in (question.cleared_revision_id, known.cleared_revision_id) if one is not None]
         key = secrets.token_bytes(DIGEST_KEY_BYTES)
-        place = _place(app, EnvironmentDefinition.model_validate(listed))
+        place = place_of(app, EnvironmentDefinition.model_validate(listed))
         try:
             should = await expected(self.secrets, app, environment, question, key, cleared)
             seen = await self.observe(place, key) if should.applied is not None else Observation()
@@ -172,16 +173,6 @@ class DriftRecordActivities:
         open_apps = {row["_id"] async for row in self.db["apps"].find({"_id": {"$in": app_ids}, "archived": False}, {"_id": 1})}
         places = [DriftPlace(app_id=row["app_id"], environment_id=row["_id"]) for row in rows if row["app_id"] in open_apps]
         return DriftPlaces(places=places, last=rows[-1]["_id"] if len(rows) == PLACES_PER_PAGE else None)
-
-
-def _place(app: Document, definition: EnvironmentDefinition) -> Place:
-    return Place(
-        app_id=app["_id"],
-        app=app["name"],
-        environment_id=definition.id,
-        environment=definition.name,
-        target=definition.deploy_target,
-    )
 
 
 def _report(should: Expected, seen: Observation, *, coming: bool) -> list[DriftItem]:

@@ -26,7 +26,6 @@ from conman.store.database import Database, Document
 from conman.store.outgoing import sweep
 from conman.workflows import options
 from conman.workflows.client import Commands, EntityWorkflow
-from conman.workflows.options import job_workflow
 
 log = structlog.get_logger(__name__)
 
@@ -73,10 +72,10 @@ async def start_missing(db: Database, commands: Commands) -> int:
     started += await start_missing_notices(db, commands)
     started += await start_lost_sweeps(db, commands)
     async for start in unfinished_checks(db):
-        if not await is_running(commands.client, job_workflow(start.job_id)):
+        if not await is_running(commands.client, options.job_workflow(start.job_id)):
             await commands.start_drift_check(start)
             started += 1
-            log.warning("started_missing_workflow", missing=job_workflow(start.job_id))
+            log.warning("started_missing_workflow", missing=options.job_workflow(start.job_id))
     await overtaken.find_overtaken(db, commands)
     await app_settings.tell_queues(db, commands)
     await archive.end_all(db, commands)

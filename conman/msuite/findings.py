@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
@@ -49,6 +49,20 @@ Locate = Callable[[Path], Place]
 """Finds where a value stands; of a value that stands nowhere by itself, where the value around it does."""
 
 T = TypeVar("T")
+
+
+def walked(start: Iterable[str], name: str) -> list[str] | None:
+    """Where a relative path leads from a folder, both within the repository; None when it leaves that."""
+    parts = list(start)
+    for part in name.split("/"):
+        if part == "..":
+            if not parts:
+                return None
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return parts
+
 
 TOO_DEEP = Problem(Place(1, 1), Rule.TOO_LARGE, "it is nested too deeply to be checked")
 """What a parser's recursion limit becomes."""

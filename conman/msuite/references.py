@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from conman.domain.key_merge_rules import NATURAL_KEYS
-from conman.msuite.findings import OPAQUE, Finding, Locate, Problem, Rule, finding, pointer
+from conman.msuite.findings import OPAQUE, Finding, Locate, Problem, Rule, finding, pointer, walked
 from conman.msuite.findings import Path as ValuePath
 
 MOST_PER_FILE = 100
@@ -276,15 +276,8 @@ def _meant(within: str, name: str) -> list[str]:
 
 
 def _joined(start: tuple[str, ...], name: str) -> str | None:
-    parts = list(start)
-    for part in name.split("/"):
-        if part == "..":
-            if not parts:
-                return None
-            parts.pop()
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/".join(parts) or "."
+    parts = walked(start, name)
+    return None if parts is None else "/".join(parts) or "."
 
 
 def _looks_like_a_path(name: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from conman.msuite.findings import OPAQUE, Finding, Locate, Place, Problem, Rule, finding, pointer
+from conman.msuite.findings import OPAQUE, Finding, Locate, Place, Problem, Rule, finding, pointer, walked
 from conman.msuite.findings import Path as ValuePath
 from conman.msuite.references import References
 
@@ -253,18 +253,11 @@ def _is_relative(reference: str) -> bool:
 
 def _resolve(path: str, reference: str) -> str | None:
     """The path in the repository that a reference from a file means; None when it leaves the repository."""
-    parts = list(PurePosixPath(path).parent.parts)
     name = unquote(urlsplit(reference).path)
     if name.startswith("/") or "\0" in name:
         return None
-    for part in name.split("/"):
-        if part == "..":
-            if not parts:
-                return None
-            parts.pop()
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/".join(parts)
+    parts = walked(PurePosixPath(path).parent.parts, name)
+    return None if parts is None else "/".join(parts)
 
 
 def _depends_on_tag(document: Any, error: ValidationError) -> bool:

@@ -60,7 +60,7 @@ class Targets:
                 raise TargetError(f"{later}; this one (fence {request.fence}) changes nothing.", fenced=True)
 
         return DeployOrder(
-            place=_place(app, definition_of(app, request.environment_id)),
+            place=place_of(app, definition_of(app, request.environment_id)),
             deployment_id=request.deployment_id,
             release_id=request.release_id,
             job_id=deployment["owned"]["job_id"] if deployment is not None else request.deployment_id,
@@ -141,7 +141,8 @@ def unknown_program(what: str, name: str) -> TargetError:
     return TargetError(f"This worker knows no {what} {name!r}: {mend}.", reason=ReasonCode.RUNNER_ERROR)
 
 
-def _place(app: Document, definition: EnvironmentDefinition) -> Place:
+def place_of(app: Document, definition: EnvironmentDefinition) -> Place:
+    """Which environment an order is about, as the app's list has it now."""
     return Place(
         app_id=app["_id"],
         app=app["name"],
