@@ -7,7 +7,6 @@ between them stands what they do with the answers. Takes about a minute on a qui
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from conman.domain.release import Member, Release, ReleaseState
 from conman.git.adapter import RefUpdate, Signature, WriteFile
 from conman.git.local import LocalGit
 from conman.services.clock import new_id
-from conman.store.database import Database, connect, ensure_indexes
+from conman.store.database import Database
 from tests.services.release_model import Editor, NoMerge, State, all_values, changes_between, merged, values_in
 
 REPOSITORIES = 20
@@ -294,16 +293,6 @@ class History:
         parents = [[str(parent) for parent in commit.parent_ids] for commit in line]
         firsts = [composed.base_sha, *composed.prefix_shas[:-1]]
         assert parents == [[first, each.member.head_sha] for first, each in zip(firsts, selection, strict=True)]
-
-
-@pytest.fixture
-async def db(mongo_uri: str) -> AsyncIterator[Database]:
-    client = connect(mongo_uri)
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    await ensure_indexes(client[name])
-    yield client[name]
-    await client.drop_database(name)
-    await client.close()
 
 
 @pytest.fixture
