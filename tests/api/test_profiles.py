@@ -32,7 +32,7 @@ FULL: dict[str, Any] = {
     "lifecycle": {"ttl_idle_hours": 4, "grace_hours": 1, "auto_cleanup": False},
 }
 MASKS = {"MONGO_URI": "mong****shop", "TOKEN": "sk_l****6789", "PIN": "****", "SHORT": "****5678"}
-PLAIN = ("open-sesame", TOKEN, "12345678", "another value")
+PLAIN = ("open-sesame", TOKEN, "12345678", "an unheard-of value")
 
 
 def key() -> dict[str, str]:
@@ -95,7 +95,7 @@ async def test_a_patch_merges_by_key_and_makes_a_revision(world: World) -> None:
         world,
         path,
         env_vars={"PORT": {"type": "string", "value": "8080"}, "RATIO": None},
-        secrets={"PIN": None, "NEW": "another value"},
+        secrets={"PIN": None, "NEW": "an unheard-of value"},
         base_url=None,
         lifecycle={"ttl_idle_hours": 8},
     )
@@ -104,12 +104,12 @@ async def test_a_patch_merges_by_key_and_makes_a_revision(world: World) -> None:
     assert found["env_vars"] == {name: value for name, value in FULL["env_vars"].items() if name not in ("PORT", "RATIO")} | {
         "PORT": {"type": "string", "value": "8080"}
     }
-    assert found["secrets"] == {**{name: MASKS[name] for name in ("MONGO_URI", "TOKEN", "SHORT")}, "NEW": "anot****alue"}
+    assert found["secrets"] == {**{name: MASKS[name] for name in ("MONGO_URI", "TOKEN", "SHORT")}, "NEW": "an u****alue"}
     assert (found["base_url"], found["revision_number"], found["version"]) == (None, 2, 2)
     assert found["lifecycle"] == {"ttl_idle_hours": 8, "grace_hours": None, "auto_cleanup": True}
     event = (await world.audit(entity_id=last(path), action="updated"))[0]
     assert event["before"]["secrets"] == {"PIN": "****", "NEW": None}
-    assert event["after"]["secrets"] == {"PIN": None, "NEW": "anot****alue"}
+    assert event["after"]["secrets"] == {"PIN": None, "NEW": "an u****alue"}
     assert event["after"]["revision_number"] == 2
 
 
@@ -279,7 +279,7 @@ async def test_a_reveal_ignores_the_key_and_nothing_keeps_what_it_told(world: Wo
     reply = await world.eve.send(
         "PATCH",
         path,
-        json={"secrets": {"NEW": "another value"}, "version": 1},
+        json={"secrets": {"NEW": "an unheard-of value"}, "version": 1},
         headers={**headers, "Idempotency-Key": uuid.uuid4().hex},
     )
     assert reply.status_code == 200, reply.text
@@ -291,9 +291,9 @@ async def test_a_reveal_ignores_the_key_and_nothing_keeps_what_it_told(world: Wo
 
 async def test_a_rotation_leaves_every_value_readable(world: World) -> None:
     path = await make(world, **FULL)
-    assert (await patch(world, path, secrets={"TOKEN": "another value"})).status_code == 200
+    assert (await patch(world, path, secrets={"TOKEN": "an unheard-of value"})).status_code == 200
     rotated = await world.eve.post(f"{path}/rotate-key")
-    assert (rotated["revision_number"], rotated["secrets"]["TOKEN"]) == (2, "anot****alue")
+    assert (rotated["revision_number"], rotated["secrets"]["TOKEN"]) == (2, "an u****alue")
     await world.eve.post(f"{path}/revert", {"revision_number": 1})
     assert await world.eve.post(f"{path}/secrets/TOKEN/reveal") == {"value": TOKEN}
     event = (await world.audit(entity_id=last(path), action="key_rotated"))[0]
@@ -333,13 +333,13 @@ async def test_revisions_are_listed_newest_first_and_one_can_be_made_anew(world:
 async def test_a_diff_is_between_any_two_revisions_also_of_another_profile(world: World, other_app: World) -> None:
     path = await make(world, **FULL)
     await patch(
-        world, path, env_vars={"PORT": None, "MODE": {"type": "string", "value": "x"}}, secrets={"TOKEN": "another value"}
+        world, path, env_vars={"PORT": None, "MODE": {"type": "string", "value": "x"}}, secrets={"TOKEN": "an unheard-of value"}
     )
     forth = await world.ann.get(f"{path}/diff", params={"from": "1", "to": "2"})
     assert [(row["field"], row["key"], row["change"], row["before"], row["after"]) for row in forth["changes"]] == [
         ("env_vars", "MODE", "added", None, {"type": "string", "value": "x"}),
         ("env_vars", "PORT", "removed", FULL["env_vars"]["PORT"], None),
-        ("secrets", "TOKEN", "changed", MASKS["TOKEN"], "anot****alue"),
+        ("secrets", "TOKEN", "changed", MASKS["TOKEN"], "an u****alue"),
     ]
     assert forth["summary"] == {"added": 1, "removed": 1, "changed": 1}
     assert (await world.ann.get(f"{path}/diff", params={"from": "1"})) == forth
@@ -440,7 +440,7 @@ async def test_a_repeat_with_the_same_key_gets_the_first_answer_also_after_later
     made = [await world.eve.post(f"{world.path}/runtime-profiles", body, headers=headers) for _ in range(2)]
     assert made[0] == made[1]
     path = f"{world.path}/runtime-profiles/{made[0]['id']}"
-    headers, change = key(), {"secrets": {"TOKEN": "another value"}, "version": 1}
+    headers, change = key(), {"secrets": {"TOKEN": "an unheard-of value"}, "version": 1}
     replies = await asyncio.gather(*(world.eve.send("PATCH", path, json=change, headers=headers) for _ in range(4)))
     await patch(world, path, name="later")
     replies.append(await world.eve.send("PATCH", path, json=change, headers=headers))

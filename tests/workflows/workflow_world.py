@@ -104,6 +104,17 @@ class World:
                         return
                 await asyncio.sleep(0.01)
 
+    async def completed(self, handle: WorkflowHandle[Any, Any], *, activities: int) -> None:
+        """Wait until the workflow has taken in the ends of so many activities."""
+        async with asyncio.timeout(SECONDS):
+            while True:
+                events = (await handle.fetch_history()).events
+                ends = [n for n, event in enumerate(events) if event.HasField("activity_task_completed_event_attributes")]
+                tasks = [n for n, event in enumerate(events) if event.HasField("workflow_task_completed_event_attributes")]
+                if len(ends) >= activities and tasks[-1] > ends[activities - 1]:
+                    return
+                await asyncio.sleep(0.01)
+
     async def canceled(self, handle: WorkflowHandle[Any, Any]) -> None:
         """Wait until the workflow has taken note of a cancel."""
         async with asyncio.timeout(SECONDS):
