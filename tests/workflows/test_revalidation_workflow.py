@@ -260,7 +260,7 @@ async def test_a_sweep_that_is_canceled_while_it_merges_leaves_no_entry_waiting(
     async with listening(world) as queue:
         handle = await start(world, *"ab")
         await world.until(held.reached.is_set, "it merges")
-        # Else the reading of the setting may end just while its cancel is asked for, which the time-skipping server never answers.
+        # Else the reading of the setting may end just while its cancel is asked for, which the test server never answers.
         await world.completed(handle, activities=1)
         await handle.cancel()
         assert await handle.result() == 2
