@@ -70,6 +70,9 @@ TRANSITIONS: Final[Mapping[tuple[TempEnvState, TempEnvMove], TempEnvState]] = Ma
 )
 """The table of `spec.md` 3. A DELETE of what is expired starts the clean-up that `auto_cleanup: false` left out."""
 
+ENTITY_TYPE: Final = "temp_environment"
+"""What audit events, jobs and notices call a temp env."""
+
 LIVE: Final = frozenset({TempEnvState.PROVISIONING, TempEnvState.ACTIVE, TempEnvState.EXPIRING})
 """The states of which a source has at most one temp env (`live_slot`)."""
 
@@ -117,9 +120,13 @@ class TempEnv(Owned):
     active_since: str | None = None
     """When it became usable, or was brought back by an undo: its idle time counts from here at the earliest."""
     extended_until: str | None = None
+    extended_at: str | None = None
+    """When somebody extended it last."""
     warned_for: str | None = None
     """The deadline that its creator was warned of."""
     grace_until: str | None = None
+    deleted_by: str | None = None
+    """Who asked for its end: the clean-up is that person's act."""
     recreated_from: str | None = None
     failures: int = 0
     """How often its clean-up has failed."""

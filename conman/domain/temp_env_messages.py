@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from conman.domain.decision import Command, Model
-
-
-class TempEnvStart(Model):
-    """How `temp-env:{id}` is started; `carried` is the state that a fresh history goes on from."""
-
-    app_id: str
-    temp_env_id: str
-    carried: dict[str, Any] | None = None
 
 
 class ExtendCommand(Command):
@@ -35,6 +25,13 @@ class DeleteCommand(Command):
     """Update `delete`: end it now, without grace. `expire_job_id` is the clean-up job that the reply names."""
 
     expire_job_id: str
+
+
+class CancelProvision(Model):
+    """Signal `cancel_provision`: the job is to end, and with it the temp env that it provisions; who asked, if it is known."""
+
+    job_id: str
+    user_id: str | None = None
 
 
 class TempEnvRef(Model):

@@ -26,6 +26,7 @@ from conman.domain.deploy_messages import DriftCheckStart
 from conman.domain.errors import DomainError, ErrorCode, Unavailable
 from conman.domain.messages import EntityStart
 from conman.domain.notification import NotifyStart
+from conman.domain.temp_env import ENTITY_TYPE
 from conman.domain.times import format_time
 from conman.workflows import options
 from conman.workflows.codec import CodecError, KeyringCodec, data_converter
@@ -138,6 +139,12 @@ class Commands:
         start = EntityStart(app_id=app_id, entity_id=deployment_id)
         workflow_id = options.rollback_workflow(deployment_id)
         return EntityWorkflow("rollback", workflow_id, start, "rollback", summary or f"rollback {deployment_id}")
+
+    def temp_env_start(self, app_id: str, temp_env_id: str, label: str = "") -> EntityWorkflow:
+        """The workflow of a temp env."""
+        start = EntityStart(app_id=app_id, entity_id=temp_env_id)
+        workflow_id = options.temp_env_workflow(temp_env_id)
+        return EntityWorkflow("temp-env", workflow_id, start, ENTITY_TYPE, f"temp env {label or temp_env_id}")
 
     async def start_notice(self, notice_id: str) -> None:
         """Start the workflow that sends a notice, once and for all (`durability.md` 21); one that runs already is healthy.

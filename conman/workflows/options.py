@@ -189,6 +189,32 @@ def drift_check(*, summary: str | None = None, attempts: int = 1) -> ActivityCon
     )
 
 
+def provision(timeout: timedelta, *, summary: str | None = None) -> ActivityConfig:
+    """A step of provisioning, within what its attempt has left; run again by the job's own rule.
+
+    A cancel is waited for, so that nothing is made any more when the clean-up begins (`durability.md` 16).
+    """
+    return ActivityConfig(
+        summary=summary,
+        task_queue=queue_name(Queue.GIT),
+        start_to_close_timeout=timeout,
+        heartbeat_timeout=GATE_HEARTBEAT,
+        retry_policy=_ONCE,
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+
+
+def clean_up(*, summary: str | None = None) -> ActivityConfig:
+    """One attempt at removing what a temp env left, run again by the job's own rule."""
+    return ActivityConfig(
+        summary=summary,
+        task_queue=queue_name(Queue.GIT),
+        start_to_close_timeout=timedelta(seconds=timeout_seconds(JobType.TEMP_ENV_EXPIRE)),
+        heartbeat_timeout=GATE_HEARTBEAT,
+        retry_policy=_ONCE,
+    )
+
+
 def heal(*, summary: str | None = None) -> ActivityConfig:
     """The start of a healing; what does not start now may at the next round."""
     return ActivityConfig(
@@ -245,6 +271,11 @@ def rollback_workflow(deployment_id: str) -> str:
 def job_workflow(job_id: str) -> str:
     """Workflow id of a gate or an assembly."""
     return f"job:{job_id}"
+
+
+def temp_env_workflow(temp_env_id: str) -> str:
+    """Workflow id of a temp env."""
+    return f"temp-env:{temp_env_id}"
 
 
 def notify_workflow(notice_id: str) -> str:
