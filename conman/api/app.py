@@ -14,6 +14,7 @@ from conman.api.routes import (
     app_settings,
     apps,
     assistant,
+    audit,
     auth,
     changesets,
     comments,
@@ -69,6 +70,7 @@ ROUTERS = (
     drift.router,
     migrations.router,
     jobs.router,
+    audit.router,
 )
 
 

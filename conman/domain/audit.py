@@ -16,7 +16,8 @@ from typing import Any, Final, cast
 from conman.domain import audit_table_content as content
 from conman.domain import audit_table_delivery as delivery
 from conman.domain.audit_schema import SHA, TIME, Entry, is_json
-from conman.domain.ids import is_uuid
+from conman.domain.ids import time_of
+from conman.domain.times import milliseconds
 
 ACTIONS: Final[Mapping[str, content.Actions]] = MappingProxyType(
     {
@@ -111,7 +112,7 @@ def make_event(
 ) -> AuditEvent:
     """The event of one change, checked against the table of `api.md` 5.
 
-    `event_id` is a UUIDv7 (`ids.derived_uuid7`, so that a second run of a step makes the same event) and
+    `event_id` is a UUIDv7 of the event's time (`ids.derived_uuid7`, so that a second run of a step makes the same event) and
     `occurred_at` RFC 3339 text in UTC. `before` and `after` are copied: changing them later does not change the event.
     Raises `ValueError`, which is a mistake in the program, for an unknown action, a wrong shape, a missing
     `app_id`, or an id, time or Git object id that is none.
@@ -148,9 +149,7 @@ def _envelope_problems(
     git_sha: str | None,
 ) -> list[str]:
     problems: list[str] = []
-    if not is_uuid(event_id):
-        problems.append("event_id: needs a UUID")
-    problems.extend(TIME.problems(occurred_at, "occurred_at"))
+    problems.extend(_id_problems(event_id, occurred_at))
     if not entity_id:
         problems.append("entity_id: is empty")
     if app_id is None and entity_type not in WITHOUT_APP:
@@ -158,6 +157,18 @@ def _envelope_problems(
     if git_sha is not None:
         problems.extend(SHA.problems(git_sha, "git_sha"))
     return problems
+
+
+def _id_problems(event_id: str, occurred_at: str) -> list[str]:
+    """An id carries the event's time, so that a span of time is a range of ids."""
+    problems = list(TIME.problems(occurred_at, "occurred_at"))
+    if problems:
+        return problems
+    try:
+        at = time_of(event_id)
+    except ValueError:
+        return ["event_id: needs a UUIDv7"]
+    return [] if at == milliseconds(occurred_at) else ["event_id: is of another time than occurred_at"]
 
 
 def _copy(value: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -35,9 +35,11 @@ from conman.domain.audit_table_content import CHANGESET_STATE, ROLE
 from conman.domain.audit_table_delivery import DEPLOYMENT_STATE, JOB_STATE, PHASE, RELEASE_STATE
 from conman.domain.changeset import ChangesetState
 from conman.domain.deployment import DeploymentState, Phase
+from conman.domain.ids import derived_uuid7
 from conman.domain.jobs import JobState
 from conman.domain.release import ReleaseState
 from conman.domain.roles import Role
+from conman.domain.times import milliseconds
 
 SECTION_5 = """
 app: created, settings_updated, environments_updated, archived, held, released_from_hold
@@ -68,6 +70,7 @@ UUID = "018bcfe5-6800-7919-8d66-3e7ddc9fc00d"
 OTHER_UUID = "018bcfe5-6800-7919-8d66-3e7ddc9fc00e"
 BLOB = "a" * 40
 NOW = "2026-03-01T09:30:00.000Z"
+EVENT = derived_uuid7(milliseconds(NOW), "an event")
 SAMPLES: dict[int, Any] = {
     id(TEXT): "text",
     id(FLAG): True,
@@ -107,7 +110,7 @@ def sample(kind: Kind, *, full: bool) -> Any:
 
 
 def event(entity: str, action: str, **fields: Any) -> Any:
-    base: dict[str, Any] = {"event_id": UUID, "occurred_at": NOW, "entity_id": OTHER_UUID, "app_id": UUID}
+    base: dict[str, Any] = {"event_id": EVENT, "occurred_at": NOW, "entity_id": OTHER_UUID, "app_id": UUID}
     return make_event(entity_type=entity, action=action, **{**base, **fields})
 
 
@@ -223,7 +226,8 @@ def test_a_revert_to_equal_content_is_a_change_of_the_revision_alone():
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"event_id": "1"}, "event_id"),
+        ({"event_id": "1"}, "event_id: needs a UUIDv7"),
+        ({"event_id": UUID}, "event_id: is of another time"),
         ({"occurred_at": "2026-03-01T09:30:00.000+01:00"}, "occurred_at"),
         ({"occurred_at": "2026-03-01"}, "occurred_at"),
         ({"entity_id": ""}, "entity_id"),

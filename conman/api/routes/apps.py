@@ -1,20 +1,17 @@
-"""Apps, environments and audit."""
+"""Apps and their environments."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import Field
-from pymongo import ASCENDING
 
-from conman.api.access import Caller, app_creation, capability, logged_in, platform_capability
+from conman.api.access import Caller, app_creation, capability, logged_in
 from conman.api.body import Body, body
 from conman.api.routes import PageLimit, PageNumber, data, listed
 from conman.domain.app import NAME_PATTERN
-from conman.domain.errors import invalid
 from conman.domain.roles import Capability, Role
-from conman.domain.times import format_time, parse_time
 from conman.services import apps, environment_records, holds
 from conman.services.clock import now
 from conman.store import memberships, records
@@ -74,66 +71,3 @@ async def list_environments(caller: Caller = capability(Capability.ENVIRONMENT_R
     """The environments in stage order, with what is where now."""
     shown = await environment_records.environment_records(caller.platform, caller.of_app)
     return {"data": shown, "pagination": {"page": 1, "limit": max(len(shown), 1), "total": len(shown)}}
-
-
-def _audit_query(entity_type: str | None, entity_id: str | None, action: str | None, actor_user_id: str | None) -> dict[str, Any]:
-    wanted = {"entity_type": entity_type, "entity_id": entity_id, "action": action, "actor_user_id": actor_user_id}
-    return {name: value for name, value in wanted.items() if value is not None}
-
-
-def _between(earliest: str | None, latest: str | None) -> dict[str, Any]:
-    """The events of a span of time, both ends in. Raises `validation_error` for what is no time."""
-    wanted: dict[str, str] = {}
-    for field, operator, text in (("from", "$gte", earliest), ("to", "$lte", latest)):
-        if text is None:
-            continue
-        try:
-            wanted[operator] = format_time(parse_time(text))
-        except ValueError as error:
-            raise invalid(field, str(error)) from error
-    return {"occurred_at": wanted} if wanted else {}
-
-
-@router.get("/apps/{app}/audit")
-async def audit(
-    page: int = PageNumber,
-    limit: int = PageLimit,
-    after: str | None = Query(None, max_length=64, description="id of the last event seen: oldest first from there"),
-    entity_type: str | None = Query(None, max_length=64),
-    entity_id: str | None = Query(None, max_length=64),
-    action: str | None = Query(None, max_length=64),
-    actor_user_id: str | None = Query(None, max_length=64),
-    from_: str | None = Query(None, alias="from", max_length=64, description="RFC 3339; events at that time or later"),
-    to: str | None = Query(None, max_length=64, description="RFC 3339; events at that time or earlier"),
-    caller: Caller = capability(Capability.AUDIT_READ),
-) -> dict[str, Any]:
-    """What was done in this app."""
-    query = {"app_id": caller.of_app["_id"], **_audit_query(entity_type, entity_id, action, actor_user_id), **_between(from_, to)}
-    return await _audit_page(caller, query, page, limit, after)
-
-
-@router.get("/audit")
-async def platform_audit(
-    page: int = PageNumber,
-    limit: int = PageLimit,
-    after: str | None = Query(None, max_length=64),
-    entity_type: str | None = Query(None, max_length=64),
-    entity_id: str | None = Query(None, max_length=64),
-    action: str | None = Query(None, max_length=64),
-    actor_user_id: str | None = Query(None, max_length=64),
-    from_: str | None = Query(None, alias="from", max_length=64, description="RFC 3339; events at that time or later"),
-    to: str | None = Query(None, max_length=64, description="RFC 3339; events at that time or earlier"),
-    caller: Caller = platform_capability(Capability.AUDIT_READ_PLATFORM),
-) -> dict[str, Any]:
-    """What was done outside apps."""
-    query = {"app_id": None, **_audit_query(entity_type, entity_id, action, actor_user_id), **_between(from_, to)}
-    return await _audit_page(caller, query, page, limit, after)
-
-
-async def _audit_page(caller: Caller, query: dict[str, Any], page: int, limit: int, after: str | None) -> dict[str, Any]:
-    sort = None
-    if after is not None:
-        query["_id"] = {"$gt": after}
-        sort = [("_id", ASCENDING)]
-    found = await records.page(caller.platform.db, "audit", query, number=page, limit=limit, sort=sort)
-    return listed([{"id": event.pop("_id"), **event} for event in found.items], found)
