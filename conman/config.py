@@ -27,6 +27,7 @@ from conman.settings.programs import ProgramSettings
 from conman.settings.targets import TargetSettings
 from conman.settings.vault import VaultSettings
 
+from conman.settings.webhooks import WebhookSettings
 
 class LogFormat(StrEnum):
     """How log lines are written."""
@@ -52,6 +53,8 @@ class Settings(
     DriftSettings,
     AssistantSettings,
 ):
+    TempEnvSettings,
+    WebhookSettings,
     """The effective configuration of one process."""
 
     model_config = SettingsConfigDict(env_prefix="CONMAN_", env_file=".env", env_file_encoding="utf-8", extra="ignore")

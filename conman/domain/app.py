@@ -47,6 +47,10 @@ PROFILE_SCOPES: Mapping[str, tuple[str, ...]] = {"submit": ("base",), "release":
 """
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class ValidationGate(Model):
     """The suite that runs at one gate: a command by its name in the operator's configuration, never a program.
 
@@ -61,11 +65,16 @@ class ValidationGate(Model):
 
 
 class Webhook(Model):
-    """Where an app's events are told to. The secret that signs them is kept encrypted, as those of profiles are."""
+    """Where an app's events are told to. The secrets that sign them are kept encrypted, as those of profiles are.
+
+    `previous` is the secret before this one; it signs too until `previous_until`.
+    """
 
     url: str
     events: list[str]
     secret: SecretRef | None = None
+    previous: SecretRef | None = Field(default=None, exclude_if=_is_none)
+    previous_until: str | None = Field(default=None, exclude_if=_is_none)
 
 
 def _gates() -> dict[str, ValidationGate]:

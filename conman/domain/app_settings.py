@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -14,11 +13,12 @@ from conman.domain.app import PROFILE_SCOPES, AppSettings, Webhook
 from conman.domain.errors import invalid
 from conman.domain.paths import check_glob
 from conman.domain.typed_value import MAX_VARIABLES, MAX_VARIABLES_BYTES, TypedValue, name_problem, rendered_value, value_problem
+from conman.domain.webhook import is_known
+from conman.domain.webhook_target import check_url
 
 MOST_BLOCKED_PATHS = 200
 LONGEST_BLOCKED_PATH = 400
 MOST_WEBHOOK_EVENTS = 100
-LONGEST_URL = 2048
 LONGEST_TEMP_URL_DOMAIN = 180
 """Leaves room for the name of a temp environment before the domain (`spec.md` 13)."""
 
@@ -26,16 +26,16 @@ NULLABLE = frozenset({"webhook", "temp_url_domain"})
 """The settings that may be switched off by null."""
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_EVENT = re.compile(r"\*|[a-z][a-z0-9_]{0,63}(?:\.(?:\*|[a-z][a-z0-9_]{0,63}))?")
 
 
 @dataclass(frozen=True, slots=True)
 class KnownToSettings:
-    """What settings may name: the app's environments, its profiles for a base, the operator's suites."""
+    """What settings may name: the app's environments, its profiles for a base, the operator's suites and networks."""
 
     environment_ids: Sequence[str]
     profile_ids: frozenset[str]
     suites: Sequence[str]
+    webhook_networks: Sequence[str] = ()
 
 
 def change_settings(present: AppSettings, patch: Mapping[str, Any], known: KnownToSettings) -> AppSettings:
@@ -55,7 +55,7 @@ def change_settings(present: AppSettings, patch: Mapping[str, Any], known: Known
     if after.temp_url_domain is not None and "temp_url_domain" in patch:
         check_domain("temp_url_domain", after.temp_url_domain)
     if after.webhook is not None and "webhook" in patch:
-        _check_webhook(after.webhook)
+        _check_webhook(after.webhook, known.webhook_networks)
     return after
 
 
@@ -131,26 +131,12 @@ def check_domain(field: str, domain: str) -> None:
         raise invalid(field, "is no domain: use labels of a-z, 0-9 and '-' with dots between them, such as temp.example.com")
 
 
-def _check_webhook(webhook: Webhook) -> None:
-    if (
-        len(webhook.url) > LONGEST_URL
-        or not webhook.url.isascii()
-        or any(c.isspace() or not c.isprintable() for c in webhook.url)
-    ):
-        raise invalid("webhook.url", f"must be a URL of at most {LONGEST_URL} visible ASCII characters")
-    try:
-        parts = urlsplit(webhook.url)
-        _ = parts.port
-    except ValueError as error:
-        raise invalid("webhook.url", f"is no URL: {error}") from error
-    if parts.scheme not in ("https", "http") or not parts.hostname:
-        raise invalid("webhook.url", "must begin with https:// or http:// and name a host")
-    if parts.username is not None or parts.password is not None or parts.fragment:
-        raise invalid("webhook.url", "must have no user, password or fragment: sign with the webhook's secret instead")
+def _check_webhook(webhook: Webhook, networks: Sequence[str]) -> None:
+    check_url(webhook.url, networks)
     if not 1 <= len(webhook.events) <= MOST_WEBHOOK_EVENTS or len(set(webhook.events)) != len(webhook.events):
         raise invalid("webhook.events", f"needs from 1 to {MOST_WEBHOOK_EVENTS} events, each once")
     for event in webhook.events:
-        if not _EVENT.fullmatch(event):
+        if not is_known(event):
             raise invalid("webhook.events", f"{event[:80]!r} is no event; they look like release.published, release.* or *")
 
 
@@ -159,6 +145,9 @@ def shown_settings(settings: AppSettings) -> dict[str, Any]:
     shown = settings.model_dump(mode="json")
     if settings.webhook is not None and settings.webhook.secret is not None:
         shown["webhook"]["secret"] = settings.webhook.secret.mask
+    if settings.webhook is not None:
+        for of_the_change_over in ("previous", "previous_until"):
+            shown["webhook"].pop(of_the_change_over, None)
     return shown
 
 

@@ -14,6 +14,8 @@ from conman.domain.errors import DomainError, ErrorCode, invalid
 from conman.domain.messages import PublishedCommand
 from conman.domain.release import OPEN
 from conman.domain.secrets import SecretRef, mask
+from conman.domain.times import later
+from conman.domain.webhook_signature import BOTH_SIGN, secret_problem
 from conman.faults import fault_point
 from conman.services import standstill
 from conman.services.apps import integration_head
@@ -26,8 +28,9 @@ from conman.store import records
 from conman.store.database import Database, Document
 from conman.workflows.client import Commands
 
-_WEBHOOK_SECRET = "webhook"
+WEBHOOK_SECRET = "webhook"
 """The name of a webhook's secret among those that are sealed under the app's id."""
+_SECRETS = {"secret", "previous", "previous_until"}
 
 
 async def change(platform: Platform, call: Call, app_id: str, patch: Mapping[str, Any], version: int) -> Document:
@@ -58,10 +61,12 @@ async def change(platform: Platform, call: Call, app_id: str, patch: Mapping[str
     if not new:
         return app
     if sealing is not None:
-        await seal(platform, app_id, {_WEBHOOK_SECRET: sealing}, {_WEBHOOK_SECRET: _value_id(call)})
+        await seal(platform, app_id, {WEBHOOK_SECRET: sealing}, {WEBHOOK_SECRET: _value_id(call)})
     settings = after.model_dump(mode="json")
     fields: Document = {f"settings.{field}": settings[field] for field in new if field in settings}
     fields |= {field: new[field] for field in ("name", "integration_branch") if field in new}
+    if "webhook" in new:
+        fields["webhook_changed_at"] = call.at  # store/webhook_feed.py
     event = Event("app", app_id, "settings_updated", before=old, after=new)
     if "integration_branch" not in new:
         return await _write(platform, call, app_id, fields, event, version)
@@ -74,28 +79,39 @@ async def _known(platform: Platform, app: Document) -> KnownToSettings:
         environment_ids=app["environment_ids"],
         profile_ids=frozenset([row["_id"] async for row in profiles]),
         suites=platform.settings.program_names(ProgramKind.MSUITE),
+        webhook_networks=platform.settings.webhook_networks,
     )
 
 
 def _value_id(call: Call) -> str:
-    return call.derived_id("secret", _WEBHOOK_SECRET)
+    return call.derived_id("secret", WEBHOOK_SECRET)
 
 
 def _with_sealed_secret(call: Call, before: AppSettings, given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """The patch with a webhook's secret as a reference, and the value to seal for it; a secret that is not named stays."""
+    """The patch with a webhook's secret as a reference, and the value to seal for it; a secret that is not named stays.
+
+    One that is replaced goes on signing beside the new one for a time.
+    """
     webhook = given.get("webhook")
     if webhook is None:
         return given, None
     kept = before.webhook.secret if before.webhook is not None else None
     if "secret" not in webhook:
-        return {**given, "webhook": {**webhook, "secret": kept.model_dump() if kept is not None else None}}, None
+        secrets = before.webhook.model_dump(include=_SECRETS) if before.webhook is not None else {}
+        return {**given, "webhook": {**webhook, **secrets}}, None
     secret = webhook["secret"]
     if secret is None:
         return given, None
     if kept is not None and secret == kept.mask:
         raise invalid("webhook.secret", "is the mask that was shown: leave it out to keep the secret, or give a new one")
+    problem = secret_problem(secret)
+    if problem is not None:
+        raise invalid("webhook.secret", problem)
     ref = SecretRef(value_id=_value_id(call), mask=mask(secret))
-    return {**given, "webhook": {**webhook, "secret": ref.model_dump()}}, secret
+    secrets = {"secret": ref.model_dump()}
+    if kept is not None:
+        secrets |= {"previous": kept.model_dump(), "previous_until": later(call.at, BOTH_SIGN)}
+    return {**given, "webhook": {**webhook, **secrets}}, secret
 
 
 async def _write(platform: Platform, call: Call, app_id: str, fields: Document, event: Event, version: int) -> Document:
