@@ -26,8 +26,8 @@ from conman.settings.mail import MailSettings
 from conman.settings.programs import ProgramSettings
 from conman.settings.targets import TargetSettings
 from conman.settings.vault import VaultSettings
-
 from conman.settings.webhooks import WebhookSettings
+
 
 class LogFormat(StrEnum):
     """How log lines are written."""
@@ -52,9 +52,8 @@ class Settings(
     GateSettings,
     DriftSettings,
     AssistantSettings,
-):
-    TempEnvSettings,
     WebhookSettings,
+):
     """The effective configuration of one process."""
 
     model_config = SettingsConfigDict(env_prefix="CONMAN_", env_file=".env", env_file_encoding="utf-8", extra="ignore")
