@@ -94,6 +94,12 @@ INDEXES: tuple[Index, ...] = (
     Index("deployments", ("supersedes_untold",), "upkeep tells those whose lock was taken over", sparse=True),
     Index("migration_executions", ("environment_id",), "what ran in an environment"),
     Index("migration_executions", ("deployment_id", "name"), "one deployment runs a migration once", unique=True),
+    Index("temp_envs", ("live_slot",), "one live temp env per workspace or changeset", unique=True, sparse=True),
+    Index(
+        "temp_envs", ("label",), "a label is given once; requests to its host find their temp env by it", unique=True, sparse=True
+    ),
+    Index("temp_envs", ("app_id",), "listing by app"),
+    Index("temp_env_links", ("expires_at",), "upkeep removes links that are over"),
     Index("jobs", ("app_id",), "listing by app"),
     Index("jobs", ("entity_id",), "a changeset's timeline"),
     Index("jobs", ("cancel_asked_at",), "upkeep stops jobs that are to end", sparse=True),
@@ -125,6 +131,7 @@ INDEXES: tuple[Index, ...] = (
             "comments",
             "environments",
             "locks",
+            "temp_envs",
         )
     ),
 )
