@@ -21,7 +21,7 @@ from conman.domain.release import Release, ReleaseState, deployed_state
 from conman.domain.rollback import environments_left, rolled_back
 from conman.domain.times import milliseconds
 from conman.faults import fault_point
-from conman.store import locks
+from conman.store import audit, locks, webhook_feed
 from conman.store.database import WITH_OUTGOING, Database, Document
 
 TERMINAL_JOB_STATES = ["succeeded", "failed", "canceled"]
@@ -81,14 +81,9 @@ async def deliver(db: Database, collection: str, document: Document) -> int:
     entries: list[Document] = document.get("outgoing") or []
     if not entries:
         return 0
-    audit = [
-        UpdateOne({"_id": entry["id"]}, {"$setOnInsert": entry["doc"]}, upsert=True)
-        for entry in entries
-        if entry["kind"] == "audit"
-    ]
-    if audit:
-        await db["audit"].bulk_write(audit, ordered=False)
+    await audit.append(db, [entry["doc"] for entry in entries if entry["kind"] == "audit"])
     fault_point("deliver.audited")
+    await webhook_feed.keep_deliveries(db, [entry["doc"] for entry in entries if entry["kind"] == "audit"])
     for entry in entries:
         if entry["kind"] == "record":
             kept = entry["doc"]

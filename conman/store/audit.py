@@ -1,0 +1,31 @@
+"""The audit's only writer: events are added, and never changed or removed (`spec.md` 14).
+
+docs/adr/0037-the-audit-is-only-added-to.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pymongo.errors import BulkWriteError
+
+from conman.store.database import Database, Document
+
+_THERE_ALREADY = 11000
+
+
+async def append(db: Database, events: Sequence[Document]) -> None:
+    """Add events. One that is there already stays as it is: a second delivery brings the same.
+
+    Plain inserts, so that a database user without the right to update or remove is enough. Raises `BulkWriteError` for any other
+    refusal of the database.
+    """
+    if not events:
+        return
+    try:
+        await db["audit"].insert_many(events, ordered=False)
+    except BulkWriteError as error:
+        told = error.details or {}
+        refused = told.get("writeErrors", [])
+        if told.get("writeConcernErrors") or any(one["code"] != _THERE_ALREADY for one in refused):
+            raise

@@ -1,0 +1,89 @@
+"""Nobody changes or removes an audit event, and one module adds them (`spec.md` 14, docs/adr/0037-the-audit-is-only-added-to.md).
+
+The collection is used by its name, at the place where it is used, and only to read: another name for it (`events = db["audit"]`)
+would let a write hide.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import conman
+
+ROOT = Path(conman.__file__).parent
+WRITES: dict[str, set[str]] = {"store/audit.py": {"insert_many"}}
+"""Module → the writing methods that it may call on the collection."""
+READS = {"find", "find_one", "count_documents"}
+NAMES_IT = {"Index", "page", "find", "Event", "derived_uuid7", "entry_id", "Typer", "add_typer"}
+"""Functions that may be given the word: they read the collection, or mean another thing by it."""
+
+
+def offences(source: str, allowed: set[str]) -> Iterator[str]:
+    """Each use of the collection that is not one of the `allowed` calls, or a read."""
+    tree = ast.parse(source)
+    fine: set[int] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=value, attr=method)) if _is_audit(value) and method in READS | allowed:
+                fine.add(id(value))
+            case _:
+                pass
+    for node in ast.walk(tree):
+        if _is_audit(node) and id(node) not in fine:
+            yield f"line {getattr(node, 'lineno', 0)}: the collection is used for more than reading"
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            given = [*node.args, *(keyword.value for keyword in node.keywords)]
+            if name not in NAMES_IT and any(_is_word(value) for value in given):
+                yield f"line {node.lineno}: {name} is given the collection's name"
+
+
+def _is_audit(node: ast.AST) -> bool:
+    match node:
+        case ast.Subscript(slice=ast.Constant(value="audit")) | ast.Attribute(value=ast.Name(id="db"), attr="audit"):
+            return True
+        case _:
+            return False
+
+
+def _is_word(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value == "audit"
+
+
+def test_the_audit_is_only_read_but_for_the_one_module_that_adds_to_it() -> None:
+    found = {
+        f"{name}: {offence}"
+        for path in ROOT.rglob("*.py")
+        for name in [str(path.relative_to(ROOT))]
+        for offence in offences(path.read_text(encoding="utf-8"), WRITES.get(name, set()))
+    }
+    assert found == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'await db["audit"].delete_one({})',
+        'await self.db["audit"].update_many({}, {})',
+        'await platform.db["audit"].insert_one({})',
+        'await db["audit"].aggregate([{"$out": "x"}])',
+        'await db["audit"].drop()',
+        "await db.audit.delete_many({})",
+        'events = db["audit"]\nawait events.delete_one({})',
+        'await update_part(db, "audit", "id")',
+        'await db.drop_collection("audit")',
+        'await db.get_collection("audit").delete_one({})',
+        'collection = store(name="audit")',
+    ],
+)
+def test_a_write_is_seen_however_it_is_put(source: str) -> None:
+    assert list(offences(source, set()))
+
+
+@pytest.mark.parametrize("source", ['await db["audit"].find_one({})', 'records.page(db, "audit", {})', 'Event("app", "audit2")'])
+def test_a_read_is_none(source: str) -> None:
+    assert not list(offences(source, set()))
