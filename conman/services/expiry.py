@@ -10,6 +10,7 @@ from conman.domain.ids import first_id_of
 from conman.domain.times import later, milliseconds
 from conman.services import failed_logins, password_resets, suite_results
 from conman.store.database import Database, Document
+from conman.store.webhook_feed import DELIVERIES
 
 RATE_WINDOWS: Final = "rate_windows"
 _CLOCKS_DIFFER: Final = timedelta(minutes=5)
@@ -30,6 +31,7 @@ async def forget_expired(db: Database, at: str) -> int:
         (failed_logins.COLLECTION, {"forget_at": {"$lt": past}, **settled}),
         (password_resets.COLLECTION, {"expires_at": {"$lt": later(at, -_TOKENS_KNOWN)}, "asked": {"$exists": False}}),
         (suite_results.COLLECTION, {"forget_at": {"$lt": past}}),
+        (DELIVERIES, {"forget_at": {"$lt": past}}),
         (RATE_WINDOWS, {"ends_at": {"$lt": time.time() - _CLOCKS_DIFFER.total_seconds()}}),
     ]
     gone = 0

@@ -112,6 +112,11 @@ INDEXES: tuple[Index, ...] = (
     Index("idempotency", ("command",), "saves that became history are noted at their keys"),
     Index("notifications", ("state",), "upkeep starts what is pending and has no workflow"),
     Index("mails", ("notice_id", "recipient"), "one mail per event and recipient", unique=True),
+    Index("apps", ("settings.webhook.url",), "each process reads again and again which apps have webhooks", sparse=True),
+    Index("apps", ("webhook_changed_at",), "upkeep makes the deliveries that processes missed", sparse=True),
+    Index("webhook_deliveries", ("open",), "what is still to be delivered to an app's webhook", sparse=True),
+    Index("webhook_deliveries", ("app_id",), "listing by app"),
+    Index("webhook_deliveries", ("forget_at",), "upkeep removes what ended long ago", sparse=True),
     *(
         Index(collection, ("outgoing.id",), "the sweep finds what a crash left undelivered", sparse=True)
         for collection in (
