@@ -11,6 +11,7 @@ from conman.activities.heartbeat import heartbeating
 from conman.domain.decision import JobEnd, NewJob
 from conman.domain.deployment import Deployment, Move
 from conman.domain.errors import DomainError
+from conman.domain.feed import Standing
 from conman.domain.jobs import max_attempts
 from conman.domain.messages import (
     DeployFacts,
@@ -84,7 +85,7 @@ class StoreActivities:
         written = await self._write(request)
         fault_point(f"persist.written.{request.collection}")
         if written.document is not None:
-            await deliver(self.db, request.collection, written.document)
+            await deliver(self.db, request.collection, written.document, _standing(request, written))
         fault_point(f"persist.delivered.{request.collection}")
         return _reply(written)
 
@@ -218,7 +219,7 @@ class StoreActivities:
             )
             fault_point("end.written")
             if written.document is not None:
-                await deliver(self.db, "deployments", written.document)
+                await deliver(self.db, "deployments", written.document, _standing(end.persist, written))
         return _reply(written)
 
     async def _profile_receives(self, end: EndDeployment) -> None:
@@ -234,6 +235,12 @@ class StoreActivities:
             await finish_and_forget(self.db, now())
             await forget_logs(self.db, now(), self.job_log_days)
             return await sweep(self.db)
+
+
+def _standing(request: PersistRequest, written: Written) -> Standing | None:
+    if written.status == "ahead":
+        return None
+    return Standing(request.collection, request.entity_id, request.owned, request.at)
 
 
 def _reply(written: Written) -> PersistReply:

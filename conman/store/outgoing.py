@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from pymongo import ReturnDocument, UpdateOne
 
 from conman.domain.decision import REMEMBERED_COMMANDS, Actor, Event, Remembered
 from conman.domain.deployment import RollbackMode
+from conman.domain.feed import Standing, told_of_write
 from conman.domain.ids import derived_uuid7
 from conman.domain.messages import EndDeployment
 from conman.domain.outgoing import audit_entry
@@ -21,7 +23,7 @@ from conman.domain.release import Release, ReleaseState, deployed_state
 from conman.domain.rollback import environments_left, rolled_back
 from conman.domain.times import milliseconds
 from conman.faults import fault_point
-from conman.store import audit, locks, webhook_feed
+from conman.store import audit, feed, locks, webhook_feed
 from conman.store.database import WITH_OUTGOING, Database, Document
 
 TERMINAL_JOB_STATES = ["succeeded", "failed", "canceled"]
@@ -76,14 +78,21 @@ async def write_owned(
     return Written("ahead", document)
 
 
-async def deliver(db: Database, collection: str, document: Document) -> int:
-    """Put a document's outgoing entries where they belong, then take them off. Returns how many there were."""
+async def deliver(db: Database, collection: str, document: Document, standing: Standing | None = None) -> int:
+    """Put a document's outgoing entries where they belong, then take them off. Returns how many there were.
+
+    `standing` is how the document stands by the write that is delivered: the app's feed tells it.
+    """
     entries: list[Document] = document.get("outgoing") or []
+    audited = [entry["doc"] for entry in entries if entry["kind"] == "audit"]
+    told = told_of_write(audited, standing)
     if not entries:
+        await feed.tell(db, told)
         return 0
-    await audit.append(db, [entry["doc"] for entry in entries if entry["kind"] == "audit"])
+    # Side by side, so that who waits for a command does not wait for its app's feed.
+    await asyncio.gather(audit.append(db, audited), *([feed.tell(db, told)] if told else ()))
     fault_point("deliver.audited")
-    await webhook_feed.keep_deliveries(db, [entry["doc"] for entry in entries if entry["kind"] == "audit"])
+    await webhook_feed.keep_deliveries(db, audited)
     for entry in entries:
         if entry["kind"] == "record":
             kept = entry["doc"]
@@ -113,6 +122,8 @@ async def deliver(db: Database, collection: str, document: Document) -> int:
             )
     if jobs:
         await db["jobs"].bulk_write(jobs, ordered=True)
+        changed = [entry["job_id"] for entry in entries if entry["kind"] in ("job_start", "job_progress", "job_end")]
+        await feed.tell_jobs(db, [*(entry["doc"]["_id"] for entry in entries if entry["kind"] == "job"), *changed])
     fault_point("deliver.put")
     await db[collection].update_one(
         {"_id": document["_id"]}, {"$pull": {"outgoing": {"id": {"$in": [entry["id"] for entry in entries]}}}}
