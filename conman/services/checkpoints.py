@@ -1,7 +1,8 @@
 """Turning pending edits into commits on the branch (`spec.md` 7).
 
-Submit, resubmit, sync and checkpoint do it. A checkpoint may be made in both commit modes: in `manual_checkpoint` it stays a
-commit of its own, in `submit_commit` the next submit folds it, with all else since the last one, into a single commit.
+Submit, resubmit, sync, checkpoint and a temp env's creation do it. A checkpoint may be made in both commit modes: in
+`manual_checkpoint` it stays a commit of its own, in `submit_commit` the next submit folds it, with all else since the last one,
+into a single commit.
 """
 
 from __future__ import annotations
@@ -114,18 +115,35 @@ async def checkpoint(platform: Platform, call: Call, app: Document, workspace: D
     kept = await recall(platform.db, call)
     if kept is not None:
         return str(kept["commit_sha"])
+    made = await _commit(platform, call, app, workspace, title=message or "Checkpoint")
+    if made.before == made.head:
+        raise DomainError(ErrorCode.CONFLICT, "Nothing is pending: save a change first, then make a checkpoint of it.")
+    await keep(platform.db, call, {"commit_sha": made.head})
+    return made.head
 
-    async def attempt(at: Tips, making: Scratch) -> str:
+
+async def commit_pending(platform: Platform, call: Call, app: Document, workspace: Document, *, title: str) -> str:
+    """The branch's head with all that was pending committed on it; a repeat finds what the first one made."""
+    return (await _commit(platform, call, app, workspace, title=title)).head
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """A branch's head, and where it was before this call (None: an earlier run of it has moved it)."""
+
+    head: str
+    before: str | None
+
+
+async def _commit(platform: Platform, call: Call, app: Document, workspace: Document, *, title: str) -> _Moved:
+    async def attempt(at: Tips, making: Scratch) -> _Moved:
         done = await move_by(platform, app, workspace["_id"], call)
         if done is not None:
-            return done.after
-        made = await commit_of_pending(platform, call, app, workspace, at, making, title=message or "Checkpoint")
-        if made.head == at.head:
-            raise DomainError(ErrorCode.CONFLICT, "Nothing is pending: save a change first, then make a checkpoint of it.")
-        entry = entry_of(call, MoveKind.COMMITTED, made.head, made.events)
-        await move(platform, call, app, workspace, at, making, entry)
-        return made.head
+            return _Moved(done.after, None)
+        made = await commit_of_pending(platform, call, app, workspace, at, making, title=title)
+        if made.head != at.head:
+            entry = entry_of(call, MoveKind.COMMITTED, made.head, made.events)
+            await move(platform, call, app, workspace, at, making, entry)
+        return _Moved(made.head, at.head)
 
-    head = await attempts(platform, call, app, workspace, attempt)
-    await keep(platform.db, call, {"commit_sha": head})
-    return head
+    return await attempts(platform, call, app, workspace, attempt)
