@@ -15,6 +15,7 @@ from rich.table import Table
 
 from conman import __version__
 from conman.cli_secrets import secrets
+from conman.cli_webhooks import webhooks
 from conman.config import Settings, SettingsError, load_settings
 from conman.msuite import Form
 from conman.msuite.main import HELP as MSUITE_HELP
@@ -29,6 +30,7 @@ cli = typer.Typer(
 admin = typer.Typer(help="Platform admins.", no_args_is_help=True)
 cli.add_typer(admin, name="admin")
 cli.add_typer(secrets, name="secrets")
+cli.add_typer(webhooks, name="webhooks")
 
 out = Console()
 err = Console(stderr=True)
@@ -187,7 +189,8 @@ def worker(
         str | None,
         typer.Option(
             "--queues",
-            help="Only these task queues, comma-separated: conman, conman-git, conman-msuite, conman-calls, conman-mail.",
+            help="Only these task queues, comma-separated: conman, conman-git, conman-msuite, conman-calls, conman-mail,"
+            " conman-webhooks.",
         ),
     ] = None,
 ) -> None:

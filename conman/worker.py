@@ -35,12 +35,15 @@ from conman.activities.reconcile import ReconcileActivities
 from conman.activities.rollback import RollbackActivities
 from conman.activities.store import StoreActivities
 from conman.activities.targets import TargetActivities
+from conman.activities.webhooks import WebhookActivities
 from conman.config import Settings
 from conman.services.clock import now
 from conman.services.master_keys import check_master_keys
 from conman.services.platform import Platform, make_platform
 from conman.services.schedules import ensure_drift_round, keep_schedule
 from conman.services.sending import Sending, make_transport
+from conman.services.webhook_http import Poster
+from conman.services.webhook_sending import WebhookSending
 from conman.store.database import ensure_indexes
 from conman.targets.registry import Targets
 from conman.workflows import options
@@ -56,6 +59,7 @@ from conman.workflows.release import ReleaseWorkflow
 from conman.workflows.revalidation import RevalidationWorkflow
 from conman.workflows.rollback import RollbackWorkflow
 from conman.workflows.upkeep import UPKEEP_ID, UpkeepWorkflow
+from conman.workflows.webhook import WebhookWorkflow
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +76,7 @@ WORKFLOWS = [
     DriftRoundWorkflow,
     NotifyWorkflow,
     UpkeepWorkflow,
+    WebhookWorkflow,
 ]
 SIGN_OF_LIFE_SECONDS = 5.0
 TIDY_SECONDS = 15.0
@@ -157,6 +162,9 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
     if Queue.MAIL in queues:
         sending = Sending(settings, platform.db, make_transport(settings))
         made.append(worker(Queue.MAIL, MailActivities(sending).all(), settings.mail_concurrency))
+    if Queue.WEBHOOKS in queues:
+        webhooks = WebhookSending(settings, platform, Poster(settings))
+        made.append(worker(Queue.WEBHOOKS, WebhookActivities(webhooks).all(), settings.webhook_concurrency))
     if Queue.CALLS in queues:
         reconcile = ReconcileActivities(platform.db, platform.commands, platform)
         heals = HealActivities(platform.db, platform.commands, settings.heal_limits)

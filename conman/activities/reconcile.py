@@ -13,6 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from conman.activities.heartbeat import heartbeating
 from conman.activities.reconcile_notices import start_missing_notices
+from conman.activities.reconcile_webhooks import start_missing_webhooks
 from conman.domain.changeset_reminders import AWAITING_REVIEW, MOST_REMINDERS
 from conman.domain.deployment import RollbackMode
 from conman.faults import fault_point
@@ -70,6 +71,7 @@ async def start_missing(db: Database, commands: Commands) -> int:
             fault_point("missing.started")
             log.warning("started_missing_workflow", missing=entity.workflow_id)
     started += await start_missing_notices(db, commands)
+    started += await start_missing_webhooks(db, commands)
     started += await start_lost_sweeps(db, commands)
     async for start in unfinished_checks(db):
         if not await is_running(commands.client, options.job_workflow(start.job_id)):

@@ -245,7 +245,8 @@ class WebhookStart(Model):
 class Round(Model):
     """One round of an app's deliveries. `wait_seconds`: until the next one is due; None: none is left."""
 
-    delivered: int = 0
+    taken: int = 0
+    """Messages that the receiver answered for: it took them, or wants no more of them."""
     failed: int = 0
     """Attempts that failed, of which a round has one at most."""
     wait_seconds: float | None = None

@@ -18,6 +18,7 @@ import httpx
 from pydantic import SecretStr
 
 from conman.config import Settings
+from conman.domain.addresses import is_loopback
 from conman.embedded.cache import Cache
 from conman.embedded.errors import EmbeddedError, NotReady, Progress
 from conman.embedded.ports import PortLease, lease
@@ -173,6 +174,8 @@ class _Up:
             CONMAN_ADMIN_EMAIL=keys.admin_email,
             CONMAN_ADMIN_PASSWORD=keys.admin_password,
         )
+        if is_loopback(self.settings.host):  # Whoever uses this Conman is on this machine: it may be reached from here, too.
+            env.setdefault("CONMAN_WEBHOOK_NETWORKS", "127.0.0.0/8 ::1")
         env.setdefault("CONMAN_PUBLIC_URL", f"http://{_reachable(self.settings.host)}:{port}")
         if self.stack.temporal_ui_url is not None:
             env["CONMAN_TEMPORAL_UI_URL"] = self.stack.temporal_ui_url

@@ -24,7 +24,7 @@ from conman.services.platform import Platform
 from conman.services.profiles import PROFILES
 from conman.services.secrets import seal
 from conman.settings.programs import ProgramKind
-from conman.store import records
+from conman.store import records, webhook_feed
 from conman.store.database import Database, Document
 from conman.workflows.client import Commands
 
@@ -116,7 +116,7 @@ def _with_sealed_secret(call: Call, before: AppSettings, given: dict[str, Any]) 
 
 async def _write(platform: Platform, call: Call, app_id: str, fields: Document, event: Event, version: int) -> Document:
     try:
-        return await records.update_part(
+        changed = await records.update_part(
             platform.db,
             "apps",
             app_id,
@@ -125,6 +125,8 @@ async def _write(platform: Platform, call: Call, app_id: str, fields: Document, 
             outgoing=call.audit(event, app_id=app_id),
             expected_version=version,
         )
+        webhook_feed.read_again(platform.db)
+        return changed
     except DuplicateKeyError as error:
         raise DomainError(ErrorCode.CONFLICT, "Another app has this name: choose another one.", {"field": "name"}) from error
     except DomainError:

@@ -13,7 +13,9 @@ from conman.git.gitaly import CacheOptions, GitalyGit
 from conman.git.gitaly_channel import GitalyOptions
 from conman.git.local import LocalGit
 from conman.services.vault import Vault
+from conman.services.webhook_relay import WebhookRelay
 from conman.settings.git import GitBackend
+from conman.store import webhook_feed
 from conman.store.database import Database, connect
 from conman.workflows.client import Commands, check_codec
 from conman.workflows.client import connect as connect_temporal
@@ -30,6 +32,7 @@ class Platform:
     git: GitAdapter
     commands: Commands
     keyring: Vault | None = None
+    webhooks: WebhookRelay | None = None
 
     @property
     def vault(self) -> Vault:
@@ -50,6 +53,9 @@ class Platform:
 
     async def close(self) -> None:
         """Close what this process opened."""
+        if self.webhooks is not None:
+            webhook_feed.hear_of_new(self.db, None)
+            await self.webhooks.close()
         await self.db.client.close()
         if isinstance(self.git, LocalGit):
             self.git.close()
@@ -109,10 +115,14 @@ async def make_platform(settings: Settings) -> Platform:
         ) from error
     db = connect(settings.mongo_uri)[settings.mongo_database]
     keys = settings.master_keys
+    commands = Commands(client, timeout_seconds=settings.command_timeout_seconds)
+    webhooks = WebhookRelay(commands)
+    webhook_feed.hear_of_new(db, webhooks.tell)
     return Platform(
         settings=settings,
         db=db,
         git=make_git(settings),
-        commands=Commands(client, timeout_seconds=settings.command_timeout_seconds),
+        commands=commands,
         keyring=None if keys is None else Vault.of(keys.get_secret_value()),
+        webhooks=webhooks,
     )

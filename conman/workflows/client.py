@@ -28,6 +28,7 @@ from conman.domain.messages import EntityStart
 from conman.domain.notification import NotifyStart
 from conman.domain.temp_env import ENTITY_TYPE
 from conman.domain.times import format_time
+from conman.domain.webhook import WebhookStart
 from conman.workflows import options
 from conman.workflows.codec import CodecError, KeyringCodec, data_converter
 from conman.workflows.entity import DRAINING
@@ -163,6 +164,24 @@ class Commands:
             search_attributes=options.notice_search_attributes(notice_id),
             static_summary=f"notice {notice_id}",
             static_details=f"Tells people by mail what the record `{notice_id}` in `notifications` says.",
+        )
+
+    async def start_webhook(self, app_id: str) -> None:
+        """Have an app's webhook told what is due: start its process, or wake the one that runs.
+
+        Raises `RPCError` when Temporal does not answer.
+        """
+        await self.client.start_workflow(
+            "webhook",
+            WebhookStart(app_id=app_id),
+            id=options.webhook_workflow(app_id),
+            task_queue=options.queue_name(options.Queue.MAIN),
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            start_signal="wake",
+            task_timeout=options.WORKFLOW_TASK_TIMEOUT,
+            search_attributes=options.search_attributes(app_id, "webhook", app_id),
+            static_summary=f"webhook of app {app_id}",
+            static_details="Tells the app's webhook what `webhook_deliveries` has for it (`conman webhooks list`).",
         )
 
     async def start_drift_check(self, start: DriftCheckStart) -> None:

@@ -28,6 +28,8 @@ class Queue(StrEnum):
     """Activities that call updates of other workflows wait here, apart from the store's (`durability.md` 14)."""
     MAIL = "conman-mail"
     """Mails leave from here: a server that hangs must hold up nothing else."""
+    WEBHOOKS = "conman-webhooks"
+    """The same for webhooks, whose receivers are anybody's."""
 
 
 _prefix = "conman"
@@ -57,6 +59,10 @@ MAIL_PATIENCE = timedelta(hours=24)
 """How long a mail that a server does not take is tried again: long enough to mend the server or the settings."""
 MAIL_ATTEMPT = timedelta(minutes=10)
 """Longer than a conversation in which each step takes as long as it may; a lost worker shows by its heartbeats."""
+
+_WEBHOOK = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1))
+"""For what fails here, such as the store; a receiver that takes nothing is tried again by the delivery's own times."""
+WEBHOOK_ROUND = timedelta(minutes=5)
 
 _ONCE = RetryPolicy(maximum_attempts=1)
 """Gates are run again by the job's own rule, not by Temporal (`spec.md` 9)."""
@@ -155,6 +161,18 @@ def mail(*, summary: str | None = None) -> ActivityConfig:
         start_to_close_timeout=MAIL_ATTEMPT,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=_MAIL,
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+
+
+def webhook(*, summary: str | None = None) -> ActivityConfig:
+    """A round of an app's deliveries, which ends by itself within two minutes; a cancel is waited for, as of a mail."""
+    return ActivityConfig(
+        summary=summary,
+        task_queue=queue_name(Queue.WEBHOOKS),
+        start_to_close_timeout=WEBHOOK_ROUND,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=_WEBHOOK,
         cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     )
 
@@ -281,6 +299,11 @@ def temp_env_workflow(temp_env_id: str) -> str:
 def notify_workflow(notice_id: str) -> str:
     """Workflow id of a notice: the id of its outgoing entry (`durability.md` 21)."""
     return f"notify:{notice_id}"
+
+
+def webhook_workflow(app_id: str) -> str:
+    """Workflow id of what tells an app's webhook."""
+    return f"webhook:{app_id}"
 
 
 def notice_search_attributes(notice_id: str) -> TypedSearchAttributes:
