@@ -25,6 +25,7 @@ from conman.settings.limits import LimitSettings
 from conman.settings.mail import MailSettings
 from conman.settings.programs import ProgramSettings
 from conman.settings.targets import TargetSettings
+from conman.settings.temp_envs import TempEnvSettings
 from conman.settings.vault import VaultSettings
 from conman.settings.webhooks import WebhookSettings
 
@@ -52,6 +53,7 @@ class Settings(
     GateSettings,
     DriftSettings,
     AssistantSettings,
+    TempEnvSettings,
     WebhookSettings,
 ):
     """The effective configuration of one process."""
@@ -136,6 +138,11 @@ class Settings(
     def environments_folder(self) -> Path:
         """The folder under which the `directory` target puts each environment's files."""
         return (self.data / "environments").resolve()
+
+    @property
+    def temp_dumps_folder(self) -> Path:
+        """Where this machine keeps the dumps of databases that are copied from one server to another."""
+        return (self.data / "temp-dumps").resolve()
 
 
 def load_settings(**overrides: Any) -> Settings:
