@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from conman.domain.changeset import TERMINAL, Changeset, ChangesetState, Gate, Move, Revision, state_event, target
+from conman.domain.changeset_notices import approved as approved_notice
+from conman.domain.changeset_notices import gate_failed
 from conman.domain.decision import Decision, Event, JobEnd, NewJob, Verdict
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, JobType, ReasonCode, max_attempts
@@ -44,7 +46,7 @@ def decide_gate_verdict(changeset_id: str, cs: Changeset, verdict: Verdict) -> D
     judged = cs.model_copy(update={"gate": gate})
     carried = cs.state is ChangesetState.SUBMITTED and 0 < cs.required_approvals <= cs.approval_count
     if gate.state is not JobState.SUCCEEDED or not carried:
-        return Decision(judged, job_ends=(verdict.end(),))
+        return Decision(judged, job_ends=(verdict.end(),), notices=gate_failed(changeset_id, judged, gate))
     approved = judged.model_copy(update={"state": target(target(cs.state, Move.REVIEW), Move.APPROVE)})
     event = state_event(
         changeset_id,
@@ -55,7 +57,8 @@ def decide_gate_verdict(changeset_id: str, cs: Changeset, verdict: Verdict) -> D
         approval_count=cs.approval_count,
         required_approval_count=cs.required_approvals,
     )
-    return Decision(approved, events=(event,), job_ends=(verdict.end(),))
+    notice = approved_notice(changeset_id, approved)
+    return Decision(approved, events=(event,), job_ends=(verdict.end(),), notices=(notice,))
 
 
 def decide_retry(changeset_id: str, cs: Changeset, job_id: str, new_job_id: str, by: str | None) -> Decision[Changeset]:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from conman.domain.changeset import TRANSITIONS, Changeset, ChangesetState, Move, state_event
-from conman.domain.decision import Decision, Model
+from conman.domain.changeset_notices import conflicted, needs_revalidation
+from conman.domain.decision import Decision, Model, NewNotice
 from conman.domain.override_collisions import KIND as OVERRIDE_COLLISION
 
 
@@ -50,7 +51,19 @@ def decide_news(changeset_id: str, cs: Changeset, news: QueueNews) -> Decision[C
     after = cs.model_copy(update=update)
     more: dict[str, Any] = {"release_id": news.release_id} if news.kind == "released" else {"job_id": news.job_id}
     more |= _causes(news)
-    return Decision(after, events=(state_event(changeset_id, news.kind, cs, after, **more),))
+    event = state_event(changeset_id, news.kind, cs, after, **more)
+    return Decision(after, events=(event,), notices=_told(changeset_id, after, news))
+
+
+def _told(changeset_id: str, after: Changeset, news: QueueNews) -> tuple[NewNotice, ...]:
+    """Of what was released its release tells, and what is valid again was never out of the queue."""
+    match news.kind:
+        case "conflicted":
+            return (conflicted(changeset_id, after, news.conflicts),)
+        case "needs_revalidation":
+            return (needs_revalidation(changeset_id, after, news.job_id),)
+        case _:
+            return ()
 
 
 def _causes(news: QueueNews) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic import Field
 from conman.domain.changeset import Changeset, ChangesetState, Intent, Move, state_event, target
 from conman.domain.changeset_gate import gate_at_the_end, superseded_gate
 from conman.domain.changeset_news import QueueNews, decide_news
+from conman.domain.changeset_notices import queued as queued_notice
 from conman.domain.decision import Decision, Model
 from conman.domain.errors import DomainError, ErrorCode
 
@@ -58,10 +59,11 @@ def decide_queue(cs: Changeset, facts: QueueFacts) -> None:
 
 def decide_queued(changeset_id: str, cs: Changeset, at: str, collisions: Sequence[dict[str, Any]] = ()) -> Decision[Changeset]:
     """The queue has taken it; with `collisions` it left again at once, since its overrides collide with those of an earlier
-    entry (`spec.md` 6 and 10).
+    entry (`spec.md` 6 and 10). People are told of where it is then, once.
     """
     after = cs.model_copy(update={"state": target(cs.state, Move.QUEUE), "queued_at": at, "intent": None, "release_id": None})
-    queued = Decision(after, events=(state_event(changeset_id, "queued", cs, after),))
+    notice = queued_notice(changeset_id, after)
+    queued = Decision(after, events=(state_event(changeset_id, "queued", cs, after),), notices=(notice,))
     if not collisions or after.head_sha is None:
         return queued
     left = decide_news(changeset_id, after, QueueNews(kind="conflicted", head_sha=after.head_sha, conflicts=[*collisions]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from conman.domain.changeset import Changeset, ChangesetState
-from conman.domain.decision import Decision, NewNotice
+from conman.domain.changeset_notices import about
+from conman.domain.decision import Decision
 from conman.domain.jobs import JobState
 from conman.domain.notification import NoticeKind
 from conman.domain.times import later
@@ -35,10 +36,5 @@ def decide_reminder(changeset_id: str, cs: Changeset, hours: int, at: str) -> De
     if not hours or not awaits_review(cs) or at < due_at(cs, hours):
         return None
     number = cs.reminders + 1
-    notice = NewNotice(
-        NoticeKind.REVIEW_REMINDER,
-        "changeset",
-        changeset_id,
-        data={"title": cs.title, "revision_number": cs.current_revision, "author_user_id": cs.author_user_id},
-    )
+    notice = about(NoticeKind.REVIEW_REMINDER, changeset_id, cs)
     return Decision(cs.model_copy(update={"reminders": number, "reminded_at": at}), notices=(notice,))

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from conman.domain.changeset import TERMINAL, Changeset, ChangesetState, Move, ReviewRequest, Vote, state_event, target
 from conman.domain.changeset_gate import gate_at_the_end, superseded_gate
-from conman.domain.decision import Decision, Event, JobEnd, Model, NewNotice
+from conman.domain.changeset_notices import about, reviewed
+from conman.domain.decision import Decision, Event, JobEnd, Model
 from conman.domain.errors import DomainError, ErrorCode, invalid
 from conman.domain.jobs import JobState
 from conman.domain.notification import NoticeKind
@@ -88,7 +89,8 @@ def decide_review(changeset_id: str, cs: Changeset, facts: ReviewFacts, by: str)
     ends: tuple[JobEnd, ...] = ()
     if voted.state in TERMINAL:
         ends, voted = superseded_gate(cs), voted.model_copy(update={"gate": gate_at_the_end(cs)})
-    return Decision(voted, events=(event,), job_ends=ends, result={"review_id": facts.review_id})
+    told = reviewed(changeset_id, voted, action)
+    return Decision(voted, events=(event,), job_ends=ends, notices=told, result={"review_id": facts.review_id})
 
 
 def decide_request_review(
@@ -112,13 +114,7 @@ def decide_request_review(
         after={"reviewer_user_id": reviewer_user_id, "revision_number": number},
         git_sha=cs.head_sha,
     )
-    notice = NewNotice(
-        NoticeKind.REVIEW_REQUESTED,
-        "changeset",
-        changeset_id,
-        user_ids=(reviewer_user_id,),
-        data={"title": cs.title, "revision_number": number},
-    )
+    notice = about(NoticeKind.REVIEW_REQUESTED, changeset_id, cs, reviewer_user_id)
     after = cs.model_copy(update={"review_requests": [*cs.review_requests, asked]})
     return Decision(after, events=(event,), notices=(notice,))
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from conman.domain.changeset import Changeset, Gate, Move, Revision, Vote, state_event, target
 from conman.domain.changeset_gate import new_gate_job, superseded_gate
+from conman.domain.changeset_notices import submitted
 from conman.domain.decision import Decision, Model
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState
@@ -91,6 +92,7 @@ def decide_submit(changeset_id: str, cs: Changeset, facts: SubmitFacts, by: str 
         events=(event,),
         jobs=(new_gate_job(changeset_id, facts.job_id, by),),
         job_ends=superseded_gate(cs),
+        notices=(submitted(changeset_id, after, again=again),),
         result={"revision_number": revision.revision_number, "job_id": facts.job_id},
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from conman.domain import release_notices
 from conman.domain.decision import Decision
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.messages import PublishFacts
@@ -191,4 +192,5 @@ def decide_published(release_id: str, release: Release, tag: str) -> Decision[Re
     )
     undoes = {"reverts_release_id": after.reverts_release_id} if after.reverts_release_id is not None else {}
     event = release_event(release_id, "published", release, after, git_sha=intent.new_sha, tag=after.tag, **undoes)
-    return Decision(after, events=(event,), result={"published_sha": intent.new_sha, "tag": after.tag})
+    notice = release_notices.published(release_id, after)
+    return Decision(after, events=(event,), notices=(notice,), result={"published_sha": intent.new_sha, "tag": after.tag})

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from conman.domain import release_notices
 from conman.domain.decision import Decision, Event, JobEnd, Model, NewJob, Owned
 from conman.domain.errors import DomainError, ErrorCode, invalid
 from conman.domain.exclusions import Exclusions
@@ -232,7 +233,8 @@ def decide_selected(release_id: str, release: Release, members: Sequence[Member]
         }
     )
     if not release.created:
-        return Decision(after, events=(release_event(release_id, "created", None, after, tag=after.tag),))
+        event = release_event(release_id, "created", None, after, tag=after.tag)
+        return Decision(after, events=(event,), notices=(release_notices.created(release_id, after),))
     same = sorted(release.ordered_changeset_ids) == sorted(after.ordered_changeset_ids)
     events = [release_event(release_id, "reordered" if same else "changesets_modified", release, after)]
     if release.state is ReleaseState.VALIDATED:
@@ -278,7 +280,13 @@ def decide_reverting(release_id: str, release: Release, tag: str, job_id: str, b
     created = release.model_copy(update={"created": True, "tag": tag, "edit": None})
     event = release_event(release_id, "created", None, created, tag=tag, reverts_release_id=release.reverts_release_id)
     assembling = decide_assemble(release_id, created, job_id, by)
-    return Decision(assembling.owned, events=(event, *assembling.events), jobs=assembling.jobs, result=assembling.result)
+    return Decision(
+        assembling.owned,
+        events=(event, *assembling.events),
+        jobs=assembling.jobs,
+        notices=(release_notices.created(release_id, created),),
+        result=assembling.result,
+    )
 
 
 class AssemblyResult(Model):

@@ -12,9 +12,23 @@ PREFERENCES_PATH = "/me/notification-preferences"
 _CHANGESET = "/apps/{app_id}/changesets/{entity_id}"
 _DEPLOYMENT = "/apps/{app_id}/deployments/{entity_id}"
 _ENVIRONMENT = "/apps/{app_id}/environments/{entity_id}"
+_RELEASE = "/apps/{app_id}/releases/{entity_id}"
+_PROFILE = "/apps/{app_id}/runtime-profiles/{entity_id}"
+_TEMP_ENV = "/apps/{app_id}/temp-envs/{entity_id}"
 NOTICE_PATHS = {
+    NoticeKind.CHANGESET_SUBMITTED: _CHANGESET,
+    NoticeKind.CHANGESET_GATE_FAILED: _CHANGESET,
+    NoticeKind.CHANGESET_APPROVED: _CHANGESET,
+    NoticeKind.CHANGESET_CHANGES_REQUESTED: _CHANGESET,
+    NoticeKind.CHANGESET_REJECTED: _CHANGESET,
+    NoticeKind.CHANGESET_QUEUED: _CHANGESET,
+    NoticeKind.CHANGESET_CONFLICTED: _CHANGESET,
+    NoticeKind.CHANGESET_NEEDS_REVALIDATION: _CHANGESET,
     NoticeKind.REVIEW_REQUESTED: _CHANGESET,
     NoticeKind.REVIEW_REMINDER: _CHANGESET,
+    NoticeKind.RELEASE_CREATED: _RELEASE,
+    NoticeKind.RELEASE_PUBLISHED: _RELEASE,
+    NoticeKind.RUNTIME_PROFILE_CHANGED: _PROFILE,
     NoticeKind.DEPLOYMENT_WAITS_FOR_APPROVAL: _DEPLOYMENT,
     NoticeKind.DEPLOYMENT_WARNING: _DEPLOYMENT,
     NoticeKind.DEPLOYMENT_BLOCKED_BY_DRIFT: _DEPLOYMENT,
@@ -26,6 +40,11 @@ NOTICE_PATHS = {
     NoticeKind.DEPLOYMENT_HEALED: _DEPLOYMENT,
     NoticeKind.DRIFT_DETECTED: _ENVIRONMENT,
     NoticeKind.DRIFT_HEAL_STOPPED: _ENVIRONMENT,
+    NoticeKind.TEMP_ENV_WARNING: _TEMP_ENV,
+    NoticeKind.TEMP_ENV_EXPIRING: _TEMP_ENV,
+    NoticeKind.TEMP_ENV_EXPIRED: _TEMP_ENV,
+    NoticeKind.TEMP_ENV_PROVISION_FAILED: _TEMP_ENV,
+    NoticeKind.TEMP_ENV_CLEAN_UP_FAILED: _TEMP_ENV,
 }
 """The page of what a notice tells of, below `CONMAN_PUBLIC_URL`, for those kinds that have one."""
 _EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conman.domain.deployment import Kind
+from conman.domain.jobs import ReasonCode
 from conman.domain.mail import one_line
 from conman.domain.notification import NoticeKind
 from conman.domain.times import parse_time
@@ -21,7 +22,8 @@ TEMPLATES = Path(__file__).with_name("templates")
 class Words:
     """What a template says. Names are cleaned (`one_line`) before they get here; `data` is the notice's own.
 
-    `environment_name`, `release_tag` and `requester_name` belong to what a deployment's or an environment's notice tells of.
+    `environment_name`, `release_tag` and `requester_name` belong to what a deployment's or an environment's notice tells of,
+    `author_name` to what a changeset's does.
     """
 
     link: str
@@ -35,6 +37,7 @@ class Words:
     environment_name: str | None = None
     release_tag: str | None = None
     requester_name: str | None = None
+    author_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ def environment() -> Environment:
     )
     made.filters["utc"] = _utc
     made.filters["undertaking"] = _undertaking
+    made.filters["reason"] = _reason
     return made
 
 
@@ -73,6 +77,22 @@ _UNDERTAKINGS = {
 def _undertaking(kind: str) -> str:
     """A kind of deployment as a noun, before the name of its environment."""
     return _UNDERTAKINGS[Kind(kind)]
+
+
+_REASONS = {
+    ReasonCode.TESTS_FAILED: "the suite found something wrong",
+    ReasonCode.TIMEOUT: "it took too long",
+    ReasonCode.RUNNER_ERROR: "the command could not be run",
+    ReasonCode.GIT_ERROR: "the repository gave way",
+    ReasonCode.INFRASTRUCTURE: "a machine or a server under it gave way",
+    ReasonCode.BASELINE_FAILING: "the suite fails without the change, too",
+}
+
+
+def _reason(code: str | None) -> str:
+    """A job's reason code in words; the code itself where it needs none."""
+    known = ReasonCode(code) if code is not None else None
+    return "no reason is known" if known is None else _REASONS.get(known, known.value)
 
 
 def _utc(time: str) -> str:

@@ -41,10 +41,17 @@ async def approvers(db: Database, notice: Notice) -> list[Recipient]:
     return recipients(notice, told, [], {})
 
 
-async def managers(db: Database, notice: Notice) -> list[Recipient]:
-    """Those whom the notice names, and the app's config managers and up."""
-    told = [user_id for user_id, role in await _members(db, notice) if role >= Role.CONFIG_MANAGER]
-    return recipients(notice, [*notice.user_ids, *told], [], {})
+def at_least(least: Role) -> Rule:
+    """Those whom the notice names, and the app's members with this role or a higher one."""
+
+    async def rule(db: Database, notice: Notice) -> list[Recipient]:
+        told = [user_id for user_id, role in await _members(db, notice) if role >= least]
+        return recipients(notice, [*notice.user_ids, *told], [], {})
+
+    return rule
+
+
+managers = at_least(Role.CONFIG_MANAGER)
 
 
 async def everybody(db: Database, notice: Notice) -> list[Recipient]:
@@ -70,8 +77,19 @@ RULES: Final[Mapping[NoticeKind, Rule]] = MappingProxyType(
         NoticeKind.INVITE: named,
         NoticeKind.PASSWORD_RESET: named,
         NoticeKind.ACCOUNT_CREATED: named,
+        NoticeKind.CHANGESET_SUBMITTED: at_least(Role.REVIEWER),
+        NoticeKind.CHANGESET_GATE_FAILED: named,
+        NoticeKind.CHANGESET_APPROVED: named,
+        NoticeKind.CHANGESET_CHANGES_REQUESTED: named,
+        NoticeKind.CHANGESET_REJECTED: named,
+        NoticeKind.CHANGESET_QUEUED: managers,
+        NoticeKind.CHANGESET_CONFLICTED: managers,
+        NoticeKind.CHANGESET_NEEDS_REVALIDATION: managers,
         NoticeKind.REVIEW_REQUESTED: named,
         NoticeKind.REVIEW_REMINDER: reviewers,
+        NoticeKind.RELEASE_CREATED: managers,
+        NoticeKind.RELEASE_PUBLISHED: everybody,
+        NoticeKind.RUNTIME_PROFILE_CHANGED: at_least(Role.APP_ADMIN),
         NoticeKind.DEPLOYMENT_WAITS_FOR_APPROVAL: approvers,
         NoticeKind.DEPLOYMENT_WARNING: named,
         NoticeKind.DEPLOYMENT_BLOCKED_BY_DRIFT: managers,
@@ -83,5 +101,10 @@ RULES: Final[Mapping[NoticeKind, Rule]] = MappingProxyType(
         NoticeKind.DEPLOYMENT_HEALED: managers,
         NoticeKind.DRIFT_DETECTED: managers,
         NoticeKind.DRIFT_HEAL_STOPPED: managers,
+        NoticeKind.TEMP_ENV_WARNING: named,
+        NoticeKind.TEMP_ENV_EXPIRING: named,
+        NoticeKind.TEMP_ENV_EXPIRED: named,
+        NoticeKind.TEMP_ENV_PROVISION_FAILED: named,
+        NoticeKind.TEMP_ENV_CLEAN_UP_FAILED: managers,
     }
 )

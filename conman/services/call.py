@@ -10,10 +10,11 @@ from typing import Any, cast
 
 from pymongo import ReturnDocument
 
-from conman.domain.decision import Actor, Event
+from conman.domain.decision import Actor, Event, NewNotice
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.ids import derived_uuid7
-from conman.domain.outgoing import audit_entry
+from conman.domain.notification import notice_entry
+from conman.domain.outgoing import audit_entry, notice_of
 from conman.domain.times import later, milliseconds
 from conman.services.clock import new_id, now
 from conman.store.database import Database, Document
@@ -58,6 +59,15 @@ class Call:
             audit_entry(self.event_id(number), event, app_id=app_id, actor=self.actor, at=self.at)
             for number, event in enumerate(events)
         ]
+
+    def notice_id(self, about: str) -> str:
+        """The id of this call's notice about a record, by which `start_notices` starts it."""
+        return self.derived_id("notice", about)
+
+    def tell(self, notice: NewNotice, about: str | None = None, *, app_id: str | None) -> Document:
+        """A notice of this call as an outgoing entry; `about` tells it from others of the same call and record."""
+        told = notice_of(notice, app_id=app_id, actor=self.actor, at=self.at)
+        return notice_entry(self.notice_id(about or notice.entity_id), told)
 
 
 def system_call(reason: str) -> Call:

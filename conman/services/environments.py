@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pymongo.errors import DuplicateKeyError
 
-from conman.domain import profile_audit
+from conman.domain import profile_audit, profile_notices
 from conman.domain.decision import Actor, Event
 from conman.domain.environment import EnvironmentDefinition, Known, NewIds, ReplacedList, replace_list
 from conman.domain.errors import DomainError, ErrorCode, not_found
@@ -297,11 +297,14 @@ async def _relink(db: Database, call: Call, app: Document, relink: Document) -> 
         return
     before = await records.get(db, PROFILES, relink["before_profile_id"], what="runtime profile")
     after = await records.get(db, PROFILES, listed["runtime_profile_id"], what="runtime profile")
-    event = profile_audit.relinked(environment_id, before["_id"], _revision(before), after["_id"], _revision(after))
+    was, now_is = _revision(before), _revision(after)
+    event = profile_audit.relinked(environment_id, before["_id"], was, after["_id"], now_is)
     entry_id = call.derived_id("audit-relinked", environment_id)
     entry = audit_entry(entry_id, event, app_id=app["_id"], actor=call.actor, at=call.at)
+    told = profile_notices.relinked(after["_id"], now_is.number, was.profile, now_is.profile, listed["name"])
+    notice = call.tell(told, environment_id, app_id=app["_id"])
     marked = {"$set": {f"emergency.{environment_id}": after["revision_number"]}}
-    await records.write_where(db, PROFILES, {"_id": after["_id"]}, marked, outgoing=[entry])
+    await records.write_where(db, PROFILES, {"_id": after["_id"]}, marked, outgoing=[entry, notice])
 
 
 def _revision(document: Document) -> Revision:

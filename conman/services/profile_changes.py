@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from conman.domain import profile_audit
-from conman.domain.decision import Event
+from conman.domain import profile_audit, profile_notices
+from conman.domain.decision import Event, NewNotice
 from conman.domain.errors import DomainError, ErrorCode, invalid, not_found
 from conman.domain.profile import Profile
 from conman.domain.profile_audit import Revision
@@ -24,6 +24,7 @@ from conman.domain.secrets import SecretRef, mask
 from conman.faults import fault_point
 from conman.services.call import Call, keep, recall
 from conman.services.environments import list_environments
+from conman.services.notices import start_notices
 from conman.services.overtaken import tell_of_profile
 from conman.services.platform import Platform
 from conman.services.profiles import (
@@ -120,7 +121,8 @@ async def delete(platform: Platform, call: Call, app: Document, profile_id: str,
         await _refuse_linked(platform, app, document)
         revision = Revision(document["revision_number"], Profile.model_validate(document["content"]))
         event = profile_audit.deleted(profile_id, revision)
-        if await _write(platform, call, document, {"deleted": True}, [event]) is not None:
+        told = profile_notices.deleted(profile_id, revision.number, revision.profile)
+        if await _write(platform, call, document, {"deleted": True}, [event], told) is not None:
             return
 
 
@@ -152,9 +154,10 @@ async def _change(
         revision = await _keep_revision(platform, call, document, planned)
         fault_point("profile.kept")
         number = revision["revision_number"]
+        before = Profile.model_validate(document["content"])
         events = profile_audit.edited(
             profile_id,
-            Revision(document["revision_number"], Profile.model_validate(document["content"])),
+            Revision(document["revision_number"], before),
             Revision(number, planned.profile),
             deployed_in=deployed_in,
             reverted_to=planned.reverted_to,
@@ -162,7 +165,15 @@ async def _change(
         fields: Document = {"content": revision["content"], "revision_id": revision["_id"], "revision_number": number}
         # Deployments there are to be blocked until the revision is revalidated (`spec.md` 12).
         fields.update({f"emergency.{environment_id}": number for environment_id in deployed_in})
-        written = await _write(platform, call, document, fields, events)
+        told = profile_notices.changed(
+            profile_id,
+            number,
+            before,
+            planned.profile,
+            deployed_in=[environment["name"] for environment in environments if environment["_id"] in deployed_in],
+            reverted_to=planned.reverted_to,
+        )
+        written = await _write(platform, call, document, fields, events, told)
         if written is not None:
             await tell_of_profile(platform.db, platform.commands, profile_id)
             return written
@@ -183,13 +194,18 @@ async def _present(platform: Platform, call: Call, app: Document, profile_id: st
     return document
 
 
-async def _write(platform: Platform, call: Call, document: Document, fields: Document, events: list[Event]) -> Document | None:
+async def _write(
+    platform: Platform, call: Call, document: Document, fields: Document, events: list[Event], told: NewNotice
+) -> Document | None:
     """The one write that makes a change true, None when the profile has changed meanwhile."""
     query = {"_id": document["_id"], "version": document["version"], "pins": document.get("pins"), "deleted": None}
     change = {"$set": {**fields, "updated_at": call.at}, "$inc": {"version": 1}}
-    return await records.write_where(
-        platform.db, PROFILES, query, change, outgoing=call.audit(*events, app_id=document["app_id"])
-    )
+    app_id = document["app_id"]
+    outgoing = [*call.audit(*events, app_id=app_id), call.tell(told, app_id=app_id)]
+    written = await records.write_where(platform.db, PROFILES, query, change, outgoing=outgoing)
+    if written is not None:
+        await start_notices(platform, call.notice_id(document["_id"]))
+    return written
 
 
 async def _keep_revision(platform: Platform, call: Call, document: Document, plan: _Plan) -> Document:

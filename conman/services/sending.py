@@ -160,6 +160,7 @@ class Sending:
             environment_name=await self._environment_name(notice),
             release_tag=await self._tag(notice.data.get("release_id")),
             requester_name=await self._name("users", notice.data.get("requested_by")),
+            author_name=await self._name("users", notice.data.get("author_user_id")),
         )
         envelope = Envelope(
             mail_id=row["_id"],
