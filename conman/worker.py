@@ -58,6 +58,7 @@ from conman.workflows.queue import QueueWorkflow
 from conman.workflows.release import ReleaseWorkflow
 from conman.workflows.revalidation import RevalidationWorkflow
 from conman.workflows.rollback import RollbackWorkflow
+from conman.workflows.temp_env import TempEnvWorkflow
 from conman.workflows.upkeep import UPKEEP_ID, UpkeepWorkflow
 from conman.workflows.webhook import WebhookWorkflow
 
@@ -75,6 +76,7 @@ WORKFLOWS = [
     DriftCheckWorkflow,
     DriftRoundWorkflow,
     NotifyWorkflow,
+    TempEnvWorkflow,
     UpkeepWorkflow,
     WebhookWorkflow,
 ]

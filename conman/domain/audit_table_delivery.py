@@ -256,7 +256,13 @@ TEMP_ENVIRONMENT: Final[Actions] = {
     ),
     "expiring": Entry(_TEMP_STATE, Record({"state": TEMP_ENV_STATE, "grace_until": TIME})),
     "undo_expired": Entry(Record({"state": TEMP_ENV_STATE}, _DEADLINES), Record({"state": TEMP_ENV_STATE, "expires_at": TIME})),
-    "expired": Entry(_TEMP_STATE, _TEMP_STATE),
+    "expired": Entry(
+        _TEMP_STATE,
+        Record(
+            {"state": TEMP_ENV_STATE, "cause": OneOf(("grace_ended", "delete", "canceled", "app_archived"))},
+            {"job_id": Nullable(ID)},
+        ),
+    ),
     "cleaned_up": Entry(
         Nullable(Record({}, {"db_name": Nullable(TEXT), "branch": Nullable(TEXT)})),
         Record({"database_dropped": FLAG, "branch_deleted": FLAG}, {"job_id": Nullable(ID)}),

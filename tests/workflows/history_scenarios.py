@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from history_deployments import DEPLOYMENTS
+from history_temp_envs import TEMP_ENVS
 from rollback_fakes import at
 from temporalio.exceptions import ApplicationError
 from workflow_fakes import Held, answer_queue, gate_profile
@@ -417,6 +418,7 @@ SCENARIOS: list[Scenario] = [
     drift_checked,
     drift_round,
     *DEPLOYMENTS,
+    *TEMP_ENVS,
 ]
 ENCRYPTED: list[Scenario] = [changeset_life, gate_lost]
 """Recorded a second time with the codec on: their payloads hold its format to what it was."""

@@ -10,6 +10,7 @@ from typing import Any
 from drift_fakes import Watch
 from mail_fakes import Mailroom
 from rollback_fakes import Undoing
+from temp_env_fakes import TempEnvs
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from workflow_names import sha, uid
@@ -108,6 +109,7 @@ class Store:
     """Records, jobs and audit as the real store keeps them; `log` is the order in which things were done."""
 
     records: dict[tuple[str, str], Document] = field(default_factory=dict)
+    mirrored: dict[tuple[str, str], Document] = field(default_factory=dict)
     jobs: dict[str, Document] = field(default_factory=dict)
     audit: list[Document] = field(default_factory=list)
     notices: list[Document] = field(default_factory=list)
@@ -177,6 +179,8 @@ class Store:
         if present["version"] != request.expected_version:
             return PersistReply(status="ahead", owned=present)
         self.records[key] = request.owned
+        beside = self.mirrored.get(key, {}) | request.mirrored
+        self.mirrored[key] = {name: value for name, value in beside.items() if name not in request.unset}
         self.log.append(f"write {request.command_id}")
         for entry in request.outgoing:
             self._deliver(entry)
@@ -234,6 +238,7 @@ class Fakes:
     mailroom: Mailroom = field(default_factory=Mailroom)
     watch: Watch = field(default_factory=Watch)
     undoing: Undoing = field(default_factory=Undoing)
+    temp_envs: TempEnvs = field(default_factory=TempEnvs)
     suite: Suite = passing
     queue: Callable[[QueueCall], Answer] = answer_queue
     calls: list[QueueCall] = field(default_factory=list)
@@ -563,6 +568,7 @@ class Fakes:
                 *self.mailroom.store(),
                 *self.watch.store(),
                 *self.undoing.store(),
+                *self.temp_envs.store(),
             ],
             "git": [
                 self.trial_merges,
@@ -577,6 +583,7 @@ class Fakes:
                 self.switch_environment,
                 self.verify_environment,
                 *self.undoing.git(),
+                *self.temp_envs.git(),
             ],
             "msuite": [self.run_gate],
             "calls": [
