@@ -39,6 +39,7 @@ from conman.activities.webhooks import WebhookActivities
 from conman.config import Settings
 from conman.services.clock import now
 from conman.services.master_keys import check_master_keys
+from conman.services.notices import NoticeStarter
 from conman.services.platform import Platform, make_platform
 from conman.services.schedules import ensure_drift_round, keep_schedule
 from conman.services.sending import Sending, make_transport
@@ -112,7 +113,7 @@ def _sandbox(*modules: str) -> SandboxedWorkflowRunner:
 def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
     """One Temporal worker per task queue."""
     settings, client = platform.settings, platform.commands.client
-    store = StoreActivities(platform.db, settings.job_log_days)
+    store = StoreActivities(platform.db, settings.job_log_days, NoticeStarter(platform.commands))
     drain = timedelta(seconds=settings.worker_drain_seconds)
 
     def worker(queue: Queue, activities: list[Any], at_once: int, **more: Any) -> Worker:

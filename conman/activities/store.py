@@ -38,6 +38,7 @@ from conman.faults import fault_point
 from conman.services import arrivals, deployed, drift
 from conman.services.clock import now
 from conman.services.expiry import forget_logs
+from conman.services.notices import NoticeStarter
 from conman.services.upkeep import finish_and_forget
 from conman.store import locks, memberships, records
 from conman.store.database import Database
@@ -46,11 +47,13 @@ from conman.store.outgoing import TERMINAL_JOB_STATES, Written, deliver, deploym
 
 
 class StoreActivities:
-    """Bound to one database; job logs are kept for `job_log_days`, 0 for ever."""
+    """Bound to one database. What is told by mail is started by `notices`, without one by upkeep; job logs are kept for
+    `job_log_days`, 0 for ever."""
 
-    def __init__(self, db: Database, job_log_days: int = 0) -> None:
+    def __init__(self, db: Database, job_log_days: int = 0, notices: NoticeStarter | None = None) -> None:
         self.db = db
         self.job_log_days = job_log_days
+        self.notices = notices
 
     def all(self) -> list[Any]:
         """The activities to register."""
@@ -84,10 +87,17 @@ class StoreActivities:
         fault_point(f"persist.begun.{request.collection}")
         written = await self._write(request)
         fault_point(f"persist.written.{request.collection}")
-        if written.document is not None:
-            await deliver(self.db, request.collection, written.document, _standing(request, written))
+        await self._deliver(request, written)
         fault_point(f"persist.delivered.{request.collection}")
         return _reply(written)
+
+    async def _deliver(self, request: PersistRequest, written: Written) -> None:
+        if written.document is None:
+            return
+        told = [entry["id"] for entry in written.document.get("outgoing") or [] if entry["kind"] == "notice"]
+        await deliver(self.db, request.collection, written.document, _standing(request, written))
+        if self.notices is not None:
+            self.notices.start_soon(told)
 
     async def _write(self, request: PersistRequest) -> Written:
         return await write_owned(
@@ -218,8 +228,7 @@ class StoreActivities:
                 end.persist.model_copy(update={"outgoing": [*end.persist.outgoing, deployment_ended(end)]})
             )
             fault_point("end.written")
-            if written.document is not None:
-                await deliver(self.db, "deployments", written.document, _standing(end.persist, written))
+            await self._deliver(end.persist, written)
         return _reply(written)
 
     async def _profile_receives(self, end: EndDeployment) -> None:

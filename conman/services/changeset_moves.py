@@ -21,7 +21,6 @@ from conman.services.apps import integration_head
 from conman.services.call import Call, keep, recall
 from conman.services.changesets import owned, required_approvals
 from conman.services.conflicts import conflicts_between
-from conman.services.notices import start_notices
 from conman.services.overrides import to_freeze
 from conman.services.patches import is_rebase, patch_id
 from conman.services.platform import Platform
@@ -152,8 +151,6 @@ async def request_review(platform: Platform, call: Call, document: Document, rev
             at=call.at,
         )
         await platform.commands.send(workflow_of(platform, document), "request_review", command)
-    pending = platform.db["notifications"].find({"state": "pending", "notice.entity_id": document["_id"]}, {"_id": 1})
-    await start_notices(platform, *[row["_id"] async for row in pending])
 
 
 async def enqueue(platform: Platform, call: Call, app: Document, document: Document) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from typing import Final
 
 import structlog
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from conman.services.platform import Platform
+from conman.workflows.client import Commands
 
 log = structlog.get_logger(__name__)
 
@@ -18,13 +21,39 @@ START_SECONDS = 2.0
 
 async def start_notices(platform: Platform, *entry_ids: str) -> None:
     """Start `notify:{entry id}` for notices that were just written; never fails, since upkeep starts what is missing."""
-    await asyncio.gather(*(_start(platform, entry_id) for entry_id in entry_ids))
+    await asyncio.gather(*(_start(platform.commands, entry_id) for entry_id in entry_ids))
 
 
-async def _start(platform: Platform, entry_id: str) -> None:
+class NoticeStarter:
+    """Starts the workflows of notices beside the work that wrote them, which does not wait: one per process.
+
+    What is under way when the process ends, or Temporal does not take, is left to upkeep.
+    """
+
+    AT_ONCE: Final = 4
+    """Starts that are under way together: a publish may tell a hundred authors within a second."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._slots = asyncio.Semaphore(self.AT_ONCE)
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def start_soon(self, entry_ids: Iterable[str]) -> None:
+        """Start `notify:{entry id}` for notices that were just delivered."""
+        for entry_id in entry_ids:
+            task = asyncio.create_task(self._in_turn(entry_id))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _in_turn(self, entry_id: str) -> None:
+        async with self._slots:
+            await _start(self._commands, entry_id)
+
+
+async def _start(commands: Commands, entry_id: str) -> None:
     try:
         async with asyncio.timeout(START_SECONDS):
-            await platform.commands.start_notice(entry_id)
+            await commands.start_notice(entry_id)
     except WorkflowAlreadyStartedError:
         log.debug("notice_was_sent_already", notice_id=entry_id)
     except (TimeoutError, RPCError) as error:
