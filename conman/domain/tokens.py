@@ -1,4 +1,4 @@
-"""Tokens that go out in mails: made again for a retried mail, kept only as hashes (`spec.md` 5).
+"""Tokens that go out in mails and links: made again for a retry, kept only as hashes (`spec.md` 5 and 13).
 
 A token is the base64url HMAC-SHA256, under a key derived from the server's secret, of purpose, record id and token number; a
 resend raises the number, which voids the token before it.
@@ -19,6 +19,7 @@ class TokenPurpose(StrEnum):
 
     INVITE = "invite"
     PASSWORD_RESET = "password_reset"
+    TEMP_ENV_LINK = "temp_env_link"
 
 
 def make_token(secret: str, purpose: TokenPurpose, record_id: str, number: int) -> str:

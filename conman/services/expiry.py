@@ -8,7 +8,7 @@ from typing import Final
 
 from conman.domain.ids import first_id_of
 from conman.domain.times import later, milliseconds
-from conman.services import failed_logins, password_resets, suite_results
+from conman.services import failed_logins, password_resets, suite_results, temp_env_access
 from conman.store.database import Database, Document
 from conman.store.webhook_feed import DELIVERIES
 
@@ -31,6 +31,7 @@ async def forget_expired(db: Database, at: str) -> int:
         (failed_logins.COLLECTION, {"forget_at": {"$lt": past}, **settled}),
         (password_resets.COLLECTION, {"expires_at": {"$lt": later(at, -_TOKENS_KNOWN)}, "asked": {"$exists": False}}),
         (suite_results.COLLECTION, {"forget_at": {"$lt": past}}),
+        (temp_env_access.LINKS, {"expires_at": {"$lt": past}}),
         (DELIVERIES, {"forget_at": {"$lt": past}}),
         (RATE_WINDOWS, {"ends_at": {"$lt": time.time() - _CLOCKS_DIFFER.total_seconds()}}),
     ]

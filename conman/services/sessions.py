@@ -111,15 +111,21 @@ async def who(platform: Platform, token: str) -> Login:
         claims = jwt.decode(token, platform.secret, algorithms=["HS256"], options={"require": ["exp", "sub", "jti"]})
     except jwt.InvalidTokenError as error:
         raise refused from error
-    revoked, user = await asyncio.gather(
-        platform.db["revoked_sessions"].find_one({"_id": claims["jti"]}, {"_id": 1}),
-        platform.db["users"].find_one({"_id": claims["sub"]}),
-    )
-    if revoked is not None or user is None or user["disabled"]:
-        raise refused
-    if claims.get(_EPOCH, 0) != epoch_of(user) and user.get("kept_session") != claims["jti"]:
+    user = await account_of(platform, claims["sub"], claims["jti"], claims.get(_EPOCH, 0))
+    if user is None:
         raise refused
     return Login(user, claims["jti"], format_time(datetime.fromtimestamp(claims["exp"], UTC)))
+
+
+async def account_of(platform: Platform, user_id: str, session_id: str, epoch: int) -> Document | None:
+    """The account of a session that began at this epoch of it; None: the session was revoked, or ended with others of it."""
+    revoked, user = await asyncio.gather(
+        platform.db["revoked_sessions"].find_one({"_id": session_id}, {"_id": 1}),
+        platform.db["users"].find_one({"_id": user_id}),
+    )
+    if revoked is not None or user is None or user["disabled"]:
+        return None
+    return user if epoch == epoch_of(user) or user.get("kept_session") == session_id else None
 
 
 async def log_out(platform: Platform, call: Call, session_id: str, expires_at: str) -> None:
