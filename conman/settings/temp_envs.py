@@ -16,14 +16,15 @@ class TempEnvSettings(BaseSettings):
 
     temp_database_uri: SecretStr | None = Field(
         default=None,
-        description="MongoDB server on which the databases of temp environments are made, as a connection URI. Its account needs "
-        "to read, write and drop the databases `conman_temp_*`, and its credentials get into the derived profiles, so let it do no "
-        "more than that. Unset: each is made on the server of its base profile's database, with that profile's account.",
+        description="MongoDB server on which the databases of temp environments are made, as a connection URI. Its account "
+        "needs to read, write and drop the databases `conman_temp_*`, and its credentials get into the derived profiles, so let "
+        "it do no more than that. Unset: each is made on the server of its base profile's database, with that profile's account.",
     )
     temp_database_servers: str = Field(
         default="",
-        description="Servers that Conman may connect to for the databases of temp environments, as host:port separated by commas, "
-        "`*` and `?` as in file names. A profile that names another one can't be cloned. Unset: every server that a profile names.",
+        description="Servers that Conman may connect to for the databases of temp environments, as host:port separated by "
+        "commas, `*` and `?` as in file names. A profile that names another one can't be cloned. Unset: every server that a "
+        "profile names.",
     )
     temp_database_max_mb: int = Field(
         default=10_240,
@@ -40,9 +41,9 @@ class TempEnvSettings(BaseSettings):
     )
     temp_snapshots: Path | None = Field(
         default=None,
-        description="Folder with a database dump per folder, as `mongodump` writes them (uncompressed). A profile whose database "
-        "has `provisioning_mode: snapshot_restore` names one of them as `data_strategy.seed_source_ref`. Every worker of the queue "
-        "`conman-git` needs it. Unset: there are none.",
+        description="Folder with a database dump per folder, as `mongodump` writes them (uncompressed). A profile whose "
+        "database has `provisioning_mode: snapshot_restore` names one of them as `data_strategy.seed_source_ref`. Every worker "
+        "of the queue `conman-git` needs it. Unset: there are none.",
     )
     temp_orphan_minutes: int = Field(
         default=30,

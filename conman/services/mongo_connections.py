@@ -1,0 +1,121 @@
+"""Connection strings of profiles: which server and database they name, and the same connection to another database.
+
+They hold passwords. So nothing here shows one: errors say what to mend in words of their own, and keep the library's to
+themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.uri_parser import parse_uri
+from pymongo.errors import PyMongoError
+
+from conman.domain.jobs import ReasonCode
+from conman.store.database import Document
+
+_PARTS = re.compile(r"(?P<scheme>mongodb(?:\+srv)?://)(?P<authority>[^/?]+)(?:/(?P<database>[^?]*))?(?:\?(?P<options>.*))?")
+_MECHANISMS: Final = frozenset({"DEFAULT", "SCRAM-SHA-1", "SCRAM-SHA-256", "PLAIN"})
+"""Those that take all that they need from the connection string. The others would lend the worker's own identity (its cloud role,
+its Kerberos ticket, its certificate) to whoever may write a profile's secrets."""
+
+_OF_THE_WORKER: Final = ("tlscertificatekeyfile", "tlscertificatekeyfilepassword")
+_ANSWERS_WITHIN_MS = 5000
+
+
+class CloneError(Exception):
+    """A database can't be copied, restored or removed. `message` holds no credentials and nothing of any document.
+
+    `again`: the same may succeed later without anybody mending anything.
+    """
+
+    def __init__(self, message: str, *, reason: ReasonCode = ReasonCode.RUNNER_ERROR, again: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.again = again
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection string that was understood. `servers` are host:port, of `mongodb+srv` the hosts that its name stands for."""
+
+    uri: str = field(repr=False)
+    servers: frozenset[str]
+    database: str | None
+    auth_source: str | None
+
+    @property
+    def where(self) -> str:
+        """The servers, for a message."""
+        return ", ".join(sorted(self.servers))
+
+    def to(self, database: str) -> Connection:
+        """The same connection to another database of the server. The account stays where it was: without `authSource` it is
+        looked up in the database of the string, which is another one now.
+        """
+        parts = _parts(self.uri)
+        options = parts["options"] or ""
+        named = {option.partition("=")[0].lower() for option in options.split("&")}
+        if "@" in parts["authority"] and "authsource" not in named:
+            source = f"authSource={quote(self.auth_source or self.database or 'admin', safe='')}"
+            options = f"{options}&{source}" if options else source
+        uri = f"{parts['scheme']}{parts['authority']}/{quote(database, safe='')}" + (f"?{options}" if options else "")
+        return Connection(uri, self.servers, database, self.auth_source)
+
+    def client(self) -> AsyncMongoClient[Document]:
+        """A client that gives up on a server which does not answer within 5 s. Whoever takes it closes it."""
+        return AsyncMongoClient(
+            self.uri,
+            serverSelectionTimeoutMS=_ANSWERS_WITHIN_MS,
+            connectTimeoutMS=_ANSWERS_WITHIN_MS,
+            appname="conman-temp-envs",
+            tz_aware=True,
+        )
+
+
+async def connection_of(uri: str, what: str, *, allowed: Sequence[str] = (), trusted: bool = False) -> Connection:
+    """A connection string as people write it; `what` names it in a message, `allowed` are patterns of servers, empty for all.
+
+    `trusted`: it is the operator's own. Raises `CloneError`.
+    """
+    try:
+        parsed: dict[str, Any] = await parse_uri(uri.strip(), warn=True, connect_timeout=_ANSWERS_WITHIN_MS / 1000)
+    except (PyMongoError, ValueError):
+        # The library's words may quote the string.
+        raise CloneError(
+            f"{what} is no connection string that can be used: write it as mongodb://user:password@host:port/database"
+        ) from None
+    options = {str(name).lower(): value for name, value in dict(parsed["options"]).items()}
+    servers = frozenset(f"{host}:{port}".lower() if port else str(host) for host, port in parsed["nodelist"])
+    if not trusted:
+        _refuse_foreign(what, options, servers, allowed)
+    database: str | None = parsed["database"]
+    return Connection(uri.strip(), servers, database, options.get("authsource"))
+
+
+def _refuse_foreign(what: str, options: dict[str, Any], servers: frozenset[str], allowed: Sequence[str]) -> None:
+    mechanism = str(options.get("authmechanism", "DEFAULT"))
+    if mechanism not in _MECHANISMS or any(name in options for name in _OF_THE_WORKER):
+        raise CloneError(
+            f"{what} asks the worker to log in with an identity of its own, which temp envs don't do: use a user and a password"
+        )
+    outside = sorted(server for server in servers if allowed and not any(fnmatchcase(server, one) for one in allowed))
+    if outside:
+        raise CloneError(
+            f"{what} names {', '.join(outside)}, which is none of CONMAN_TEMP_DATABASE_SERVERS: ask the operator to add it, or"
+            " use another base profile"
+        )
+
+
+def _parts(uri: str) -> dict[str, str]:
+    found = _PARTS.fullmatch(uri)
+    if found is None:
+        raise CloneError("a connection string is not written as mongodb://user:password@host:port/database?options")
+    return {name: unquote(value) if name == "database" and value else value for name, value in found.groupdict().items()}
