@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from math import ceil
 from typing import Any
 
 import structlog
@@ -16,6 +17,7 @@ from conman.activities.reconcile_notices import start_missing_notices
 from conman.activities.reconcile_webhooks import start_missing_webhooks
 from conman.domain.changeset_reminders import AWAITING_REVIEW, MOST_REMINDERS
 from conman.domain.deployment import RollbackMode
+from conman.domain.times import milliseconds
 from conman.faults import fault_point
 from conman.services import app_settings, archive, deploy_commands, holds, jobs, overtaken, votes
 from conman.services.clock import now
@@ -32,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 PAGE = 1000
 """Records read at once."""
+SLEEPERS = 500
+"""About so many temp envs that sleep are looked at in one round; ten thousand have their turns within twenty minutes."""
 
 
 class ReconcileActivities:
@@ -58,13 +62,16 @@ class ReconcileActivities:
 async def reconcile_once(db: Database, commands: Commands) -> dict[str, int]:
     """One round by hand: `{delivered, started}`."""
     await finish_and_forget(db, now())
-    return {"delivered": await sweep(db), "started": await start_missing(db, commands)}
+    return {"delivered": await sweep(db), "started": await start_missing(db, commands, everyone=True)}
 
 
-async def start_missing(db: Database, commands: Commands) -> int:
-    """Start what the records call for and is not running; returns how many."""
+async def start_missing(db: Database, commands: Commands, *, everyone: bool = False) -> int:
+    """Start what the records call for and is not running; returns how many.
+
+    Temp envs that sleep are looked at in turns, many minutes apart where there are many, or all at once with `everyone`.
+    """
     started = 0
-    async for entity in _wanted(db, commands):
+    async for entity in _wanted(db, commands, everyone=everyone):
         if not await is_running(commands.client, entity.workflow_id):
             await commands.start(entity)
             started += 1
@@ -88,7 +95,7 @@ async def start_missing(db: Database, commands: Commands) -> int:
     return started
 
 
-async def _wanted(db: Database, commands: Commands) -> AsyncIterator[EntityWorkflow]:
+async def _wanted(db: Database, commands: Commands, *, everyone: bool) -> AsyncIterator[EntityWorkflow]:
     """Never a listing of Temporal's: the records say what must run."""
     async for row in _rows(db, "deployments", {"owned.state": {"$in": ["pending", "running"]}}):
         yield commands.deployment_start(row["app_id"], row["_id"])
@@ -106,6 +113,21 @@ async def _wanted(db: Database, commands: Commands) -> AsyncIterator[EntityWorkf
     telling = [{"owned.sweep_started": False}, {"owned.sweep": {"$ne": None}}, {"owned.undelivered.0": {"$exists": True}}]
     async for row in _rows(db, "queues", {"$or": telling}):
         yield commands.queue_start(row["app_id"])
+    async for row in _temp_envs(db, everyone=everyone):
+        yield commands.temp_env_start(row["app_id"], row["_id"])
+
+
+async def _temp_envs(db: Database, *, everyone: bool) -> AsyncIterator[Document]:
+    """Those for which something is done; and of those that sleep a part, so that ten thousand cost each minute what 500 do."""
+    ending = {"owned.state": "expired", "owned.expire_job_id": {"$ne": None}}
+    async for row in _rows(db, "temp_envs", {"$or": [{"owned.state": {"$in": ["provisioning", "expiring", "failed"]}}, ending]}):
+        yield row
+    sleep = {"owned.state": {"$in": ["active", "expired"]}, "owned.expire_job_id": None}
+    turns = 1 if everyone else max(1, ceil(await db["temp_envs"].count_documents(sleep) / SLEEPERS))
+    turn = milliseconds(now()) // 60_000 % turns
+    async for row in _rows(db, "temp_envs", sleep):
+        if int(row["_id"][-4:], 16) % turns == turn:
+            yield row
 
 
 async def start_lost_sweeps(db: Database, commands: Commands) -> int:

@@ -14,6 +14,7 @@ from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobState, JobType, ReasonCode
 from conman.domain.messages import RevalidateCommand
 from conman.domain.queue import RetriedJob
+from conman.domain.temp_env_messages import CancelProvision
 from conman.services import deploy_commands
 from conman.services.call import Call, has_happened, keep, recall, record
 from conman.services.platform import Platform
@@ -50,13 +51,13 @@ WITH_A_PROCESS = frozenset(
         JobType.MSUITE_DEPLOY,
         JobType.REVALIDATE_QUEUED_CHANGESET,
         JobType.RELEASE_ASSEMBLE,
+        JobType.TEMP_ENV_PROVISION,
     }
 )
-"""Types of jobs that get a process of their own, sooner or later."""
+"""Types of jobs that get a process, sooner or later: of their own, or that of the temp env that is provisioned."""
 _CANCEL_INSTEAD = {
     JobType.RUNTIME_PROFILE_DRIFT_CHECK: "it changes nothing and ends by itself",
-    JobType.TEMP_ENV_PROVISION: "delete the temporary environment",
-    JobType.TEMP_ENV_EXPIRE: "undo the expiry of the temporary environment",
+    JobType.TEMP_ENV_EXPIRE: "it is tried until nothing is left",
 }
 
 
@@ -86,13 +87,13 @@ async def cancel(platform: Platform, call: Call, job: Document) -> None:
         await deploy_commands.cancel(platform, call, deployment)
         return
     if await _was_asked(platform.db, call, job):
-        await _stop(platform.commands, job)
+        await _stop(platform.commands, job, call.user_id)
         return
     if job["state"] in ENDED:
         raise _ended(job)
     await _await_process(platform.commands, job)
     asked = await _ask(platform.db, call, job)
-    await _stop(platform.commands, asked)
+    await _stop(platform.commands, asked, call.user_id)
 
 
 async def _was_asked(db: Database, call: Call, job: Document) -> bool:
@@ -126,7 +127,7 @@ async def _await_process(commands: Commands, job: Document) -> None:
 
     A queued job without one may wait for its turn, as revalidations do: then upkeep stops its process when there is one.
     """
-    handle = commands.client.get_workflow_handle(options.job_workflow(job["_id"]))
+    handle = commands.client.get_workflow_handle(_process(job))
     patience = START_SECONDS if job["state"] == JobState.QUEUED.value else 0.0
     until = asyncio.get_running_loop().time() + patience
     while True:
@@ -148,12 +149,25 @@ async def _await_process(commands: Commands, job: Document) -> None:
         raise DomainError(ErrorCode.CONFLICT, f"This job of type {kind.value} has no process to stop: {instead}.")
 
 
-async def _stop(commands: Commands, job: Document) -> bool:
-    """Ask the job's process to end; False: it has none now. One that was asked before, or has ended, stays as it is."""
+def _process(job: Document) -> str:
+    """The workflow id of what carries the job out."""
+    provisions = job["job_type"] == JobType.TEMP_ENV_PROVISION.value
+    return options.temp_env_workflow(job["entity_id"]) if provisions else options.job_workflow(job["_id"])
+
+
+async def _stop(commands: Commands, job: Document, user_id: str | None = None) -> bool:
+    """Ask the job's process to end; False: it has none now. One that was asked before, or has ended, stays as it is.
+
+    A temp env is told of its job: a cancel of its process would end it also when it has been provisioned meanwhile.
+    """
     if job["state"] in ENDED:
         return False
+    handle = commands.client.get_workflow_handle(_process(job))
     try:
-        await commands.client.get_workflow_handle(options.job_workflow(job["_id"])).cancel()
+        if job["job_type"] == JobType.TEMP_ENV_PROVISION.value:
+            await handle.signal("cancel_provision", CancelProvision(job_id=job["_id"], user_id=user_id))
+        else:
+            await handle.cancel()
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise
@@ -167,7 +181,7 @@ async def finish_cancels(db: Database, commands: Commands) -> int:
     Returns how many were asked to end.
     """
     query = {"cancel_asked_at": {"$exists": True}, "state": {"$nin": list(ENDED)}}
-    rows = await db["jobs"].find(query, {"state": 1}).limit(MOST_CANCELS).to_list()
+    rows = await db["jobs"].find(query, {"state": 1, "job_type": 1, "entity_id": 1}).limit(MOST_CANCELS).to_list()
     return sum([await _stop(commands, row) for row in rows])
 
 

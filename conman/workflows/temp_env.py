@@ -325,7 +325,8 @@ class TempEnvWorkflow:
     @workflow.signal
     def cancel_provision(self, asked: CancelProvision) -> None:
         """Its job is to end: as long as it is provisioned, it ends with it."""
-        self.job_cancel = asked
+        if self.job_cancel is None or self.job_cancel.job_id != asked.job_id:  # upkeep repeats it and knows nobody
+            self.job_cancel = asked
         self._stop_making()
 
     @workflow.signal

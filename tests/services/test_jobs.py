@@ -11,6 +11,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.jobs import JobType
+from conman.domain.temp_env_messages import CancelProvision
 from conman.services import jobs
 from conman.services.call import Call
 from conman.services.platform import Platform
@@ -19,7 +20,8 @@ from conman.workflows.client import Commands
 from tests.services.people import call
 
 ANN = {"_id": "ann", "email": "ann@example.com", "name": "Ann"}
-GATES = sorted(jobs.WITH_A_PROCESS)
+PROVISION = JobType.TEMP_ENV_PROVISION
+GATES = sorted(jobs.WITH_A_PROCESS - {PROVISION})
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Process:
 
     status: WorkflowExecutionStatus | None = WorkflowExecutionStatus.RUNNING
     canceled: int = 0
+    told: list[tuple[str, CancelProvision]] = field(default_factory=list)
 
     async def describe(self) -> Process:
         self._must_be()
@@ -36,6 +39,10 @@ class Process:
     async def cancel(self) -> None:
         self._must_be()
         self.canceled += 1
+
+    async def signal(self, name: str, about: CancelProvision) -> None:
+        self._must_be()
+        self.told.append((name, about))
 
     def _must_be(self) -> None:
         if self.status is None:
@@ -54,7 +61,7 @@ class Temporal:
         return self
 
     def get_workflow_handle(self, workflow_id: str) -> Process:
-        assert workflow_id == "job:one"
+        assert workflow_id in ("job:one", "temp-env:cs")
         return self.process
 
     def deployment_start(self, app_id: str, deployment_id: str, summary: str) -> str:
@@ -113,6 +120,18 @@ async def test_a_job_with_a_process_is_canceled(desk: Platform, temporal: Tempor
     await jobs.cancel(desk, call(ANN), await make(desk, kind))
     assert temporal.process.canceled == 1
     assert await events(desk) == ["ann"]
+
+
+async def test_a_temp_env_is_told_of_its_job_that_is_canceled_and_does_not_end_by_it_when_that_has_ended(
+    desk: Platform, temporal: Temporal
+) -> None:
+    await jobs.cancel(desk, call(ANN), await make(desk, PROVISION))
+    assert await jobs.finish_cancels(desk.db, desk.commands) == 1
+    assert temporal.process.told == [
+        ("cancel_provision", CancelProvision(job_id="one", user_id="ann")),
+        ("cancel_provision", CancelProvision(job_id="one")),
+    ]
+    assert (temporal.process.canceled, await events(desk)) == (0, ["ann"])
 
 
 async def test_however_often_and_by_whomever_a_cancel_is_asked_the_audit_has_it_once(desk: Platform) -> None:
@@ -175,8 +194,7 @@ async def test_a_job_that_waits_for_its_turn_is_stopped_as_soon_as_it_has_a_proc
         (JobType.MSUITE_SUBMIT, "running", None, "cancel what it works for"),
         (JobType.MSUITE_SUBMIT, "running", WorkflowExecutionStatus.COMPLETED, "look at the job again"),
         (JobType.RUNTIME_PROFILE_DRIFT_CHECK, "running", None, "ends by itself"),
-        (JobType.TEMP_ENV_PROVISION, "queued", None, "delete the temporary environment"),
-        (JobType.TEMP_ENV_EXPIRE, "queued", None, "undo the expiry"),
+        (JobType.TEMP_ENV_EXPIRE, "queued", None, "until nothing is left"),
     ],
 )
 async def test_what_nothing_can_stop_says_what_to_do_and_leaves_no_trace(

@@ -42,3 +42,32 @@ async def test_those_behind_the_first_page_are_started_in_the_same_round(db: Dat
     assert await reconcile.start_missing(db, Commands(server)) == 8  # pyright: ignore[reportArgumentType]
     assert server.started == [f"changeset:{name}" for name in names]
     assert await reconcile.start_missing(db, Commands(server)) == 0  # pyright: ignore[reportArgumentType]
+
+
+async def test_temp_envs_that_sleep_are_looked_at_in_turns_and_all_of_them_by_hand(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "SLEEPERS", 2)
+    states = [("active", None)] * 4 + [("expired", None), ("expired", "job"), ("provisioning", None), ("deleted", "job")]
+    ids = [f"temp-env-{number:04x}" for number in range(len(states))]
+    await db["temp_envs"].insert_many(
+        [
+            {"_id": temp_id, "app_id": "app", "owned": {"state": state, "expire_job_id": job}}
+            for temp_id, (state, job) in zip(ids, states, strict=True)
+        ]
+    )
+    await db["temp_envs"].insert_one({"_id": "deleted:workspace", "live_slot": "workspace:1"})
+    busy = {f"temp-env:{ids[5]}", f"temp-env:{ids[6]}"}
+
+    seen: list[set[str]] = []
+    for minute in range(3):
+        server = Server()
+        monkeypatch.setattr(reconcile, "now", lambda minute=minute: f"2026-03-01T09:{minute:02}:00.000Z")
+        await reconcile.start_missing(db, Commands(server))  # pyright: ignore[reportArgumentType]
+        assert busy < set(server.started)
+        seen.append(set(server.started) - busy)
+    assert sorted(one for turn in seen for one in turn) == sorted(f"temp-env:{temp_id}" for temp_id in ids[:5])
+
+    server = Server()
+    await reconcile.start_missing(db, Commands(server), everyone=True)  # pyright: ignore[reportArgumentType]
+    assert set(server.started) == {f"temp-env:{temp_id}" for temp_id in ids[:7]}
