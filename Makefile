@@ -10,7 +10,7 @@ EXAMPLES ?= 2000
 JOBS ?= 2
 GROWTH ?=
 
-.PHONY: help setup demo test fuzz check lint types imports unit bench growth docs proto clean up servers
+.PHONY: help setup demo test thorough fuzz check lint types imports unit bench growth docs proto clean up servers
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,10 @@ servers: setup ## Find, fetch or build the local servers
 
 test: servers ## Run all tests, JOBS=N files side by side
 	@$(RUN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --maxprocesses 8
+
+thorough: export CONMAN_TESTS := thorough
+thorough: ## As test, with each case and full size of the longest tests; about twice as long
+	@$(MAKE) --no-print-directory test
 
 unit: setup ## Run the tests that need no server
 	@$(RUN)/python -m pytest tests/unit tests/git

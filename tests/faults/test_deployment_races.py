@@ -15,13 +15,15 @@ from faults_app import App, Person
 from faults_invariants import DEPLOYED, DEPLOYED_ONCE, RELEASED
 from faults_processes import SECONDS
 
-ROUNDS = 15
+from tests.support.sizes import size
+
+ROUNDS = size(5, 15)
 EACH = 2
 """Requests that each process gets at once."""
 
 
 async def test_of_two_apis_that_race_for_an_environment_exactly_one_request_wins_each_time(app: App) -> None:
-    """About half a minute on a quiet machine: each round's deployment runs to its end."""
+    """Each round's deployment runs to its end."""
     await app.cell.worker()
     release = await app.published()
     path, wanted = app.deploy_path(), {"release_id": release}

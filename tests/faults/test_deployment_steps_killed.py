@@ -19,6 +19,7 @@ from faults_programs import in_place
 
 from conman.domain.times import later
 from conman.services.clock import now
+from tests.support.sizes import some
 
 FAILED = ("requested", "started", "failed")
 OVERWRITTEN = ("requested", "blocked_by_drift", "revalidated", "started", "drift_overwritten", "succeeded")
@@ -345,7 +346,7 @@ CASES: dict[str, Callable[[App], Awaitable[None]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", some(CASES, one_in=2))
 async def test_a_deployment_survives_the_death_of_its_worker_at_each_step(
     case: str, side_by_side: Callable[[str], Awaitable[None]]
 ) -> None:

@@ -12,6 +12,8 @@ import pytest
 from faults_app import App
 from faults_invariants import DEPLOYED, DEPLOYED_ONCE, PROMOTED, RELEASED
 
+from tests.support.sizes import size
+
 JOURNEY_SECONDS = 3.0
 """How long the journey takes when nothing dies, roughly: the first kill is somewhere in it, the second one after the first."""
 
@@ -50,7 +52,9 @@ async def killed_twice(app: App, *, seed: int) -> None:
     )
 
 
-CASES: dict[str, Callable[[App], Awaitable[None]]] = {f"seed-{seed}": partial(killed_twice, seed=seed) for seed in range(1, 5)}
+CASES: dict[str, Callable[[App], Awaitable[None]]] = {
+    f"seed-{seed}": partial(killed_twice, seed=seed) for seed in range(1, 1 + size(2, 4))
+}
 
 
 @pytest.mark.parametrize("case", CASES)

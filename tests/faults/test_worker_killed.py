@@ -14,6 +14,8 @@ from faults_app import App
 from faults_invariants import DEPLOYED, DEPLOYED_ONCE, PUBLISHED, QUEUED, RELEASED, SELECTED, SUBMITTED, VALIDATED
 from faults_processes import KILLED, until
 
+from tests.support.sizes import some
+
 
 async def killed_at(app: App, point: str, command: Callable[[], Awaitable[Any]]) -> Any:
     """Send a command to a worker that dies at this point, start a new one, and give the command's answer."""
@@ -211,7 +213,7 @@ CASES: dict[str, Callable[[App], Awaitable[None]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", some(CASES, one_in=3))
 async def test_a_new_worker_completes_what_the_killed_one_began(
     case: str, side_by_side: Callable[[str], Awaitable[None]]
 ) -> None:

@@ -1,7 +1,7 @@
-"""1,000 random releases of several changesets, under an integration branch that moves (`spec.md` 11).
+"""Random releases of several changesets, under an integration branch that moves (`spec.md` 11).
 
 The activities of assembly and publish themselves, over real repositories and the embedded MongoDB; in place of the workflows
-between them stands what they do with the answers. Takes about a minute on a quiet machine.
+between them stands what they do with the answers. The 1,000 releases of `make thorough` take about a minute.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from conman.git.local import LocalGit
 from conman.services.clock import new_id
 from conman.store.database import Database
 from tests.services.release_model import Editor, NoMerge, State, all_values, changes_between, merged, values_in
+from tests.support.sizes import size
 
-REPOSITORIES = 20
+REPOSITORIES = size(3, 20)
 RELEASES = 50
 """In each repository, one after the other."""
 REPO = "team/app.git"

@@ -1,6 +1,6 @@
-"""A queue that is used for long (`durability.md` 12 and 18): 2,000 updates by eight people, publishes among them.
+"""A queue that is used for long (`durability.md` 12 and 18): updates by eight people, publishes among them.
 
-Takes about a minute on a quiet machine.
+The 2,000 updates of `make thorough` take about a minute on a quiet machine.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from conman.domain.queue_records import EntryStatus
 from conman.workflows import options
 from conman.workflows.client import EntityWorkflow
 from conman.workflows.codec import KeyringCodec, data_converter
+from tests.support.sizes import size
 
 PEOPLE = 8
-COMMANDS = 125
+COMMANDS = size(40, 125)
 """Sent by each, twice."""
 LISTED = 3
 """Entries that each has in the queue at most."""
-PUBLISH_EVERY = 75
-EVENTS = 1500
+PUBLISH_EVERY = size(25, 75)
+EVENTS = size(500, 1500)
 """After so many events the history begins anew here: often enough for several boundaries, long enough to be used."""
 
 
