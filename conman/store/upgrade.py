@@ -9,13 +9,14 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from pymongo import ASCENDING
+from pymongo import ASCENDING, UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure
 
 from conman.domain.environment import EnvironmentDefinition
 
 _Database = AsyncDatabase[dict[str, Any]]
+_EVENTS_AT_ONCE = 1000
 
 RETIRED: tuple[tuple[str, str], ...] = (("memberships", "app_id_user_id"),)
 """Collection and name of indexes whose rule another one holds now."""
@@ -29,6 +30,7 @@ async def bring_up_to_date(db: _Database) -> None:
                 await db[collection].drop_index(name)
     await _give_memberships_their_slot(db)
     await _list_environments_in_their_app(db)
+    await _have_all_events_wait_for_their_seals(db)
 
 
 async def _give_memberships_their_slot(db: _Database) -> None:
@@ -57,3 +59,19 @@ async def _list_environments_in_their_app(db: _Database) -> None:
             await db["apps"].update_one(
                 {"_id": app["_id"], **unlisted}, {"$set": {"environments": [one.document() for one in definitions]}}
             )
+
+
+async def _have_all_events_wait_for_their_seals(db: _Database) -> None:
+    """Events were not sealed. That it is done is noted, since it looks through the whole audit."""
+    if await db["upgrades"].find_one({"_id": "events wait for their seals"}) is not None:
+        return
+    after = ""
+    while True:
+        page = db["audit"].find({"_id": {"$gt": after}}, {"app_id": 1}).sort([("_id", ASCENDING)]).limit(_EVENTS_AT_ONCE)
+        rows = await page.to_list()
+        if not rows:
+            break
+        waiting = [UpdateOne({"_id": row["_id"]}, {"$setOnInsert": {"app_id": row["app_id"]}}, upsert=True) for row in rows]
+        await db["audit_unsealed"].bulk_write(waiting, ordered=False)
+        after = rows[-1]["_id"]
+    await db["upgrades"].update_one({"_id": "events wait for their seals"}, {"$set": {"done": True}}, upsert=True)

@@ -18,7 +18,7 @@ async def insert(db: Database, version: int = 0) -> None:
 
 
 def audit(number: int) -> dict[str, Any]:
-    return {"id": f"event-{number}", "kind": "audit", "doc": {"_id": f"event-{number}", "action": "submitted"}}
+    return {"id": f"event-{number}", "kind": "audit", "doc": {"_id": f"event-{number}", "app_id": None, "action": "submitted"}}
 
 
 async def write(db: Database, command: str, *, expected: int, outgoing: list[dict[str, Any]] | None = None) -> Written:
