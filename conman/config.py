@@ -26,6 +26,7 @@ from conman.settings.mail import MailSettings
 from conman.settings.programs import ProgramSettings
 from conman.settings.targets import TargetSettings
 from conman.settings.temp_envs import TempEnvSettings
+from conman.settings.temp_urls import TempUrlSettings
 from conman.settings.vault import VaultSettings
 from conman.settings.webhooks import WebhookSettings
 
@@ -54,6 +55,7 @@ class Settings(
     DriftSettings,
     AssistantSettings,
     TempEnvSettings,
+    TempUrlSettings,
     WebhookSettings,
 ):
     """The effective configuration of one process."""
