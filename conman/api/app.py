@@ -38,6 +38,7 @@ from conman.api.routes import (
     users,
     workspaces,
 )
+from conman.api.temp_hosts import TempHostMiddleware
 from conman.services.job_logs import LogFeeds
 from conman.services.master_keys import check_master_keys
 from conman.services.platform import Platform
@@ -103,5 +104,6 @@ def create_api(platform: Platform) -> FastAPI:
         app.include_router(router, prefix="/api")
     openapi.install(app, access.takes_key)
     app.add_middleware(OutcomeMiddleware)
+    app.add_middleware(TempHostMiddleware, platform=platform)
     app.add_middleware(RequestMiddleware)
     return app

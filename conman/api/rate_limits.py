@@ -97,7 +97,11 @@ async def limit(request: Request, user_id: str | None = None) -> None:
     bucket = bucket_of(request.method, request.url.path)
     if (bucket is Bucket.AUTH) != (user_id is None):
         return
-    subject = user_id or address_group(request.client.host if request.client else None)
+    await count(request, bucket, user_id or address_group(request.client.host if request.client else None))
+
+
+async def count(request: Request, bucket: Bucket, subject: str) -> None:
+    """Count the request in a bucket by whose it is; its standing goes into the reply's headers. Raises `rate_limited`."""
     limiter: RateLimiter = request.app.state.rate_limiter
     standing = await limiter.take(bucket, subject)
     request.state.rate_limit = standing

@@ -147,5 +147,5 @@ def _key(platform: Platform) -> bytes:
 def _unauthorized() -> DomainError:
     return DomainError(
         ErrorCode.UNAUTHORIZED,
-        "Open this temporary environment in Conman, which gives you a link to it, or send your token as `Authorization: Bearer …`.",
+        "Open this temporary environment in Conman, which gives you a link, or send your token as `Authorization: Bearer …`.",
     )

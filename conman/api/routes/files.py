@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -14,7 +12,8 @@ from pydantic import Field
 from conman.api.access import Caller, capability
 from conman.api.body import Body, body
 from conman.api.errors import envelope
-from conman.api.ranges import UnsatisfiableRangeError, matches, parse_range
+from conman.api.file_replies import file_reply, type_by_name
+from conman.api.ranges import UnsatisfiableRangeError
 from conman.api.routes import PageNumber, data
 from conman.api.routes.workspaces import own_workspace
 from conman.domain.errors import ErrorCode, invalid
@@ -25,10 +24,6 @@ from conman.services.saves import LARGEST_BATCH, BatchChange
 
 router = APIRouter(prefix="/apps/{app}/workspaces/{ws}/files", tags=["files"])
 _C = Capability
-CHUNK = 64 * 1024
-"""Bytes that a raw reply sends at a time."""
-_TYPES = mimetypes.MimeTypes(filenames=())
-"""Types by extension that do not depend on what the machine has installed."""
 
 
 class FileWrite(Body):
@@ -101,44 +96,21 @@ async def read_raw(
     """A file's bytes, whole or one range of them; with `blob_id` those of another version of this file."""
     found = await own_workspace(caller, ws, _C.WORKSPACE_READ_OWN)
     raw = await files.raw(caller.platform, caller.of_app, found, path=path, blob_id=blob_id)
-    etag = f'"{raw.blob_id}"'
     headers = {
-        "ETag": etag,
-        "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
         # A file that somebody saved is never run or shown as a page of this server.
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(raw.path.rpartition('/')[2], safe='')}",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'",
     }
-    if matches(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=headers)
-    size = len(raw.data)
-    conditional = request.headers.get("if-range")
-    asked = request.headers.get("range") if conditional in (None, etag) else None
     try:
-        part = parse_range(asked, size)
+        return file_reply(request, raw.data, etag=f'"{raw.blob_id}"', media_type=type_by_name(raw.path), headers=headers)
     except UnsatisfiableRangeError:
+        size = len(raw.data)
         reply = envelope(request, ErrorCode.VALIDATION_ERROR, f"The file has {size} bytes: ask for a range within it.")
         reply.status_code = 416
         reply.headers["Content-Range"] = f"bytes */{size}"
         return reply
-    start, end = part or (0, size)
-    if part is not None:
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    headers["Content-Length"] = str(end - start)
-    return StreamingResponse(
-        _chunks(raw.data, start, end),
-        status_code=200 if part is None else 206,
-        headers=headers,
-        media_type=_TYPES.guess_type(raw.path, strict=True)[0] or "application/octet-stream",
-    )
-
-
-def _chunks(whole: bytes, start: int, end: int) -> Iterator[bytes]:
-    view = memoryview(whole)
-    for place in range(start, end, CHUNK):
-        yield bytes(view[place : min(place + CHUNK, end)])
 
 
 @router.put("")
