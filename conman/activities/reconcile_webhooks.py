@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 
 async def start_missing_webhooks(db: Database, commands: Commands) -> int:
-    """Make the deliveries that were missed when a webhook was new, then start each `webhook:{app_id}` that is missing; how many."""
+    """Make the deliveries that were missed when a webhook was new; then start each process that is missing, and say how many."""
     missed = await backfill(db, now())
     if missed:
         log.info("webhook_deliveries_backfilled", deliveries=missed)

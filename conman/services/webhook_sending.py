@@ -52,7 +52,7 @@ class WebhookSending:
         self._days = settings.webhook_delivery_days
 
     async def send_round(self, app_id: str) -> Round:
-        """Send what is due of an app, until an attempt fails or the round is over. Raises `VaultError` before it has tried any."""
+        """Send what is due of an app, until an attempt fails or the round is over. Raises `VaultError` before any attempt."""
         app = await records.find(self.db, "apps", app_id)
         if app is None or app["settings"]["webhook"] is None:
             await self.end_all(app_id, DeliveryState.CANCELED, EndReason.WEBHOOK_REMOVED)

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
-from weakref import WeakKeyDictionary
+from typing import Final
+from weakref import finalize
 
-from pymongo import ASCENDING, AsyncMongoClient, UpdateOne
+from pymongo import ASCENDING, UpdateOne
 
 from conman.domain.ids import first_id_of
 from conman.domain.times import later, milliseconds
@@ -41,11 +41,16 @@ class _Known:
     tell: Callable[[Collection[str]], None] | None = None
 
 
-_known: WeakKeyDictionary[AsyncMongoClient[Any], dict[str, _Known]] = WeakKeyDictionary()
+_known: dict[tuple[int, str], _Known] = {}
+"""By client and database. Clients of one server are equal to each other, and yet each belongs to an event loop of its own."""
 
 
 def _known_of(db: Database) -> _Known:
-    return _known.setdefault(db.client, {}).setdefault(db.name, _Known())
+    key = (id(db.client), db.name)
+    if key not in _known:
+        _known[key] = _Known()
+        finalize(db.client, _known.pop, key, None)
+    return _known[key]
 
 
 def hear_of_new(db: Database, tell: Callable[[Collection[str]], None] | None) -> None:
