@@ -15,6 +15,7 @@ from conman.api.routes import (
     apps,
     assistant,
     audit,
+    audit_verify,
     auth,
     changesets,
     comments,
@@ -35,6 +36,7 @@ from conman.api.routes import (
     release_contents,
     releases,
     rollbacks,
+    temp_envs,
     users,
     workspaces,
 )
@@ -71,7 +73,9 @@ ROUTERS = (
     drift.router,
     migrations.router,
     jobs.router,
+    temp_envs.router,
     audit.router,
+    audit_verify.router,
 )
 
 

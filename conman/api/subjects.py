@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from conman.domain.errors import not_found
-from conman.services import invites, jobs, members, profiles, releases, workspaces
+from conman.services import invites, jobs, members, profiles, releases, temp_envs, workspaces
 from conman.services.platform import Platform
 from conman.store import records
 from conman.store.database import Document
@@ -68,6 +68,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "env": Subject(_environment),
     "d": Subject(_record("deployments", "deployment")),
     "p": Subject(profiles.find),
+    "t": Subject(temp_envs.find, temp_envs.owner_of),
     "user": Subject(members.member_of),
     "invite": Subject(invites.find),
 }
