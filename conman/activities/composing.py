@@ -17,6 +17,7 @@ from conman.faults import fault_point
 from conman.git.adapter import GitAdapter
 from conman.services.clock import now
 from conman.services.exclusions import find_exclusions
+from conman.store import feed
 from conman.store.database import Database
 from conman.store.job_progress import show_progress
 
@@ -43,6 +44,7 @@ class ComposeActivities:
             {"_id": start.job_id, "state": "queued"},
             {"$set": {"state": "running", "attempt": 1, "started_at": now()}, "$inc": {"version": 1}},
         )
+        await feed.tell_jobs(self.db, [start.job_id])
         base = await head_of(self.git, repo, branch)
         prefixes: list[str] = []
         shown = time.monotonic()

@@ -30,7 +30,7 @@ from conman.services.applied import Expected, expected
 from conman.services.clock import now
 from conman.services.secrets import Secrets
 from conman.services.vault import Vault, VaultError
-from conman.store import records
+from conman.store import feed, records
 from conman.store.database import Database, Document
 from conman.targets.base import TargetError
 from conman.targets.registry import place_of
@@ -70,6 +70,7 @@ class DriftActivities:
         if question.job_id is not None:
             attempt = {"$set": {"attempt": question.attempt, "updated_at": question.at}, "$inc": {"version": 1}}
             await self.db["jobs"].update_one({"_id": question.job_id, "state": JobState.RUNNING.value}, attempt)
+            await feed.tell_jobs(self.db, [question.job_id])
 
     async def _look(self, question: DriftQuestion) -> DriftReply:
         db, environment_id = self.db, question.environment_id
@@ -159,6 +160,7 @@ class DriftRecordActivities:
             {"_id": start.job_id, "state": JobState.QUEUED.value},
             {"$set": {**job_start(now()), "run_id": run_id}, "$inc": {"version": 1}},
         )
+        await feed.tell_jobs(self.db, [start.job_id])
         fault_point("drift.begun")
         running = {"_id": start.job_id, "state": JobState.RUNNING.value, "run_id": run_id}
         return begun is not None or await self.db["jobs"].find_one(running, {"_id": 1}) is not None

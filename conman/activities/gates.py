@@ -41,7 +41,7 @@ from conman.services.rendering import PROFILE_ENV, PROFILE_JSON, RenderedProfile
 from conman.services.secrets import Secrets
 from conman.services.vault import Vault, VaultError
 from conman.settings.programs import ProgramKind
-from conman.store import records
+from conman.store import feed, records
 from conman.store.database import Database, Document
 from conman.store.outgoing import TERMINAL_JOB_STATES
 
@@ -105,6 +105,7 @@ class GateActivities:
         await self.db["jobs"].update_one(
             {"_id": job_id, "state": "running"}, {"$set": {"attempt": attempt, "updated_at": at}, "$inc": {"version": 1}}
         )
+        await feed.tell_jobs(self.db, [job_id])
 
     async def _run(self, run: GateRun, folder: Path, canceled: asyncio.Event) -> Verdict:
         gate = run.gate

@@ -18,6 +18,7 @@ from temporalio import activity
 
 from conman.domain.redaction import Redactor
 from conman.services.clock import now
+from conman.store import feed
 from conman.store.database import Database, Document
 
 LOOK_SECONDS = 1.0
@@ -60,6 +61,7 @@ class Progress:
         change = {"$set": {"progress": told, "updated_at": now()}, "$inc": {"version": 1}}
         try:
             await self.db["jobs"].update_one({"_id": self.job_id, "state": "running"}, change)
+            await feed.tell_jobs(self.db, [self.job_id])
         except PyMongoError as error:
             activity.logger.warning("the progress of job %s is not shown yet: %s", self.job_id, error)
         else:

@@ -28,7 +28,7 @@ from conman.services.conflicts import conflict_record
 from conman.services.rollback_trial import keep_overrides, try_revert
 from conman.services.secrets import Secrets
 from conman.services.vault import Vault
-from conman.store import records, release_states
+from conman.store import feed, records, release_states
 from conman.store.database import Database, Document
 from conman.workflows import options
 from conman.workflows.client import Commands
@@ -76,6 +76,7 @@ class RollbackActivities:
             {"_id": start.job_id, "state": "queued"},
             {"$set": {"state": "running", "attempt": 1, "started_at": now()}, "$inc": {"version": 1}},
         )
+        await feed.tell_jobs(self.db, [start.job_id])
         repo, branch = await integration_branch(self.db, start.app_id)
         base = await head_of(self.git, repo, branch)
         undone = await records.get(self.db, "releases", start.reverts_release_id or "", what="release")

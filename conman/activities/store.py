@@ -40,7 +40,7 @@ from conman.services.clock import now
 from conman.services.expiry import forget_logs
 from conman.services.notices import NoticeStarter
 from conman.services.upkeep import finish_and_forget
-from conman.store import locks, memberships, records
+from conman.store import feed, locks, memberships, records
 from conman.store.database import Database
 from conman.store.job_progress import show_progress
 from conman.store.outgoing import TERMINAL_JOB_STATES, Written, deliver, deployment_ended, sweep, write_owned
@@ -119,6 +119,7 @@ class StoreActivities:
         for job_id in request.job_ids:
             job = NewJob(job_id, request.job_type, request.entity_type, request.entity_id, max_attempts(request.job_type))
             await records.insert_once(self.db, "jobs", job_document(job, app_id=request.app_id, at=request.at))
+        await feed.tell_jobs(self.db, request.job_ids)
         if request.progress is not None:
             await show_progress(self.db, request.progress, request.at)
         fault_point("jobs.created")
@@ -126,12 +127,13 @@ class StoreActivities:
     @activity.defn
     async def end_jobs(self, request: JobEnds) -> None:
         """Jobs that end with no other record to write."""
-        for end in request.ends:
-            made = JobEnd.model_validate(end)
+        ends = [JobEnd.model_validate(end) for end in request.ends]
+        for made in ends:
             await self.db["jobs"].update_one(
                 {"_id": made.id, "state": {"$nin": TERMINAL_JOB_STATES}},
                 {"$set": job_end(made, at=request.at), "$inc": {"version": 1}},
             )
+        await feed.tell_jobs(self.db, [made.id for made in ends])
         fault_point("jobs.ended")
 
     @activity.defn

@@ -25,7 +25,7 @@ from conman.domain.times import milliseconds
 from conman.faults import fault_point
 from conman.services.call import Call
 from conman.services.platform import Platform
-from conman.store import locks, records
+from conman.store import feed, locks, records
 from conman.store.database import Database, Document
 
 ENVIRONMENTS = "environments"
@@ -222,6 +222,7 @@ async def start_check(platform: Platform, call: Call, app: Document, environment
     kind = JobType.RUNTIME_PROFILE_DRIFT_CHECK
     job = NewJob(job_id, kind, "environment", environment["_id"], max_attempts(kind), created_by=call.user_id)
     made, fresh = await records.insert_once(platform.db, "jobs", job_document(job, app_id=app["_id"], at=call.at))
+    await feed.tell_jobs(platform.db, [job_id])
     fault_point("drift.inserted")
     if fresh or made["state"] == "queued":
         start = DriftCheckStart(
