@@ -62,11 +62,16 @@ def problem_of(error: PyMongoError, doing: str) -> CloneError:
         return CloneError(f"MongoDB did not answer: {doing}", reason=ReasonCode.INFRASTRUCTURE, again=True)
     if isinstance(error, BulkWriteError):
         codes = sorted({str(one.get("code")) for one in error.details.get("writeErrors", [])}) if error.details else []
-        return CloneError(f"MongoDB refused documents (code {', '.join(codes) or 'unknown'}): {doing}", again=True)
+        return CloneError(
+            f"MongoDB refused documents (code {', '.join(codes) or 'unknown'}): {doing}",
+            reason=ReasonCode.INFRASTRUCTURE,
+            again=True,
+            refused=True,
+        )
     if isinstance(error, OperationFailure):
         name = (error.details or {}).get("codeName")
         told = " ".join(str(part) for part in (error.code, name) if part) or "unknown"
-        return CloneError(f"MongoDB refused (code {told}): {doing}", again=True)
+        return CloneError(f"MongoDB refused (code {told}): {doing}", reason=ReasonCode.INFRASTRUCTURE, again=True, refused=True)
     return CloneError(f"{type(error).__name__}: {doing}", reason=ReasonCode.INFRASTRUCTURE, again=True)
 
 

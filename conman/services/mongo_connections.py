@@ -32,14 +32,22 @@ _ANSWERS_WITHIN_MS = 5000
 class CloneError(Exception):
     """A database can't be copied, restored or removed. `message` holds no credentials and nothing of any document.
 
-    `again`: the same may succeed later without anybody mending anything.
+    `again`: the same may succeed later without anybody mending anything. `refused`: the server answered, and did not do it.
     """
 
-    def __init__(self, message: str, *, reason: ReasonCode = ReasonCode.RUNNER_ERROR, again: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: ReasonCode = ReasonCode.RUNNER_ERROR,
+        again: bool = False,
+        refused: bool = False,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason
         self.again = again
+        self.refused = refused
 
 
 @dataclass(frozen=True, slots=True)

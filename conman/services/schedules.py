@@ -22,6 +22,7 @@ from conman.domain.deploy_messages import DriftRound
 from conman.workflows import options
 from conman.workflows.drift_check import DRIFT_ROUND_ID
 from conman.workflows.options import Queue
+from conman.workflows.temp_orphans import TEMP_ORPHANS_ID
 
 
 async def keep_schedule(client: Client, action: ScheduleActionStartWorkflow, every: timedelta, *, at_once: bool) -> None:
@@ -44,14 +45,33 @@ async def keep_schedule(client: Client, action: ScheduleActionStartWorkflow, eve
         )
 
 
+async def drop_schedule(client: Client, schedule_id: str) -> None:
+    """Take a schedule away; one that is not there is gone."""
+    try:
+        await client.get_schedule_handle(schedule_id).delete()
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+
+
+async def ensure_temp_orphans(client: Client, minutes: int) -> None:
+    """Look for what temp envs have left every so many minutes; 0 takes the schedule away."""
+    if minutes == 0:
+        await drop_schedule(client, TEMP_ORPHANS_ID)
+        return
+    action = ScheduleActionStartWorkflow(
+        "temp-orphans",
+        id=TEMP_ORPHANS_ID,
+        task_queue=options.queue_name(Queue.MAIN),
+        static_summary="look for what temp envs have left behind or lost",
+    )
+    await keep_schedule(client, action, timedelta(minutes=minutes), at_once=False)
+
+
 async def ensure_drift_round(client: Client, minutes: int) -> None:
     """Look through all environments every so many minutes; 0 takes the schedule away."""
     if minutes == 0:
-        try:
-            await client.get_schedule_handle(DRIFT_ROUND_ID).delete()
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
+        await drop_schedule(client, DRIFT_ROUND_ID)
         return
     action = ScheduleActionStartWorkflow(
         "drift_round",
