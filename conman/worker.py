@@ -35,13 +35,14 @@ from conman.activities.reconcile import ReconcileActivities
 from conman.activities.rollback import RollbackActivities
 from conman.activities.store import StoreActivities
 from conman.activities.targets import TargetActivities
+from conman.activities.temp_envs import TempEnvActivities, TempEnvRecordActivities
 from conman.activities.webhooks import WebhookActivities
 from conman.config import Settings
 from conman.services.clock import now
 from conman.services.master_keys import check_master_keys
 from conman.services.notices import NoticeStarter
 from conman.services.platform import Platform, make_platform
-from conman.services.schedules import ensure_drift_round, keep_schedule
+from conman.services.schedules import ensure_drift_round, ensure_temp_orphans, keep_schedule
 from conman.services.sending import Sending, make_transport
 from conman.services.webhook_http import Poster
 from conman.services.webhook_sending import WebhookSending
@@ -60,6 +61,7 @@ from conman.workflows.release import ReleaseWorkflow
 from conman.workflows.revalidation import RevalidationWorkflow
 from conman.workflows.rollback import RollbackWorkflow
 from conman.workflows.temp_env import TempEnvWorkflow
+from conman.workflows.temp_orphans import TempOrphansWorkflow
 from conman.workflows.upkeep import UPKEEP_ID, UpkeepWorkflow
 from conman.workflows.webhook import WebhookWorkflow
 
@@ -78,6 +80,7 @@ WORKFLOWS = [
     DriftRoundWorkflow,
     NotifyWorkflow,
     TempEnvWorkflow,
+    TempOrphansWorkflow,
     UpkeepWorkflow,
     WebhookWorkflow,
 ]
@@ -143,6 +146,7 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
                     *DeploymentActivities(platform.db).all(),
                     *DriftRecordActivities(platform.db).all(),
                     *NoticeActivities(platform.db).all(),
+                    *TempEnvRecordActivities(platform.db).all(),
                 ],
                 100,
                 workflows=WORKFLOWS,
@@ -158,7 +162,8 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
         migrations = MigrationActivities(settings, platform.db, platform.git, platform.vault)
         drift = DriftActivities(platform.db, platform.vault, Targets(settings, platform.db, platform.git, platform.vault).observe)
         on_git = [*git.all(), *composing.all(), *publishing.all(), *targets.all(), *rollback.on_git()]
-        made.append(worker(Queue.GIT, [*on_git, *migrations.all(), *drift.all()], 20))
+        temp_envs = TempEnvActivities(settings, platform.db, platform.git, platform.vault)
+        made.append(worker(Queue.GIT, [*on_git, *migrations.all(), *drift.all(), *temp_envs.all()], 20))
     if Queue.MSUITE in queues:
         gates = GateActivities(settings, platform.db, platform.git, platform.vault)
         made.append(worker(Queue.MSUITE, gates.all(), settings.gate_concurrency))
@@ -244,6 +249,7 @@ async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> No
         await register_search_attributes(platform.commands.client)
         await ensure_upkeep(platform.commands.client)
         await ensure_drift_round(platform.commands.client, settings.drift_check_minutes)
+        await ensure_temp_orphans(platform.commands.client, settings.temp_orphan_minutes)
         identity = f"{os.getpid()}@{socket.gethostname()}"
         names = sorted(options.queue_name(queue) for queue in chosen)
         scratch = GateActivities(settings, platform.db, platform.git, platform.vault)
