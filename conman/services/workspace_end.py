@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pymongo.errors import DuplicateKeyError
@@ -9,17 +10,20 @@ from pymongo.errors import DuplicateKeyError
 from conman.domain.app import BRANCHES, journal_ref, pending_ref, scratch_ref
 from conman.domain.decision import Event
 from conman.domain.errors import DomainError, ErrorCode
+from conman.domain.temp_env import TempEnvKind
 from conman.domain.workspace import BaseRef, JournalEntry, MoveKind, move_event
 from conman.faults import fault_point
 from conman.git.adapter import RefUpdate, StaleRef
 from conman.services.apps import integration_head
 from conman.services.call import Call, has_happened
+from conman.services.clock import new_id
 from conman.services.platform import Platform
+from conman.services.temp_env_use import COLLECTION as TEMP_ENVS
 from conman.services.workspace_history import move_by, record_history
 from conman.services.workspace_refs import TRIES, Standing, look, move, scratch, still_there, turn
 from conman.services.workspaces import Start, baseline, pending_edits
 from conman.store import records
-from conman.store.database import Document
+from conman.store.database import Database, Document
 
 
 async def reset(platform: Platform, call: Call, app: Document, workspace: Document) -> None:
@@ -80,14 +84,16 @@ async def was_deleted_by(platform: Platform, call: Call, workspace_id: str) -> b
 
 
 async def delete(platform: Platform, call: Call, app: Document, workspace: Document) -> None:
-    """Delete a workspace with its refs. Raises `conflict` for the default one, or while a changeset is open on it.
+    """Delete a workspace with its refs.
 
-    The workspace's place among the open changesets is taken first, for ever: the unique index that holds one open changeset per
-    workspace decides which of a deletion and a new changeset comes first.
+    Raises `conflict` for the default one, and while a changeset is open on it or a temp env of it is live.
+
+    The workspace's places among the open changesets and the live temp envs are taken first, for ever: the unique indexes that
+    hold one of each per workspace decide which of a deletion and a new one comes first.
     """
     if workspace["is_default"]:
         raise DomainError(ErrorCode.CONFLICT, "The default workspace can't be deleted: reset it to start afresh.")
-    await _take_place(platform, call, workspace)
+    await _take_places(platform, call, workspace)
     fault_point("workspace.closed")
     await record_history(platform, app, workspace["_id"], call)
     seen = await look(platform, app, workspace)
@@ -115,19 +121,75 @@ async def delete(platform: Platform, call: Call, app: Document, workspace: Docum
     await _remove(platform, app, going)
 
 
-async def _take_place(platform: Platform, call: Call, workspace: Document) -> None:
-    slot = workspace["_id"]
-    try:
-        await platform.db["changesets"].insert_one({"_id": f"deleted:{slot}", "open_slot": slot, "created_at": call.at})
-    except DuplicateKeyError as error:
-        holder = await platform.db["changesets"].find_one({"open_slot": slot}, {"_id": 1})
-        if holder is not None and holder["_id"] == f"deleted:{slot}":
-            return  # an earlier request was cut short, and is finished by this one
-        raise DomainError(
-            ErrorCode.CONFLICT,
-            "The workspace has an open changeset: finish or withdraw it first.",
-            {"changeset_id": holder["_id"] if holder is not None else None},
-        ) from error
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a workspace has room for one: the collection, and the value of the field that a unique index is on."""
+
+    collection: str
+    field: str
+    slot: str
+    taken: str
+    """What to do while another one has it."""
+    named: str
+
+
+def _places(workspace_id: str) -> tuple[_Place, _Place]:
+    live = f"{TempEnvKind.WORKSPACE.value}:{workspace_id}"
+    taken = "The workspace has a live temporary environment: delete that first."
+    open_one = "The workspace has an open changeset: finish or withdraw it first."
+    return (
+        _Place(TEMP_ENVS, "live_slot", live, taken, "temp_env_id"),
+        _Place("changesets", "open_slot", workspace_id, open_one, "changeset_id"),
+    )
+
+
+async def _take_places(platform: Platform, call: Call, workspace: Document) -> None:
+    """Take both places, or neither. Raises `conflict` naming who has one.
+
+    Each deletion leaves its mark on a place, also on one that another has taken. One that is refused gives back what still has
+    its mark: nobody else counts on that. It goes on when it has both at one moment: when the second place still has its mark after
+    it has come by the first one again.
+    """
+    mark = new_id(call.at)
+    temp_envs, changesets = _places(workspace["_id"])
+    while True:
+        await _take(platform.db, temp_envs, mark, call.at)
+        try:
+            await _take(platform.db, changesets, mark, call.at)
+        except DomainError:
+            await _give_back(platform.db, temp_envs, mark)
+            raise
+        try:  # another deletion, which was refused, may have given it back meanwhile
+            await _take(platform.db, temp_envs, mark, call.at)
+        except DomainError:
+            await _give_back(platform.db, changesets, mark)
+            raise
+        if await platform.db[changesets.collection].find_one({changesets.field: changesets.slot, "by": mark}, {"_id": 1}):
+            return
+
+
+def _held(place: _Place) -> str:
+    return f"deleted:{place.slot.rpartition(':')[2]}"
+
+
+async def _take(db: Database, place: _Place, mark: str, at: str) -> None:
+    """Take a place, or mark it where a deletion has it already. Raises `conflict` where a changeset or temp env has it."""
+    rows = db[place.collection]
+    while True:
+        if (await rows.update_one({"_id": _held(place)}, {"$set": {"by": mark}})).matched_count:
+            return
+        try:
+            await rows.insert_one({"_id": _held(place), place.field: place.slot, "created_at": at, "by": mark})
+        except DuplicateKeyError as error:
+            holder = await rows.find_one({place.field: place.slot}, {"_id": 1})
+            if holder is not None and holder["_id"] != _held(place):
+                raise DomainError(ErrorCode.CONFLICT, place.taken, {place.named: holder["_id"]}) from error
+        else:
+            return
+
+
+async def _give_back(db: Database, place: _Place, mark: str) -> None:
+    await db[place.collection].delete_one({"_id": _held(place), "by": mark})
 
 
 async def _remove(platform: Platform, app: Document, workspace: Document) -> None:
