@@ -109,12 +109,13 @@ class JobEnd(Model):
 
 
 class JobProgress(Model):
-    """How far a job is: `done` of `total` steps, and what it does now (`api.md` 4)."""
+    """How far a job is: `done` of `total` steps, and what it does now (`api.md` 4); `attempt`: another one begins with this."""
 
     id: str
     done: int
     total: int
     message: str
+    attempt: int | None = None
 
 
 OwnedT = TypeVar("OwnedT", bound=Owned)

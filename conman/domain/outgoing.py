@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from conman.domain.audit import make_event
-from conman.domain.decision import Actor, Decision, Event, JobEnd, NewJob, NewNotice
+from conman.domain.decision import Actor, Decision, Event, JobEnd, JobProgress, NewJob, NewNotice
 from conman.domain.ids import derived_uuid7
 from conman.domain.jobs import JobState
 from conman.domain.notification import Notice, notice_entry
@@ -32,8 +32,7 @@ def outgoing_entries(
     for job_id in decision.job_starts:
         entries.append({"id": next_id(), "kind": "job_start", "job_id": job_id, "doc": job_start(at)})
     for step in decision.progress:
-        shown = step.model_dump(mode="json", exclude={"id"})
-        entries.append({"id": next_id(), "kind": "job_progress", "job_id": step.id, "doc": {"progress": shown, "updated_at": at}})
+        entries.append({"id": next_id(), "kind": "job_progress", "job_id": step.id, "doc": job_progress(step, at)})
     for end in decision.job_ends:
         entries.append({"id": next_id(), "kind": "job_end", "job_id": end.id, "doc": job_end(end, at=at)})
     for notice in decision.notices:
@@ -107,6 +106,12 @@ def job_document(job: NewJob, *, app_id: str | None, at: str) -> dict[str, Any]:
 def job_start(at: str) -> dict[str, Any]:
     """The fields that change when a job starts."""
     return {"state": JobState.RUNNING.value, "started_at": at, "updated_at": at, "attempt": 1}
+
+
+def job_progress(step: JobProgress, at: str) -> dict[str, Any]:
+    """The fields that change when a job comes to its next step."""
+    shown = {"progress": step.model_dump(mode="json", exclude={"id", "attempt"}), "updated_at": at}
+    return shown if step.attempt is None else {**shown, "attempt": step.attempt}
 
 
 def job_end(end: JobEnd, *, at: str) -> dict[str, Any]:

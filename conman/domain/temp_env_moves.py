@@ -164,9 +164,9 @@ def decide_provision_failed(
     return Decision(after, events=(event,), jobs=_expire_job(temp_env_id, after), job_ends=(end,), notices=(notice,))
 
 
-def _progress(temp: TempEnv, done: int) -> JobProgress:
+def _progress(temp: TempEnv, done: int, attempt: int | None = None) -> JobProgress:
     message = STEPS[done] if done < len(STEPS) else "is ready"
-    return JobProgress(id=temp.job_id, done=done, total=len(STEPS), message=message)
+    return JobProgress(id=temp.job_id, done=done, total=len(STEPS), message=message, attempt=attempt)
 
 
 # -- Idle time and grace
@@ -306,8 +306,11 @@ def decide_clean_up_begins(temp: TempEnv) -> Decided | None:
     """The job of its clean-up starts."""
     if not wants_clean_up(temp) or temp.expire_job_id is None:
         return None
-    progress = JobProgress(id=temp.expire_job_id, done=0, total=1, message="removes its database, branch and profile")
-    return Decision(temp.model_copy(), job_starts=(temp.expire_job_id,), progress=(progress,))
+    return Decision(temp.model_copy(), job_starts=(temp.expire_job_id,), progress=(_removes(temp.expire_job_id),))
+
+
+def _removes(job_id: str, attempt: int | None = None) -> JobProgress:
+    return JobProgress(id=job_id, done=0, total=1, message="removes its database, branch and profile", attempt=attempt)
 
 
 def decide_cleaned_up(temp_env_id: str, temp: TempEnv, reply: CleanUpReply) -> Decided | None:
@@ -361,6 +364,15 @@ def _event(
     git_sha: str | None = None,
 ) -> Event:
     return Event(ENTITY_TYPE, temp_env_id, action, before=before, after=after, git_sha=git_sha)
+
+
+def decide_next_attempt(temp: TempEnv, job_id: str, attempt: int) -> Decided | None:
+    """An attempt at the job that is under way has failed, and another one begins."""
+    if temp.state is TempEnvState.PROVISIONING and job_id == temp.job_id:
+        return Decision(temp.model_copy(), progress=(_progress(temp, 0, attempt),))
+    if wants_clean_up(temp) and job_id == temp.expire_job_id:
+        return Decision(temp.model_copy(), progress=(_removes(job_id, attempt),))
+    return None
 
 
 # -- Words

@@ -13,6 +13,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError,
 
 from conman.workflows import options
 from conman.workflows.entity import Decide, Entity, now
+from conman.workflows.resync import Resynced
 
 with workflow.unsafe.imports_passed_through():
     from conman.domain import temp_env_moves as moves
@@ -54,7 +55,7 @@ class _Failure:
 
 
 @workflow.defn(name="temp-env")
-class TempEnvWorkflow:
+class TempEnvWorkflow(Resynced):
     """Arrives: extend, undo_expire, delete; word that its job is to be canceled, or that something it can't see has changed; a
     cancel of the workflow. Waits for: branch, profile and database to be made, its deadline, its grace, its clean-up.
 
@@ -131,6 +132,9 @@ class TempEnvWorkflow:
         """Persist what the process decides by itself, or for somebody who asked for it before."""
         await self.entity.apply(command_id, Actor(user_id=user_id), decide)
 
+    async def _begin_again(self, job_id: str, attempt: int) -> None:
+        await self._apply(f"again:{job_id}:{attempt}", lambda temp: moves.decide_next_attempt(temp, job_id, attempt))
+
     def _expire_job_id(self) -> str:
         """The id of the next job of its clean-up."""
         return derived_uuid7(milliseconds(now()), "temp-env-expire", self.id, str(self.entity.state.failures))
@@ -152,6 +156,7 @@ class TempEnvWorkflow:
                 pause = timedelta(seconds=backoff_seconds(attempt))
                 await workflow.wait_condition(self._must_stop, timeout=pause, timeout_summary="the next attempt")
             attempt += 1
+            await self._begin_again(job_id, attempt)
         asked_by = self.job_cancel.user_id if self.job_cancel is not None else None
         expire_job_id = self._expire_job_id()
         await self._apply(
@@ -180,9 +185,9 @@ class TempEnvWorkflow:
         ref = TempEnvRef(app_id=self.app_id, temp_env_id=self.id, job_id=job_id, attempt=attempt)
         until = workflow.now() + timedelta(seconds=timeout_seconds(JobType.TEMP_ENV_PROVISION))
         branch = await self._made("provision_branch", ref, BranchMade, until)
-        await self._apply(f"branch:{job_id}", lambda temp: moves.decide_branch_made(temp, branch))
+        await self._apply(f"branch:{job_id}:{attempt}", lambda temp: moves.decide_branch_made(temp, branch))
         profile = await self._made("provision_profile", ref, ProfileMade, until)
-        await self._apply(f"profile:{job_id}", lambda temp: moves.decide_profile_made(temp, profile))
+        await self._apply(f"profile:{job_id}:{attempt}", lambda temp: moves.decide_profile_made(temp, profile))
         database = await self._made("provision_database", ref, DatabaseMade, until)
         await self._apply(f"provisioned:{job_id}", lambda temp: moves.decide_provisioned(self.id, temp, database, now()))
 
@@ -268,6 +273,7 @@ class TempEnvWorkflow:
                 return removed
             await workflow.sleep(timedelta(seconds=backoff_seconds(attempt)), summary="the next attempt")
             attempt += 1
+            await self._begin_again(job_id, attempt)
 
     async def _remove(self, ref: TempEnvRef) -> CleanUpReply | _Failure:
         try:

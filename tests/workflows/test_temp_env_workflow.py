@@ -273,6 +273,7 @@ async def test_what_the_machine_did_is_tried_again(world: World) -> None:
     await world.start(entity)
     await in_state(world, S.ACTIVE)
     assert world.fakes.temp_envs.steps() == ["branch", "profile", "database"] * 3
+    assert world.store.jobs[world.id("job")]["attempt"] == 3
     await delete(world, entity)
     assert await result(world, entity) == "deleted"
 
