@@ -13,9 +13,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from conman.domain.decision import Actor, Event
 from conman.domain.errors import DomainError, ErrorCode
+from conman.domain.temp_env import LIVE, TempEnvState
 from conman.domain.times import later
 from conman.faults import fault_point
-from conman.services import invites, standstill
+from conman.services import invites, standstill, temp_env_use
 from conman.services.call import Call, has_happened
 from conman.services.clock import now
 from conman.services.platform import Platform
@@ -74,6 +75,7 @@ async def _write(platform: Platform, call: Call, app_id: str) -> Document:
         after = {
             "archived": True,
             "canceled_job_ids": await _open_jobs(platform.db, app_id),
+            "ended_temp_env_ids": await _temp_envs_to_end(platform.db, app_id),
             "revoked_invite_ids": await _pending_invites(platform.db, app_id),
         }
         event = Event("app", app_id, "archived", before={"archived": False}, after=after)
@@ -103,8 +105,15 @@ async def _pending_invites(db: Database, app_id: str) -> list[str]:
     return [invite["_id"] async for invite in db[invites.COLLECTION].find(query, {"_id": 1})]
 
 
+async def _temp_envs_to_end(db: Database, app_id: str) -> list[str]:
+    """Those that are live, and those whose profile keeps what they have: nobody could delete these any more."""
+    states = [state.value for state in (*sorted(LIVE), TempEnvState.EXPIRED)]
+    query = {"app_id": app_id, "owned.state": {"$in": states}}
+    return [row["_id"] async for row in db[temp_env_use.COLLECTION].find(query, {"_id": 1})]
+
+
 async def end(db: Database, commands: Commands, app: Document) -> None:
-    """Revoke an archived app's invites and cancel its gates and revalidations, until none is left and none can come."""
+    """Revoke an archived app's invites, cancel its gates and revalidations, end its temp envs; until none is left or can come."""
     actor = Actor.model_validate(app["ending"]["actor"])
     await invites.revoke_all(db, app["_id"], actor=actor, at=app["ending"]["at"])
     fault_point("archive.revoked")
@@ -114,8 +123,11 @@ async def end(db: Database, commands: Commands, app: Document) -> None:
     queue = await db["queues"].find_one({"_id": app["_id"]})
     if jobs and queue is not None:
         await _cancel(commands, options.revalidation_workflow(app["_id"], queue["owned"]["epoch"]))
+    temp_envs = await _temp_envs_to_end(db, app["_id"])
+    for temp_env_id in temp_envs:
+        await _cancel(commands, options.temp_env_workflow(temp_env_id))
     fault_point("archive.canceled")
-    if not jobs and later(app["ending"]["at"], LAST_REQUESTS) < now():
+    if not jobs and not temp_envs and later(app["ending"]["at"], LAST_REQUESTS) < now():
         await db["apps"].update_one({"_id": app["_id"]}, {"$unset": {"ending": ""}})
 
 

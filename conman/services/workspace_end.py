@@ -146,8 +146,8 @@ def _places(workspace_id: str) -> tuple[_Place, _Place]:
 async def _take_places(platform: Platform, call: Call, workspace: Document) -> None:
     """Take both places, or neither. Raises `conflict` naming who has one.
 
-    Each deletion leaves its mark on a place, also on one that another has taken. One that is refused gives back what still has
-    its mark: nobody else counts on that. It goes on when it has both at one moment: when the second place still has its mark after
+    Each deletion leaves its mark on a place, also on one that another has taken; one that is refused gives back what has its mark
+    still, since nobody else counts on that. It goes on when it has both at one moment: the second place has its mark still after
     it has come by the first one again.
     """
     mark = new_id(call.at)
