@@ -1,4 +1,4 @@
-"""Records without their workflow get it back (`durability.md` 20)."""
+"""Records without their workflow get it back, and those that differ from it are compared (`durability.md` 20)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from conman.activities.heartbeat import heartbeating
 from conman.activities.reconcile_notices import start_missing_notices
 from conman.activities.reconcile_webhooks import start_missing_webhooks
+from conman.activities.resync import resync_all, resync_some
 from conman.domain.changeset_reminders import AWAITING_REVIEW, MOST_REMINDERS
 from conman.domain.deployment import RollbackMode
 from conman.domain.times import milliseconds
@@ -55,14 +56,16 @@ class ReconcileActivities:
         """Start the workflow of each record whose state calls for work and that has none running; returns how many."""
         async with heartbeating():
             started = await start_missing(self.db, self.commands)
+            await resync_some(self.db, self.commands.client)
             await finish_rotations(self.secrets)
             return started
 
 
 async def reconcile_once(db: Database, commands: Commands) -> dict[str, int]:
-    """One round by hand: `{delivered, started}`."""
+    """One round by hand: `{delivered, started, resynced}`."""
     await finish_and_forget(db, now())
-    return {"delivered": await sweep(db), "started": await start_missing(db, commands, everyone=True)}
+    delivered, started = await sweep(db), await start_missing(db, commands, everyone=True)
+    return {"delivered": delivered, "started": started, "resynced": await resync_all(db, commands.client)}
 
 
 async def start_missing(db: Database, commands: Commands, *, everyone: bool = False) -> int:

@@ -11,6 +11,7 @@ from conman.workflows import options
 from conman.workflows.entity import Decide, Entity, refusal, refusals, whole
 from conman.workflows.gate import run_gate
 from conman.workflows.reminders import Reminders
+from conman.workflows.resync import Resynced
 
 with workflow.unsafe.imports_passed_through():
     from conman.domain.changeset import TERMINAL, Changeset, Intent, Move, target
@@ -55,7 +56,7 @@ class _InTheQueue(Exception):
 
 
 @workflow.defn(name="changeset")
-class ChangesetWorkflow:
+class ChangesetWorkflow(Resynced):
     """Arrives: submit, review, request_review, retry (of the gate), queue, leave (to draft, withdrawn), take_back (votes),
     and news of the queue and of releases.
 

@@ -13,6 +13,7 @@ from conman.workflows.deploy_process import FreshRun, Process, Stop, superseded
 from conman.workflows.deploy_running import carry_out
 from conman.workflows.deploy_waiting import until_ready
 from conman.workflows.entity import Entity, now, refusals
+from conman.workflows.resync import Resynced
 
 with workflow.unsafe.imports_passed_through():
     from conman.domain import deploy_moves as moves
@@ -49,7 +50,7 @@ class CancelCommand(Command):
 
 
 @workflow.defn(name="deployment")
-class DeploymentWorkflow:
+class DeploymentWorkflow(Resynced):
     """Arrives: approve, revalidate, supersede, the release of a rollback, cancel; word that the lock is free, or that something
     else has changed that it waits for. Waits for: its release, the deployment before it, the lock, its time, approvals with their
     expiry, the environment to be mended, the deploy gate (a child), migrations, the switch, the verify.

@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from conman.domain.errors import DomainError, ErrorCode, not_found
     from conman.domain.messages import LoadRequest, OwnedReply, PersistReply, PersistRequest
     from conman.domain.outgoing import outgoing_entries
+    from conman.domain.repair import decide_repair, is_behind
     from conman.domain.times import format_time
 
 OwnedT = TypeVar("OwnedT", bound=Owned)
@@ -29,6 +30,9 @@ Decide = Callable[[OwnedT], "Decision[OwnedT] | None"]
 
 DRAINING = "draining"
 """Type of the refusal that the front door answers by asking again: this run is about to continue as new."""
+
+REPAIRS = "repairs-records"
+"""Patch: a record that is behind is rewritten; before, its workflow went back to it."""
 
 
 def now() -> str:
@@ -139,14 +143,59 @@ class Entity(Generic[OwnedT]):
         """Read the record unless its state is known. Call with the lock held."""
         if self._synced:
             return
+        await self._catch_up(await self._read())
+        self._synced = True
+
+    async def _read(self) -> dict[str, Any] | None:
         reply = await workflow.execute_activity(
             "load_owned",
             LoadRequest(collection=self.collection, entity_id=self.entity_id),
             result_type=OwnedReply,
             **options.persist(),
         )
-        self._take(reply.owned)
-        self._synced = True
+        return reply.owned
+
+    async def resync(self) -> None:
+        """Compare with the record, which somebody has seen to differ (`durability.md` 20).
+
+        Under the lock no write of this workflow's own is under way, so that what differs here does differ.
+        """
+        async with self.lock:
+            if self.gone:
+                return
+            try:
+                if not self._synced:
+                    await self.sync()
+                    return
+                found = await self._read()
+                if found is None or found["version"] != self.state.version:
+                    await self._catch_up(found)
+            except FailureError as error:
+                # What comes next reads the record before it decides (rule 5).
+                self._synced = False
+                workflow.logger.warning("%s %s could not be compared: %s", self.collection, self.entity_id, error)
+
+    async def _catch_up(self, owned: dict[str, Any] | None) -> None:
+        """Adopt the record as somebody else left it; where it is behind, as in a restored backup, write it again."""
+        while self._state is not None and owned is not None and is_behind(owned, self._state) and workflow.patched(REPAIRS):
+            before = self._state
+            decision = decide_repair(self.collection, self.entity_id, owned, before)
+            command_id = f"repaired:{owned['version']}:{before.version}"
+            request = self.persist_request(command_id, Actor(), before, decision)
+            reply = await workflow.execute_activity(
+                "persist",
+                request.model_copy(update={"expected_version": owned["version"]}),
+                result_type=PersistReply,
+                **options.persist(summary=_summary(decision)),
+            )
+            workflow.logger.warning("%s %s was behind: %s", self.collection, self.entity_id, reply.status)
+            if reply.status == "saved":
+                self._state = self._next(command_id, before, decision)
+                self.changes += 1
+                self._show()
+                return
+            owned = reply.owned
+        self._take(owned)
 
     async def load(self) -> bool:
         """The first step of `run`: read the record; False when there is none."""
@@ -210,7 +259,7 @@ class Entity(Generic[OwnedT]):
                 self.changes += 1
                 self._show()
                 return decision.result
-            self._take(reply.owned)
+            await self._catch_up(reply.owned)
 
     def _next(self, command_id: str, before: OwnedT, decision: Decision[OwnedT]) -> OwnedT:
         commands = [*decision.owned.commands, Remembered(id=command_id, result=decision.result)][-REMEMBERED_COMMANDS:]
@@ -279,7 +328,7 @@ class Entity(Generic[OwnedT]):
                     self.changes += 1
                     self._show()
                     return
-                self._take(reply.owned)
+                await self._catch_up(reply.owned)
 
     def _show(self) -> None:
         """Keep what an operator sees in the Web UI in step with the state."""

@@ -10,6 +10,7 @@ from temporalio.exceptions import ApplicationError, ChildWorkflowError, FailureE
 
 from conman.workflows import options
 from conman.workflows.entity import Entity, now, whole
+from conman.workflows.resync import Resynced
 from conman.workflows.revalidation import RevalidationWorkflow
 
 with workflow.unsafe.imports_passed_through():
@@ -42,7 +43,7 @@ FAILED_SHOWN = 5
 
 
 @workflow.defn(name="queue")
-class QueueWorkflow:
+class QueueWorkflow(Resynced):
     """Arrives: enqueue, remove, reorder, reserve, eject, published, revalidate; verdicts of sweeps as signals; upkeep's word
     that a sweep was lost.
 

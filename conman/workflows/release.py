@@ -14,6 +14,7 @@ from conman.workflows.assemble import AssembleWorkflow
 from conman.workflows.entity import Decide, Entity, refusal, refusals, whole
 from conman.workflows.publishing import Publishing
 from conman.workflows.reserving import ReservingQueue
+from conman.workflows.resync import Resynced
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import Field
@@ -59,7 +60,7 @@ class _Interleaved(Exception):
 
 
 @workflow.defn(name="release")
-class ReleaseWorkflow:
+class ReleaseWorkflow(Resynced):
     """Arrives: select, revert, assemble, publish, drop; word that the head or a profile is another one.
 
     Waits for: the queue's answers, the assembly (a child), the publish saga.
