@@ -1,7 +1,7 @@
-"""Nobody changes or removes an audit event, and one module adds them (`spec.md` 14, docs/adr/0037-the-audit-is-only-added-to.md).
+"""Nobody changes or removes an audit event or its seal, and one module each adds them (`spec.md` 14).
 
-The collection is used by its name, at the place where it is used, and only to read: another name for it (`events = db["audit"]`)
-would let a write hide.
+A collection is used by its name, at the place where it is used, and only to read: another name for it (`events = db["audit"]`)
+would let a write hide. docs/adr/0037-the-audit-is-only-added-to.md
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import pytest
 import conman
 
 ROOT = Path(conman.__file__).parent
-WRITES: dict[str, set[str]] = {"store/audit.py": {"insert_many"}}
-"""Module → the writing methods that it may call on the collection."""
+APPEND_ONLY = {"audit", "audit_seals"}
+CONSTANTS = {"SEALS"}
+"""Names that stand for one of these collections."""
+WRITERS: dict[str, set[str]] = {"store/audit.py": {"_insert_once"}, "services/sealing.py": {"insert_many"}}
+"""Module → what it calls to add to one of them, and only to add."""
 READS = {"find", "find_one", "count_documents"}
-NAMES_IT = {"Index", "page", "find", "Event", "derived_uuid7", "entry_id", "Typer", "add_typer"}
+NAMES_IT = {"Index", "page", "find", "Event", "derived_uuid7", "entry_id", "Typer", "add_typer", "command"}
 """Functions that may be given the word: they read the collection, or mean another thing by it."""
 
 
@@ -38,28 +41,36 @@ def offences(source: str, allowed: set[str]) -> Iterator[str]:
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             given = [*node.args, *(keyword.value for keyword in node.keywords)]
-            if name not in NAMES_IT and any(_is_word(value) for value in given):
+            if name not in NAMES_IT | allowed and any(_is_word(value) for value in given):
                 yield f"line {node.lineno}: {name} is given the collection's name"
 
 
 def _is_audit(node: ast.AST) -> bool:
     match node:
-        case ast.Subscript(slice=ast.Constant(value="audit")) | ast.Attribute(value=ast.Name(id="db"), attr="audit"):
-            return True
+        case ast.Subscript(slice=name):
+            return _is_word(name)
+        case ast.Attribute(value=ast.Name(id="db"), attr=name):
+            return name in APPEND_ONLY
         case _:
             return False
 
 
 def _is_word(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value == "audit"
+    match node:
+        case ast.Constant(value=str(word)):
+            return word in APPEND_ONLY
+        case ast.Name(id=name):
+            return name in CONSTANTS
+        case _:
+            return False
 
 
-def test_the_audit_is_only_read_but_for_the_one_module_that_adds_to_it() -> None:
+def test_the_audit_and_its_seals_are_only_read_but_for_the_modules_that_add_to_them() -> None:
     found = {
         f"{name}: {offence}"
         for path in ROOT.rglob("*.py")
         for name in [str(path.relative_to(ROOT))]
-        for offence in offences(path.read_text(encoding="utf-8"), WRITES.get(name, set()))
+        for offence in offences(path.read_text(encoding="utf-8"), WRITERS.get(name, set()))
     }
     assert found == set()
 
@@ -87,3 +98,10 @@ def test_a_write_is_seen_however_it_is_put(source: str) -> None:
 @pytest.mark.parametrize("source", ['await db["audit"].find_one({})', 'records.page(db, "audit", {})', 'Event("app", "audit2")'])
 def test_a_read_is_none(source: str) -> None:
     assert not list(offences(source, set()))
+
+
+def test_what_adds_to_them_only_inserts() -> None:
+    """A writer may be given the collection's name: then that is all that it does with it."""
+    tree = ast.parse((ROOT / "store" / "audit.py").read_text(encoding="utf-8"))
+    called = {node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)}
+    assert called == {"insert_many", "get", "gather"}
