@@ -33,6 +33,7 @@ from conman.activities.migrations import MigrationActivities
 from conman.activities.publishing import PublishActivities
 from conman.activities.reconcile import ReconcileActivities
 from conman.activities.rollback import RollbackActivities
+from conman.activities.sealing import SealingActivities
 from conman.activities.store import StoreActivities
 from conman.activities.targets import TargetActivities
 from conman.activities.temp_envs import TempEnvActivities, TempEnvRecordActivities
@@ -60,6 +61,7 @@ from conman.workflows.queue import QueueWorkflow
 from conman.workflows.release import ReleaseWorkflow
 from conman.workflows.revalidation import RevalidationWorkflow
 from conman.workflows.rollback import RollbackWorkflow
+from conman.workflows.sealing import SEALING_ID, AuditSealingWorkflow
 from conman.workflows.temp_env import TempEnvWorkflow
 from conman.workflows.temp_orphans import TempOrphansWorkflow
 from conman.workflows.upkeep import UPKEEP_ID, UpkeepWorkflow
@@ -82,12 +84,15 @@ WORKFLOWS = [
     TempEnvWorkflow,
     TempOrphansWorkflow,
     UpkeepWorkflow,
+    AuditSealingWorkflow,
     WebhookWorkflow,
 ]
 SIGN_OF_LIFE_SECONDS = 5.0
 TIDY_SECONDS = 15.0
 """How soon the scratch of a worker that died is looked for again: a rendered profile may lie there."""
 UPKEEP_EVERY = timedelta(minutes=1)
+SEAL_EVERY = timedelta(seconds=30)
+"""Events have their seals within a minute (`api.md` 4)."""
 
 
 def sandbox() -> SandboxedWorkflowRunner:
@@ -116,7 +121,7 @@ def _sandbox(*modules: str) -> SandboxedWorkflowRunner:
 def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
     """One Temporal worker per task queue."""
     settings, client = platform.settings, platform.commands.client
-    store = StoreActivities(platform.db, settings.job_log_days, NoticeStarter(platform.commands))
+    store = StoreActivities(platform.db, settings.job_log_days, NoticeStarter(platform.commands), settings.feed_hours)
     drain = timedelta(seconds=settings.worker_drain_seconds)
 
     def worker(queue: Queue, activities: list[Any], at_once: int, **more: Any) -> Worker:
@@ -134,6 +139,7 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
         )
 
     rollback = RollbackActivities(platform.db, platform.git, platform.vault, platform.commands)
+    sealing = SealingActivities(platform.db, platform.git)
     made: list[Worker] = []
     if Queue.MAIN in queues:
         made.append(
@@ -145,6 +151,7 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
                     *rollback.on_main(),
                     *DeploymentActivities(platform.db).all(),
                     *DriftRecordActivities(platform.db).all(),
+                    *sealing.on_main(),
                     *NoticeActivities(platform.db).all(),
                     *TempEnvRecordActivities(platform.db).all(),
                 ],
@@ -161,7 +168,7 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
         targets = TargetActivities(settings, platform.db, platform.git, platform.vault)
         migrations = MigrationActivities(settings, platform.db, platform.git, platform.vault)
         drift = DriftActivities(platform.db, platform.vault, Targets(settings, platform.db, platform.git, platform.vault).observe)
-        on_git = [*git.all(), *composing.all(), *publishing.all(), *targets.all(), *rollback.on_git()]
+        on_git = [*git.all(), *composing.all(), *publishing.all(), *targets.all(), *rollback.on_git(), *sealing.on_git()]
         temp_envs = TempEnvActivities(settings, platform.db, platform.git, platform.vault)
         made.append(worker(Queue.GIT, [*on_git, *migrations.all(), *drift.all(), *temp_envs.all()], 20))
     if Queue.MSUITE in queues:
@@ -207,6 +214,14 @@ async def ensure_upkeep(client: Client) -> None:
     await keep_schedule(client, action, UPKEEP_EVERY, at_once=True)
 
 
+async def ensure_sealing(client: Client) -> None:
+    """Create or renew the schedule that seals the audit."""
+    action = ScheduleActionStartWorkflow(
+        "audit_sealing", id=SEALING_ID, task_queue=options.queue_name(Queue.MAIN), static_summary="seal the audit"
+    )
+    await keep_schedule(client, action, SEAL_EVERY, at_once=False)
+
+
 async def _signs_of_life(platform: Platform, identity: str, queues: list[str]) -> None:
     while True:
         try:
@@ -248,6 +263,7 @@ async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> No
         await ensure_indexes(platform.db)
         await register_search_attributes(platform.commands.client)
         await ensure_upkeep(platform.commands.client)
+        await ensure_sealing(platform.commands.client)
         await ensure_drift_round(platform.commands.client, settings.drift_check_minutes)
         await ensure_temp_orphans(platform.commands.client, settings.temp_orphan_minutes)
         identity = f"{os.getpid()}@{socket.gethostname()}"

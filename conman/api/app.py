@@ -22,6 +22,7 @@ from conman.api.routes import (
     deployments,
     diffs,
     drift,
+    events,
     files,
     health,
     holds,
@@ -40,7 +41,9 @@ from conman.api.routes import (
     users,
     workspaces,
 )
+from conman.api.streams import Streams
 from conman.api.temp_hosts import TempHostMiddleware
+from conman.services.events import FeedTails
 from conman.services.job_logs import LogFeeds
 from conman.services.master_keys import check_master_keys
 from conman.services.platform import Platform
@@ -73,6 +76,7 @@ ROUTERS = (
     drift.router,
     migrations.router,
     jobs.router,
+    events.router,
     temp_envs.router,
     audit.router,
     audit_verify.router,
@@ -102,6 +106,13 @@ def create_api(platform: Platform) -> FastAPI:
     app.state.platform = platform
     app.state.rate_limiter = RateLimiter(platform.db, platform.settings)
     app.state.log_feeds = LogFeeds(platform.db)
+    app.state.feed_tails = FeedTails(platform.db)
+    app.state.streams = Streams(
+        app.state.log_feeds,
+        app.state.feed_tails,
+        most=platform.settings.streams,
+        most_of_user=platform.settings.streams_of_user,
+    )
     errors.install(app)
     access.check_every_route(ROUTERS)
     for router in ROUTERS:

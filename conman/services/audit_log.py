@@ -15,6 +15,7 @@ from conman.domain.audit import ACTIONS, AuditEvent
 from conman.domain.errors import invalid
 from conman.domain.ids import first_id_of, is_uuid
 from conman.domain.times import format_time, milliseconds, parse_time
+from conman.services.sealing import seals_of
 from conman.store import records
 from conman.store.database import Database, Document
 from conman.store.records import Page
@@ -43,7 +44,17 @@ async def find_events(db: Database, app_id: str | None, wanted: AuditFilter, *, 
     """One page of an app's events, or with None of those that belong to no app. Raises `validation_error`."""
     direction = DESCENDING if wanted.after is None else ASCENDING
     query = {"app_id": app_id, **_fields(wanted), **_ids(wanted)}
-    return await records.page(db, "audit", query, number=number, limit=limit, sort=[("_id", direction)])
+    found = await records.page(db, "audit", query, number=number, limit=limit, sort=[("_id", direction)])
+    await show_seals(db, found.items)
+    return found
+
+
+async def show_seals(db: Database, events: list[Document]) -> None:
+    """Put beside each event what its seal says: the seals are kept apart from the events."""
+    seals = await seals_of(db, [event["_id"] for event in events])
+    for event in events:
+        seal = seals.get(event["_id"], {})
+        event.update({name: seal.get(name) for name in ("seq", "hash", "previous_hash")})
 
 
 def event_record(event: Document) -> dict[str, Any]:

@@ -106,6 +106,17 @@ def git(*, summary: str | None = None) -> ActivityConfig:
     )
 
 
+def anchor(*, summary: str | None = None) -> ActivityConfig:
+    """Commits of the audit's heads; given up soon, since the sealing of events must not wait for a repository."""
+    return ActivityConfig(
+        summary=summary,
+        task_queue=queue_name(Queue.GIT),
+        schedule_to_close_timeout=timedelta(seconds=20),
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=_ONCE,
+    )
+
+
 def trials(*, summary: str | None = None) -> ActivityConfig:
     """Trial merges for an answer that may be missing: tried twice again, then given up; it heartbeats."""
     return ActivityConfig(

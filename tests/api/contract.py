@@ -134,7 +134,9 @@ GET    A/jobs/{j}/logs                          user
 GET    A/jobs/{j}/logs/stream                   user
 POST   A/jobs/{j}/cancel                        user/config_manager
 POST   A/jobs/{j}/retry                         user/config_manager
+GET    A/events                                 user
 GET    A/audit                                  app_admin
+GET    A/audit/verify                           app_admin
 """
 
 _NOT_SERVED_YET = """
@@ -148,7 +150,6 @@ POST   A/temp-envs/{t}/undo-expire              user/config_manager
 POST   A/temp-envs/{t}/recreate                 user/config_manager
 POST   A/temp-envs/{t}/open                     user
 GET    A/events                                 user
-GET    A/audit/verify                           app_admin
 """
 
 

@@ -88,6 +88,8 @@ DEPLOYING = {
 """The same in `test_deploy_activities_twice.py`."""
 
 ELSEWHERE = {
+    "seal_audit": "services/test_sealing.py:test_a_sealer_that_died_anywhere_leaves_no_gap_and_no_place_twice",
+    "anchor_audit": "services/test_sealing.py:test_the_anchor_follows_the_chain_and_carries_the_platforms_along",
     "check_drift": "services/test_drift.py:test_a_look_that_died_when_it_had_written_is_told_once",
     "heal_environment": "services/test_heals.py:test_a_healing_whose_start_died_is_made_once",
     "run_migrations": "services/test_migrations.py:test_a_worker_that_dies_between_two_goes_on_with_the_next",
@@ -97,6 +99,8 @@ ELSEWHERE = {
     "watch_revert": "faults/test_deployment_steps_killed.py:test_a_deployment_survives_the_death_of_its_worker_at_each_step",
     "step_revert": "faults/test_deployment_steps_killed.py:test_a_deployment_survives_the_death_of_its_worker_at_each_step",
     "tell_deployment": "faults/test_deployment_steps_killed.py:test_a_deployment_survives_the_death_of_its_worker_at_each_step",
+    "send_webhooks": "services/test_webhooks.py:test_a_worker_that_dies_in_an_attempt_sends_the_same_message_again",
+    "cancel_webhooks": "services/test_webhooks.py:test_everything_that_is_left_is_canceled_once",
     "expand_notice": "mail/test_rows.py:test_a_crash_after_the_rows_were_made_makes_no_others",
     "end_notice": "mail/test_rows.py:test_a_notice_ends_once",
     "give_up_mail": "mail/test_rows.py:test_a_mail_that_has_ended_stays_as_it_is",

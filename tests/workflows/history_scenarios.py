@@ -47,6 +47,7 @@ from conman.domain.messages import (
 )
 from conman.domain.notification import NotifyStart
 from conman.domain.release import PinnedProfile, ReleaseState
+from conman.domain.webhook import Round
 from conman.workflows import options
 from conman.workflows.release import AssembleCommand, DropCommand, PublishCommand, RevertCommand, SelectCommand
 
@@ -336,11 +337,33 @@ async def notify_sends(world: World) -> Recorded:
     return {"notify-sends": workflow_id}
 
 
+async def webhook_rests(world: World) -> Recorded:
+    """A webhook whose receiver takes nothing in the first round; one message waits for its own time."""
+    world.fakes.hook.script = [Round(failed=1, wait_seconds=0), Round(taken=1, failed=1, wait_seconds=0.5), Round(taken=1)]
+    workflow_id = options.webhook_workflow(world.app_id)
+    await world.commands.start_webhook(world.app_id)
+    await world.client.get_workflow_handle(workflow_id).result()
+    return {"webhook-rests": workflow_id}
+
+
 async def upkeep_round(world: World) -> Recorded:
     """One round of upkeep."""
     workflow_id = world.id("upkeep")
     await world.client.execute_workflow("upkeep", id=workflow_id, task_queue=options.queue_name(options.Queue.MAIN))
     return {"upkeep-round": workflow_id}
+
+
+async def sealing_rounds(world: World) -> Recorded:
+    """One round of sealing, and one in which no repository answers."""
+    found: dict[str, str] = {}
+    for name, away in (("audit-sealing", False), ("audit-sealing-without-git", True)):
+        world.fakes.git_is_away = away
+        found[name] = world.id(name)
+        done = await world.client.execute_workflow(
+            "audit_sealing", id=found[name], task_queue=options.queue_name(options.Queue.MAIN)
+        )
+        assert done == {"sealed": 5, "anchored": 0 if away else 1}
+    return found
 
 
 async def drift_checked(world: World) -> Recorded:
@@ -414,7 +437,9 @@ SCENARIOS: list[Scenario] = [
     rollback_goes_on,
     rollback_refused,
     notify_sends,
+    webhook_rests,
     upkeep_round,
+    sealing_rounds,
     drift_checked,
     drift_round,
     *DEPLOYMENTS,

@@ -13,6 +13,7 @@ from rollback_fakes import Undoing
 from temp_env_fakes import TempEnvs
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
+from webhook_fakes import Hook
 from workflow_names import sha, uid
 
 from conman.activities.heartbeat import heartbeating
@@ -96,6 +97,7 @@ class Held:
     """A place where a fake waits until the test lets it go on."""
 
     def __init__(self) -> None:
+        self.git_is_away = False
         self.reached = asyncio.Event()
         self.free = asyncio.Event()
 
@@ -236,6 +238,7 @@ class Fakes:
 
     store: Store = field(default_factory=Store)
     mailroom: Mailroom = field(default_factory=Mailroom)
+    hook: Hook = field(default_factory=Hook)
     watch: Watch = field(default_factory=Watch)
     undoing: Undoing = field(default_factory=Undoing)
     temp_envs: TempEnvs = field(default_factory=TempEnvs)
@@ -438,6 +441,16 @@ class Fakes:
     async def start_missing(self) -> int:
         return 2
 
+    @activity.defn
+    async def seal_audit(self) -> int:
+        return 5
+
+    @activity.defn
+    async def anchor_audit(self) -> int:
+        if self.git_is_away:
+            raise ApplicationError("no repository answers")
+        return 1
+
     # Git and targets
 
     @activity.defn
@@ -565,6 +578,7 @@ class Fakes:
                 self.gate_profiles,
                 self.end_deployment,
                 self.sweep_outgoing,
+                self.seal_audit,
                 *self.mailroom.store(),
                 *self.watch.store(),
                 *self.undoing.store(),
@@ -572,6 +586,7 @@ class Fakes:
             ],
             "git": [
                 self.trial_merges,
+                self.anchor_audit,
                 self.compose_release,
                 self.find_exclusions,
                 self.integration_head,
@@ -598,4 +613,5 @@ class Fakes:
                 *self.undoing.calls(),
             ],
             "mail": self.mailroom.way_out(),
+            "webhooks": self.hook.way_out(),
         }
