@@ -24,7 +24,7 @@ from conman.config import Settings
 from conman.domain.app import ValidationGate
 from conman.domain.decision import Verdict
 from conman.domain.errors import DomainError
-from conman.domain.jobs import ReasonCode, end_state
+from conman.domain.jobs import JobType, ReasonCode, end_state
 from conman.domain.jobs import timeout_seconds as default_timeout
 from conman.domain.messages import GateRun, GateStart
 from conman.domain.overrides import frozen_of
@@ -39,6 +39,7 @@ from conman.services import suite_results
 from conman.services.clock import now
 from conman.services.rendering import PROFILE_ENV, PROFILE_JSON, RenderedProfile, render
 from conman.services.secrets import Secrets
+from conman.services.temp_env_use import profile_to_test_with, touch
 from conman.services.vault import Vault, VaultError
 from conman.settings.programs import ProgramKind
 from conman.store import feed, records
@@ -121,8 +122,9 @@ class GateActivities:
                 "or an app admin chooses another one."
             )
             return await _not_run(run, log, ReasonCode.RUNNER_ERROR, message)
+        temp_env_id, base_id = await self._base(app, gate)
+        await self._used(temp_env_id)
         try:
-            base_id = app["settings"]["default_base_profile_id"]
             overrides = frozen_of(gate.overrides)
             rendered = await render(self.secrets, app, gate.profile_id or base_id, gate.profile_revision_id, overrides)
         except VaultError as error:
@@ -165,10 +167,24 @@ class GateActivities:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             await log.flush()
+            await self._used(temp_env_id)
         await progress.show()
         fault_point("gate.ended")
         verdict = await _verdict(run, result, folder, rendered)
         return verdict if key is None else await self._remembered(key, verdict)
+
+    async def _base(self, app: Document, gate: GateStart) -> tuple[str | None, str | None]:
+        """The profile of a gate that names none, and the temp env whose it is: the app's own, but for a submit of what has a temp
+        env that can be used (`spec.md` 9).
+        """
+        about_source = gate.job_type is JobType.MSUITE_SUBMIT
+        found = await profile_to_test_with(self.db, gate.entity_id) if about_source else None
+        return found or (None, app["settings"]["default_base_profile_id"])
+
+    async def _used(self, temp_env_id: str | None) -> None:
+        """A test run on a temp env is a use of it, from its beginning to its end (`spec.md` 13)."""
+        if temp_env_id is not None:
+            await touch(self.db, temp_env_id, now())
 
     async def would_reuse(self, gate: GateStart, tree_id: str) -> bool:
         """Whether a gate on this tree would be answered from a kept result now, as far as this process has the worker's commands

@@ -1,4 +1,4 @@
-"""When a temp env was used last (`spec.md` 13): one small write for each use, at most one a second, and nothing in any history.
+"""The use of temp envs (`spec.md` 13): one small write for each, at most one a second, and nothing in any history.
 
 Whoever serves a use writes `last_activity_at` at the record's top level; the process of the temp env reads it when it wakes
 (docs/adr/0031-temp-envs-by-host.md).
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from datetime import timedelta
 
-from conman.domain.temp_env import TempEnvState
+from conman.domain.temp_env import SERVED, TempEnv, TempEnvKind, TempEnvState
 from conman.domain.times import later
+from conman.store import records
 from conman.store.database import Database
 
 COLLECTION = "temp_envs"
@@ -33,3 +34,19 @@ async def touch(db: Database, temp_env_id: str, at: str) -> None:
     _written.move_to_end(temp_env_id)
     if len(_written) > MOST_NOTED:
         _written.popitem(last=False)
+
+
+async def profile_to_test_with(db: Database, changeset_id: str) -> tuple[str, str] | None:
+    """The usable temp env of a changeset, else that of its workspace, and its derived profile; None: there is neither.
+
+    A submit's suite runs with that profile in place of the base profile (`spec.md` 9).
+    """
+    changeset = await records.find(db, "changesets", changeset_id)
+    if changeset is None:
+        return None
+    for kind, source_id in ((TempEnvKind.CHANGESET, changeset_id), (TempEnvKind.WORKSPACE, changeset["owned"]["workspace_id"])):
+        found = await db[COLLECTION].find_one({"live_slot": f"{kind.value}:{source_id}"})
+        temp_env = TempEnv.model_validate(found["owned"]) if found is not None and "owned" in found else None
+        if found is not None and temp_env is not None and temp_env.state in SERVED and temp_env.runtime_profile_id is not None:
+            return found["_id"], temp_env.runtime_profile_id
+    return None

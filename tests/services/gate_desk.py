@@ -86,7 +86,7 @@ class GateDesk:
             app_id=self.shop.app["_id"],
             job_type=more.pop("job_type", JobType.MSUITE_SUBMIT),
             entity_type="changeset",
-            entity_id=new_id(),
+            entity_id=more.pop("entity_id", None) or new_id(),
             commit_sha=more.pop("commit_sha", None) or await self.shop.tip(self.platform, f"{BRANCHES}main"),
             scope=more.pop("scope", "submit"),
             **more,
