@@ -108,6 +108,9 @@ def test_a_sound_change_is_applied_alone_and_shown_before_and_after(patch: dict[
         ({"webhook": {**HOOK, "events": []}}, "webhook.events"),
         ({"webhook": {**HOOK, "events": ["a", "a"]}}, "webhook.events"),
         ({"webhook": {**HOOK, "events": ["Not an event"]}}, "webhook.events"),
+        ({"webhook": {**HOOK, "events": ["release.publishd"]}}, "webhook.events"),
+        ({"webhook": {**HOOK, "url": "http://example.com"}}, "webhook.url"),
+        ({"webhook": {**HOOK, "url": "https://169.254.169.254/"}}, "webhook.url"),
     ],
 )
 def test_a_bad_value_is_refused_naming_its_field(patch: dict[str, Any], field: str) -> None:

@@ -97,6 +97,11 @@ def test_every_setting_says_what_it_means() -> None:
         ("CONMAN_CODEC_SERVER_ORIGINS", "https://ui.example/path"),
         ("CONMAN_CODEC_SERVER_MAX_BODY_MB", "0"),
         ("CONMAN_COMMANDS_FILE", "/nowhere/commands.toml"),
+        ("CONMAN_WEBHOOK_NETWORKS", "127.0.0.0/8,home"),
+        ("CONMAN_WEBHOOK_CONCURRENCY", "0"),
+        ("CONMAN_WEBHOOK_TIMEOUT_SECONDS", "31"),
+        ("CONMAN_WEBHOOK_PATIENCE_HOURS", "0"),
+        ("CONMAN_WEBHOOK_DELIVERY_DAYS", "-1"),
     ],
 )
 def test_a_value_out_of_range_stops_the_start_in_one_line_that_names_it(
