@@ -85,7 +85,7 @@ async def desk(shop: Shop, tmp_path: Path) -> AsyncIterator[GateDesk]:
 
 async def judged_with(desk: GateDesk, changeset_id: str, **more: Any) -> str:
     """The variable by which the profile of a gate is told."""
-    verdict = await desk.attempt(await desk.start(entity_id=changeset_id, **more))
+    verdict = await desk.attempt(await desk.start(entity_id=changeset_id, fresh=True, **more))
     assert verdict.reason_code is ReasonCode.OK
     return (desk.told / "mode").read_text(encoding="utf-8")
 
