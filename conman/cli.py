@@ -150,6 +150,7 @@ def api(
     import uvicorn
 
     from conman.api.app import create_api, prepare
+    from conman.api.streams import ApiServer
     from conman.services.platform import make_platform
     from conman.telemetry import configure_logging
 
@@ -160,8 +161,9 @@ def api(
         platform = await make_platform(settings)
         try:
             await prepare(platform)
+            app = create_api(platform)
             config = uvicorn.Config(
-                create_api(platform),
+                app,
                 host=settings.host,
                 port=settings.port,
                 log_config=None,
@@ -172,7 +174,7 @@ def api(
                 proxy_headers=bool(settings.trusted_proxies),
                 forwarded_allow_ips=settings.trusted_proxies,
             )
-            server = uvicorn.Server(config)
+            server = ApiServer(config, app.state.streams)
             await server.serve()
             if not server.started:
                 raise fail(f"the API could not start on {settings.host}:{settings.port}; see the log line above")
@@ -399,7 +401,9 @@ def demo(
 
 @cli.command()
 def reconcile(data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Deliver what crashes left behind and start the workflows that records call for; safe at any time."""
+    """Deliver what crashes left behind, start the workflows that records call for, and bring records and workflows that differ
+    together, as after a restored backup; safe at any time.
+    """
     from conman.activities.reconcile import reconcile_once
     from conman.services.platform import make_platform
 
@@ -416,7 +420,8 @@ def reconcile(data: DataOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         out.print_json(json.dumps(found))
     else:
-        out.print(f"{found['delivered']} entries delivered, {found['started']} workflows started", highlight=False)
+        text = f"{found['delivered']} entries delivered, {found['started']} workflows started"
+        out.print(f"{text}, {found['resynced']} told that their record differs", highlight=False, soft_wrap=True)
 
 
 @admin.command("create")

@@ -24,6 +24,7 @@ from conman.settings.git import GitSettings
 from conman.settings.limits import LimitSettings
 from conman.settings.mail import MailSettings
 from conman.settings.programs import ProgramSettings
+from conman.settings.streams import StreamSettings
 from conman.settings.targets import TargetSettings
 from conman.settings.temp_envs import TempEnvSettings
 from conman.settings.temp_urls import TempUrlSettings
@@ -52,6 +53,7 @@ class Settings(
     ProgramSettings,
     TargetSettings,
     GateSettings,
+    StreamSettings,
     DriftSettings,
     AssistantSettings,
     TempEnvSettings,

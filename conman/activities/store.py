@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from temporalio import activity
@@ -34,12 +35,14 @@ from conman.domain.outgoing import job_document, job_end
 from conman.domain.override_travel import PublishedRelease
 from conman.domain.release import Release
 from conman.domain.roles import Capability, allows
+from conman.domain.times import later
 from conman.faults import fault_point
 from conman.services import arrivals, deployed, drift
 from conman.services.clock import now
 from conman.services.expiry import forget_logs
 from conman.services.notices import NoticeStarter
 from conman.services.upkeep import finish_and_forget
+from conman.settings.streams import FEED_HOURS
 from conman.store import feed, locks, memberships, records
 from conman.store.database import Database
 from conman.store.job_progress import show_progress
@@ -50,9 +53,12 @@ class StoreActivities:
     """Bound to one database. What is told by mail is started by `notices`, without one by upkeep; job logs are kept for
     `job_log_days`, 0 for ever."""
 
-    def __init__(self, db: Database, job_log_days: int = 0, notices: NoticeStarter | None = None) -> None:
+    def __init__(
+        self, db: Database, job_log_days: int = 0, notices: NoticeStarter | None = None, feed_hours: int = FEED_HOURS
+    ) -> None:
         self.db = db
         self.job_log_days = job_log_days
+        self.feed_hours = feed_hours
         self.notices = notices
 
     def all(self) -> list[Any]:
@@ -245,6 +251,7 @@ class StoreActivities:
         async with heartbeating():
             await finish_and_forget(self.db, now())
             await forget_logs(self.db, now(), self.job_log_days)
+            await feed.forget(self.db, later(now(), -timedelta(hours=self.feed_hours)))
             return await sweep(self.db)
 
 

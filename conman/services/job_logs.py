@@ -9,22 +9,17 @@ still write to the attempt that it takes for its own; such lines are found by wh
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from pymongo import ASCENDING, DESCENDING
-from pymongo.errors import PyMongoError
 
 from conman.domain.errors import invalid
 from conman.domain.jobs import TERMINAL, JobState
+from conman.services.watch import Pace, Watch, Watches
 from conman.store.database import Database, Document
-
-log = structlog.get_logger(__name__)
 
 LINES_PER_REPLY = 2000
 """The most lines of one page."""
@@ -32,12 +27,8 @@ BYTES_PER_REPLY = 1_048_576
 """A page ends with the line that brings its texts to this many characters."""
 CHUNKS_PER_READ = 8
 """Chunks fetched from the database at once: each may hold megabytes."""
-POLL_SECONDS = 0.3
-"""How often a log that grows is looked at."""
-SLOWEST_POLL_SECONDS = 1.0
-"""How often one is looked at in which nothing has happened for a while."""
-SLOWING = 1.1
-"""By how much each look in vain lengthens the pause before the next."""
+PACE = Pace(first=0.3, slowest=1.0)
+"""How often a log is looked at that somebody follows."""
 
 CURSOR_PATTERN = r"^(?:([1-9][0-9]{0,3}):)?([0-9]{1,15})$"
 """How a place in a log is written: `2:17`, line 17 of attempt 2, which is an event's id; or `17` alone."""
@@ -136,85 +127,40 @@ class Sight:
         return other is None or self.tail != other.tail or self.job["state"] != other.job["state"]
 
 
-class LogFeed:
+class LogFeed(Watch):
     """Looks at one job for all its readers in this process, who wait for what changes."""
 
     def __init__(self, db: Database, job_id: str) -> None:
         self._db = db
         self._job_id = job_id
-        self._changed = asyncio.Event()
-        self.readers = 0
         self.sight: Sight | None = None
-        self.number = 0
-        """Counts the changes that were seen."""
-        self._polling = asyncio.create_task(self._poll())
+        super().__init__(f"job {job_id}", PACE)
 
     async def changed(self, since: int, seconds: float) -> Sight | None:
         """What was seen since change `since`; None: nothing within `seconds`. Raises what ended the looking, if anything did."""
-        if self._polling.done():
-            self._polling.result()
-        if self.number == since:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), seconds)
-        return self.sight if self.number != since else None
+        return self.sight if await self.moved(since, seconds) else None
 
-    def stop(self) -> None:
-        """Look no more."""
-        self._polling.cancel()
-
-    async def _poll(self) -> None:
-        pause = POLL_SECONDS
-        while True:
-            try:
-                seen = await self._look()
-            except PyMongoError as error:  # Each reader meets it too, in its own reads.
-                log.warning("job_not_seen", job=self._job_id, error=str(error))
-                seen = None
-            if seen is not None and seen.shows_more_than(self.sight):
-                self.sight, pause = seen, POLL_SECONDS
-                self.number += 1
-                self._changed.set()
-                self._changed = asyncio.Event()
-            if seen is not None and has_ended(seen.job):
-                return
-            await asyncio.sleep(pause)
-            pause = min(pause * SLOWING, SLOWEST_POLL_SECONDS)
-
-    async def _look(self) -> Sight | None:
+    async def _look(self) -> bool:
         job = await self._db["jobs"].find_one({"_id": self._job_id})
         if job is None:
-            return None
+            return False
         attempt = latest_attempt(job)
         query = {"job_id": self._job_id, "attempt": attempt}
         last = await self._db["job_logs"].find_one(query, {"last_seq": 1}, sort=[("first_seq", DESCENDING)])
-        return Sight(job, Cursor(attempt, last["last_seq"] if last is not None else 0))
+        seen = Sight(job, Cursor(attempt, last["last_seq"] if last is not None else 0))
+        is_new = seen.shows_more_than(self.sight)
+        if is_new:
+            self.sight = seen
+        self.is_over = has_ended(job)
+        return is_new
 
 
-class LogFeeds:
+class LogFeeds(Watches[LogFeed]):
     """The feeds of one process: one for each job that somebody follows."""
 
     def __init__(self, db: Database) -> None:
         self.database = db
-        self._feeds: dict[str, LogFeed] = {}
-
-    def join(self, job_id: str) -> LogFeed:
-        """The feed of a job, started with its first reader. Whoever joins leaves."""
-        feed = self._feeds.get(job_id)
-        if feed is None:
-            feed = self._feeds[job_id] = LogFeed(self.database, job_id)
-        feed.readers += 1
-        return feed
-
-    def leave(self, job_id: str) -> None:
-        """One reader less; with the last one the feed ends. Never waits: a stream that is cut off can't."""
-        feed = self._feeds[job_id]
-        feed.readers -= 1
-        if feed.readers == 0:
-            del self._feeds[job_id]
-            feed.stop()
-
-    def __len__(self) -> int:
-        return len(self._feeds)
+        super().__init__(lambda job_id: LogFeed(db, job_id))
 
 
 @dataclass(frozen=True, slots=True)

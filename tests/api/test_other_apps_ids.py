@@ -55,6 +55,7 @@ NO_IDS = {
     "GET /apps/{app}/audit to": "a time",
     "GET /apps/{app}/jobs/{j}/logs after": "the number of a line",
     "GET /apps/{app}/jobs/{j}/logs/stream after": "the number of a line",
+    "GET /apps/{app}/events after": "the number of an event, in the app's own order",
     "POST /apps/{app}/workspaces/{ws}/files/batch to": "a path",
     "PATCH /apps/{app}/environments from": "a time",
     "PATCH /apps/{app}/environments to": "a time",

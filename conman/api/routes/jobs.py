@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import Any
 
-import structlog
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
-from pymongo.errors import PyMongoError
 
-from conman.api.access import Caller, capability, is_still_admitted
+from conman.api.access import Caller, capability
 from conman.api.body import Empty, body
 from conman.api.routes import PageLimit, PageNumber, data, listed
+from conman.api.streams import ACCESS_SECONDS, EventStream, frame, stream
 from conman.domain.errors import invalid
 from conman.domain.jobs import JobState, JobType
 from conman.domain.roles import Capability
@@ -23,15 +18,10 @@ from conman.services import job_logs, jobs
 from conman.store import records
 from conman.store.database import Document
 
-log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/apps/{app}/jobs", tags=["jobs"])
 _C = Capability
 LARGEST_SEQ = 10**15
 LARGEST_ATTEMPT = 1000
-ACCESS_SECONDS = 2.0
-"""How often a stream in which nothing happens asks whether its reader may still read; one that has news asks each time."""
-KEEP_ALIVE_SECONDS = 10.0
-"""After so long without an event a stream sends a comment, so that no proxy takes it for dead."""
 
 
 async def _job(caller: Caller, job_id: str) -> Document:
@@ -90,7 +80,7 @@ async def stream_logs(
     attempt: int | None = Query(None, ge=1, le=LARGEST_ATTEMPT),
     last_event_id: str | None = Header(None, alias="Last-Event-ID", pattern=job_logs.CURSOR_PATTERN),
     caller: Caller = capability(_C.JOB_READ),
-) -> StreamingResponse:
+) -> EventStream:
     """Log lines as server-sent events until the job or the caller's access ends.
 
     Events: `line` (a line, as the log shows it), `attempt` (`{attempt}`: the suite runs again, and lines count from 1 again),
@@ -101,43 +91,19 @@ async def stream_logs(
     at = job_logs.start_of(job, after=after, last_event_id=last_event_id, attempt=attempt)
     feeds: job_logs.LogFeeds = request.app.state.log_feeds
     news = job_logs.follow(feeds, j, at, only=attempt is not None, patience=ACCESS_SECONDS)
-
-    async def events() -> AsyncIterator[str]:
-        silent_since = asyncio.get_running_loop().time()
-        try:
-            async with aclosing(news):
-                async for each in news:
-                    if not await is_still_admitted(request, _C.JOB_READ):
-                        return
-                    at = asyncio.get_running_loop().time()
-                    if not isinstance(each, job_logs.Silence):
-                        yield _events(each)
-                    elif at - silent_since >= KEEP_ALIVE_SECONDS:
-                        yield ": waiting\n\n"
-                    else:
-                        continue
-                    silent_since = at
-        except PyMongoError as error:
-            # The stream is cut off without `ended`: its reader comes again with the last id, and meets the refusal then.
-            log.warning("log_stream_cut_off", job=j, error=str(error))
-
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
+    return stream(request, caller, _C.JOB_READ, news, _frames)
 
 
-def _events(news: job_logs.Lines | job_logs.NextAttempt | job_logs.Ended) -> str:
+def _frames(news: job_logs.News) -> str:
     match news:
         case job_logs.Lines(attempt, lines):
-            return "".join(_event("line", line, job_logs.Cursor(attempt, line["seq"])) for line in lines)
+            return "".join(frame("line", line, job_logs.Cursor(attempt, line["seq"])) for line in lines)
         case job_logs.NextAttempt(attempt):
-            return _event("attempt", {"attempt": attempt}, job_logs.Cursor(attempt, 0))
+            return frame("attempt", {"attempt": attempt}, job_logs.Cursor(attempt, 0))
         case job_logs.Ended(attempt, job):
-            return _event("ended", {"attempt": attempt, "state": job["state"], "reason_code": job["reason_code"]})
-
-
-def _event(name: str, content: dict[str, Any], at: job_logs.Cursor | None = None) -> str:
-    number = f"id: {at}\n" if at is not None else ""
-    return f"{number}event: {name}\ndata: {json.dumps(content)}\n\n"
+            return frame("ended", {"attempt": attempt, "state": job["state"], "reason_code": job["reason_code"]})
+        case job_logs.Silence():
+            return ""
 
 
 @router.post("/{j}/retry", status_code=202)
