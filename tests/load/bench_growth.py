@@ -1,8 +1,11 @@
-"""How times grow: with the queue, with a release's changesets, with the repository's files. Takes about a quarter of an hour."""
+"""How times grow: with the queue, with a release's changesets, with the repository's files; and what sleeping temp envs cost.
+
+Takes about half an hour.
+"""
 
 from __future__ import annotations
 
-from tests.load import bench_queue
+from tests.load import bench_queue, bench_temp_envs
 from tests.load.bench_bare import BareTemporal
 from tests.load.bench_stack import App, Stack
 from tests.load.report import Row, row, sample, say
@@ -55,6 +58,12 @@ async def files(stack: Stack, bare: BareTemporal) -> list[Row]:
     return rows
 
 
+async def temp_envs(stack: Stack, _bare: BareTemporal) -> list[Row]:
+    """With the temp envs that sleep."""
+    say(f"{bench_temp_envs.COUNT:,} temp envs")
+    return await bench_temp_envs.budgets(stack)
+
+
 async def _all_of_it(app: App, bare: BareTemporal, where: str, members: int) -> list[Row]:
     no_op = (await bare.no_ops(10)).p50
     median, _ = await bench_queue.verdicts(app, 5)
@@ -66,5 +75,5 @@ async def _all_of_it(app: App, bare: BareTemporal, where: str, members: int) -> 
     return [*rows, await bench_queue.sweep_row(found, bare, where)] if found.swept else rows
 
 
-PARTS = (files, members, queued)
+PARTS = (files, members, queued, temp_envs)
 """From the cheapest to the dearest."""
