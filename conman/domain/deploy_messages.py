@@ -85,7 +85,8 @@ class StartReply(Model):
     """The deciders' answer for a pending deployment, as things are now.
 
     `eligible_approvers` hold the role that is asked for now. `shown_digest` binds ordinary approvals to what they were given for:
-    files, profile revision, and overrides that arrive. `approvals_required` and `approval_role` may have risen.
+    files, profile revision, and overrides that arrive. `approvals_required` and `approval_role` may have risen. `freeze_windows` are
+    those that are open at the environment, until `frozen_until`.
     """
 
     published_sha: str
@@ -101,6 +102,8 @@ class StartReply(Model):
     approval_ttl_hours: int = 24
     auto_rollback: bool = False
     health_command: str | None = None
+    freeze_windows: list[str] = Field(default_factory=list[str])
+    frozen_until: str | None = None
 
 
 class DriftQuestion(Model):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from conman.domain import deploy_news as news
-from conman.domain.decision import Decision, JobProgress, NewJob
+from conman.domain.decision import Decision, Event, JobProgress, NewJob
 from conman.domain.deploy_messages import Blocker, DriftReply, LockReply, StartReply
 from conman.domain.deployment import (
     EXCEPTIONAL_APPROVALS,
@@ -89,7 +90,22 @@ def decide_judged(deployment_id: str, deployment: Deployment, reply: StartReply,
     if stale and not owned.exceptional_reasons and owned.approvals_required:
         owned = owned.model_copy(update={"approvals": [vote for vote in owned.approvals if vote not in stale]})
         decision = Decision(owned, notices=(news.waits_for_approval(deployment_id, owned),))
+    if "override_freeze" in owned.exceptional_reasons and "override_freeze" not in known:
+        decision = replace(decision, events=(*decision.events, _overrides_freeze(deployment_id, deployment, owned, reply)))
     return None if owned == deployment else decision
+
+
+def _overrides_freeze(deployment_id: str, before: Deployment, after: Deployment, reply: StartReply) -> Event:
+    """A window that was not open for its time at the request is overridden now; one that was, is audited with the request."""
+    return deployment_event(
+        deployment_id,
+        "freeze_overridden",
+        before,
+        after,
+        windows=reply.freeze_windows,
+        frozen_until=reply.frozen_until,
+        not_before=after.not_before,
+    )
 
 
 def _needs_more(

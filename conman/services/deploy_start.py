@@ -53,6 +53,8 @@ async def judge(db: Database, question: StartQuestion) -> StartReply:
         approval_ttl_hours=scene.app["settings"]["approval_ttl_hours"],
         auto_rollback=environment["auto_rollback"],
         health_command=environment["health_command"],
+        freeze_windows=scene.freeze_names(question.environment_id, question.at),
+        frozen_until=here.frozen_until,
     )
 
 

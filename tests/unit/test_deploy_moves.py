@@ -102,6 +102,19 @@ def test_what_only_now_makes_it_exceptional_asks_for_approvals() -> None:
     assert (found.owned.exceptional_reasons, found.owned.approvals_required) == (["skip_stage"], 2)
 
 
+def test_a_freeze_that_was_not_there_at_the_request_is_told_as_overridden_once() -> None:
+    """One that was is audited with the request."""
+    frozen = judged(exceptional_reasons=["override_freeze"], freeze_windows=["season"], frozen_until=AT)
+    found = moves.decide_judged(ID, deployment(override_freeze=True), frozen, AT)
+    assert found is not None
+    (event,) = found.events
+    assert event.action == "freeze_overridden"
+    assert event.after is not None
+    assert (event.after["windows"], event.after["frozen_until"]) == (["season"], AT)
+    again = moves.decide_judged(ID, found.owned, frozen, AT)
+    assert again is None or again.events == ()
+
+
 def test_fewer_approvals_that_are_asked_now_are_enough() -> None:
     asked = deployment(approvals_required=3, approval_role="app_admin", approvals_expire_at=AT)
     found = moves.decide_judged(ID, asked, judged(approvals_required=1, approval_role="reviewer"), AT)

@@ -261,7 +261,9 @@ def of_deployments() -> dict[str, Any]:
         tag="r1",
         profile_id=uid("profile"),
         profile_revision_id=uid("revision"),
-        exceptional_reasons=["skip_stage"],
+        exceptional_reasons=["skip_stage", "override_freeze"],
+        freeze_windows=["season"],
+        frozen_until=AT,
     )
     frozen = Blocker(code="environment_frozen", message="Live is frozen.", who="time")
     return {
