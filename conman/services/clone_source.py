@@ -147,19 +147,17 @@ async def last_of(collection: Raw) -> RawBSONDocument | None:
 def after_id(last: Any) -> Document:
     """What finds the documents whose ids sort after `last`, of whatever type these are.
 
-    MongoDB's `$gt` finds values of the same type only; the types that sort later are added.
+    MongoDB's `$gt` finds values of the same type only; those of the types that sort later are added.
     """
-    type_name = next((name for name, types in _ORDER if types and isinstance(last, types) and _is_it(name, last)), "date")
     names = [name for name, _ in _ORDER]
-    later = [name for name in names[names.index(type_name) + 1 :] if not (type_name in _NUMBERS and name in _NUMBERS)]
-    of_later_type = {"_id": {"$type": later}}
-    if type_name in ("minKey", "null"):
-        return of_later_type
+    type_name = next((name for name, types in _ORDER if types and isinstance(last, types) and _is_it(name, last)), "date")
+    place = max(names.index(name) for name in _NUMBERS) if type_name in _NUMBERS else names.index(type_name)
     if type_name == "maxKey":
         return {"_id": {"$in": []}}
-    if _is_nan(last):
-        return {"$or": [{"_id": {"$gte": -math.inf}}, of_later_type]}
-    return {"$or": [{"_id": {"$gt": last}}, of_later_type]}
+    of_later_type = {"_id": {"$not": {"$type": names[: place + 1]}}}
+    if type_name in ("minKey", "null"):
+        return of_later_type
+    return {"$or": [{"_id": {"$gte": -math.inf} if _is_nan(last) else {"$gt": last}}, of_later_type]}
 
 
 def _is_it(name: str, value: Any) -> bool:

@@ -95,7 +95,7 @@ async def connection_of(uri: str, what: str, *, allowed: Sequence[str] = (), tru
     """
     try:
         parsed: dict[str, Any] = await parse_uri(uri.strip(), warn=True, connect_timeout=_ANSWERS_WITHIN_MS / 1000)
-    except (PyMongoError, ValueError):
+    except (PyMongoError, ValueError, OSError):
         # The library's words may quote the string.
         raise CloneError(
             f"{what} is no connection string that can be used: write it as mongodb://user:password@host:port/database"
