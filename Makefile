@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := .venv/bin
 ONCE ?=
 EXAMPLES ?= 2000
-JOBS ?= 2
+JOBS ?= 3
 GROWTH ?=
 
 .PHONY: help setup demo test thorough fuzz check lint types imports unit bench growth docs proto clean up servers

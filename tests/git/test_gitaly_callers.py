@@ -1,4 +1,4 @@
-"""A hundred callers at once on one file of a Gitaly server, with faults drawn from a seed: every line is there once."""
+"""Many callers at once on one file of a Gitaly server, with faults drawn from a seed: every line is there once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from fault_proxy import DELAYED, DONE_RESET, cut_short, failing, losing
 from git_harness import ANN, MAIN
 
 from conman.git.adapter import GitError, StaleRef, WriteFile
+from tests.support.sizes import size
 
 Status = grpc.StatusCode
-CALLERS = 100
+CALLERS = size(30, 100)
 SEED = 20240501
 ODDS = 0.15
 LONGEST_PAUSE = 8.0

@@ -36,8 +36,10 @@ from conman.git.adapter import (
     WriteFile,
 )
 from conman.git.checks import is_ref_name
+from tests.support.sizes import size
 
-FINE = settings(suppress_health_check=list(HealthCheck))
+_FUZZES = settings.get_current_profile_name() == "fuzz"
+FINE = settings(max_examples=settings.default.max_examples if _FUZZES else size(30, 100), suppress_health_check=list(HealthCheck))
 
 PATHS = st.sampled_from(
     ["a", "b", "c.txt", "d", "d/x", "d/y z", "d/x/w", "e/\u00fc\u2713.json", "e/f/g", ".x", "a/q", "/".join(["n" * 200] * 15)]
