@@ -1,4 +1,4 @@
-"""Who is told of deployments and drift, and what a mail of theirs says, over a real store (`spec.md` 14)."""
+"""Who is told of what, and what the mails of deployments and drift say, over a real store (`spec.md` 14)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from conman.domain import deploy_news
 from conman.domain.deployment import Approval, Deployment, DeploymentState, Kind
-from conman.domain.notification import NoticeKind
+from conman.domain.notification import ALWAYS_SENT, NoticeKind
 from conman.domain.roles import Role
 from conman.mail.rendering import Words, render
 from conman.services.clock import new_id, now
@@ -19,6 +19,21 @@ from tests.mail.post import PUBLIC, Post
 
 MANAGERS = frozenset({"config_manager", "app_admin"})
 EVERYBODY = frozenset(role.value for role in Role)
+REVIEWERS = EVERYBODY - {"user"}
+NAMED_ALONE = (
+    NoticeKind.CHANGESET_GATE_FAILED,
+    NoticeKind.CHANGESET_APPROVED,
+    NoticeKind.CHANGESET_CHANGES_REQUESTED,
+    NoticeKind.CHANGESET_REJECTED,
+    NoticeKind.REVIEW_REQUESTED,
+    NoticeKind.DEPLOYMENT_WARNING,
+    NoticeKind.DEPLOYMENT_CANCELED,
+    NoticeKind.TEMP_ENV_WARNING,
+    NoticeKind.TEMP_ENV_EXPIRING,
+    NoticeKind.TEMP_ENV_EXPIRED,
+    NoticeKind.TEMP_ENV_PROVISION_FAILED,
+)
+"""Kinds that go to whom the notice names: the author, the requester, the creator."""
 ROLES = {
     NoticeKind.DEPLOYMENT_STARTED: MANAGERS,
     NoticeKind.DEPLOYMENT_FAILED: MANAGERS,
@@ -28,10 +43,20 @@ ROLES = {
     NoticeKind.DRIFT_DETECTED: MANAGERS,
     NoticeKind.DRIFT_HEAL_STOPPED: MANAGERS,
     NoticeKind.DEPLOYMENT_SUCCEEDED: EVERYBODY,
-    NoticeKind.DEPLOYMENT_WARNING: frozenset[str](),
-    NoticeKind.DEPLOYMENT_CANCELED: frozenset[str](),
+    NoticeKind.CHANGESET_SUBMITTED: REVIEWERS,
+    NoticeKind.REVIEW_REMINDER: REVIEWERS,
+    NoticeKind.CHANGESET_QUEUED: MANAGERS,
+    NoticeKind.CHANGESET_CONFLICTED: MANAGERS,
+    NoticeKind.CHANGESET_NEEDS_REVALIDATION: MANAGERS,
+    NoticeKind.RELEASE_CREATED: MANAGERS,
+    NoticeKind.RELEASE_PUBLISHED: EVERYBODY,
+    NoticeKind.RUNTIME_PROFILE_CHANGED: frozenset({"app_admin"}),
+    NoticeKind.TEMP_ENV_CLEAN_UP_FAILED: MANAGERS,
+    **dict.fromkeys(NAMED_ALONE, frozenset[str]()),
 }
 """By kind, the roles of those who are told without being named."""
+BY_ROLE_ALONE = (NoticeKind.DEPLOYMENT_SUCCEEDED, NoticeKind.RELEASE_PUBLISHED, NoticeKind.REVIEW_REMINDER)
+"""Kinds whose notices name nobody."""
 
 
 @pytest.fixture
@@ -52,11 +77,21 @@ async def told(post: Post, kind: NoticeKind, **fields: Any) -> set[str]:
 
 
 @pytest.mark.parametrize(("kind", "roles"), ROLES.items(), ids=[kind.value for kind in ROLES])
-async def test_of_a_deployment_those_are_told_whom_the_specification_names(
-    post: Post, kind: NoticeKind, roles: frozenset[str]
-) -> None:
+async def test_those_are_told_whom_the_specification_names(post: Post, kind: NoticeKind, roles: frozenset[str]) -> None:
+    """`spec.md` 14: the members with a role, and whom the notice names, whatever their role; never who did it."""
     people = await team(post)
-    assert await told(post, kind) == {people[role] for role in roles}
+    named = await post.person()
+    expected = {people[role] for role in roles}
+    user_ids = [named["_id"]] if kind not in BY_ROLE_ALONE else []
+    assert await told(post, kind, user_ids=user_ids) == {*expected, *user_ids}
+    assert await told(post, kind, user_ids=user_ids, actor_user_id=people["app_admin"]) == {*expected, *user_ids} - {
+        people["app_admin"]
+    }
+
+
+def test_every_kind_has_its_recipients_here() -> None:
+    by_another_test = {*ALWAYS_SENT, NoticeKind.DEPLOYMENT_WAITS_FOR_APPROVAL}
+    assert {*ROLES} == {*NoticeKind} - by_another_test
 
 
 @pytest.mark.parametrize(
@@ -75,10 +110,10 @@ async def test_who_asked_for_it_is_told_once_whatever_their_role(post: Post, kin
     assert people["app_admin"] in await told(post, kind, user_ids=[people["app_admin"]])
 
 
-async def test_nobody_is_told_what_they_did_themselves(post: Post) -> None:
+async def test_the_reviewers_are_reminded_without_the_author(post: Post) -> None:
     people = await team(post)
-    found = await told(post, NoticeKind.DEPLOYMENT_STARTED, actor_user_id=people["config_manager"])
-    assert found == {people["app_admin"]}
+    data = {"author_user_id": people["reviewer"]}
+    assert await told(post, NoticeKind.REVIEW_REMINDER, data=data) == {people["config_manager"], people["app_admin"]}
 
 
 async def waiting_deployment(post: Post, **fields: Any) -> str:

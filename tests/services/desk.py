@@ -28,7 +28,7 @@ from conman.services.vault import Vault
 from conman.settings.vault import generate_keyring
 from conman.store.database import Document, connect, ensure_indexes
 from conman.store.outgoing import sweep
-from conman.workflows.client import Commands
+from tests.support.notice_board import NoticeBoard
 
 ANN: Document = {"_id": new_id(), "name": "Ann", "email": "ann@example.com"}
 
@@ -106,7 +106,7 @@ async def desk(mongo_uri: str, tmp_path: Path) -> AsyncIterator[Desk]:
         settings=Settings(data=tmp_path),
         db=client[name],
         git=cast("GitAdapter", None),
-        commands=cast("Commands", None),
+        commands=NoticeBoard().commands,
         keyring=Vault.of(keyring),
     )
     await ensure_indexes(platform.db)

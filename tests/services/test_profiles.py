@@ -32,8 +32,8 @@ from conman.settings.vault import generate_keyring
 from conman.store import locks
 from conman.store.database import Document, connect, ensure_indexes
 from conman.store.outgoing import sweep
-from conman.workflows.client import Commands
 from tests.support.crashes import crash_at
+from tests.support.notice_board import NoticeBoard
 
 EVE: Document = {"_id": new_id(), "name": "Eve", "email": "eve@example.com"}
 MANY = 8
@@ -120,7 +120,7 @@ async def team(mongo_uri: str, tmp_path: Path) -> AsyncIterator[Team]:
         settings=Settings(data=tmp_path),
         db=client[name],
         git=cast("GitAdapter", None),
-        commands=cast("Commands", None),
+        commands=NoticeBoard().commands,
         keyring=Vault.of(generate_keyring()),
     )
     await ensure_indexes(platform.db)
@@ -407,3 +407,24 @@ async def test_a_base_profile_is_another_one_of_this_app_that_is_there(team: Tea
             await team.edit(database=database)
         assert told.value.code is ErrorCode.VALIDATION_ERROR
     assert await team.history() == [(1, "one")]
+
+
+# -- Who is told
+
+
+async def test_each_change_is_told_once_and_its_mails_are_started_at_once(team: Team) -> None:
+    """`spec.md` 14; a repeat of the same request tells nobody anew, and what changes nothing tells nobody."""
+    await team.environment(deployed=True)
+    for _ in range(2):
+        await team.edit(version=1, call=team.call("the same"), secrets={"TOKEN": "a second token"})
+    await team.edit(secrets={"TOKEN": "a second token"})
+    rows = await team.platform.db["notifications"].find({}).to_list()
+    assert [row["_id"] for row in rows] == cast("NoticeBoard", team.platform.commands).started
+    (notice,) = (row["notice"] for row in rows)
+    assert (notice["kind"], notice["entity_id"], notice["actor_user_id"]) == (
+        "runtime_profile_changed",
+        team.profile["_id"],
+        EVE["_id"],
+    )
+    assert (notice["data"]["fields"], len(notice["data"]["environments"])) == (["secrets.TOKEN"], 1)
+    assert "token" not in str(notice["data"])
