@@ -24,6 +24,8 @@ COMMANDS += [
     "secrets",
     "secrets verify",
     "secrets rotate-master",
+    "webhooks",
+    *(f"webhooks {command}" for command in ("list", "show", "retry", "ping")),
 ]
 runner = CliRunner()
 
