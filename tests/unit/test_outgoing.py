@@ -338,7 +338,7 @@ job: retried
 queue: reordered, superseded
 release: created, changesets_modified, reordered, assembled, assembly_failed, validated, returned_to_draft, published, dropped
 deployment: approved, approval_expired, blocked_by_drift, revalidated, drift_overwritten, superseded, started, succeeded, failed,
- canceled, auto_rolled_back, promoted
+ canceled, auto_rolled_back, promoted, freeze_overridden
 """
 
 
