@@ -32,6 +32,7 @@ from conman.services.profiles import (
     REVISIONS,
     history,
     is_same_text,
+    live_temp_env_of,
     names_of,
     read_secret,
     revision_of,
@@ -150,6 +151,7 @@ async def _change(
         environments = await _linked_environments(platform, app, profile_id)
         await _refuse_while_running(platform.db, held, environments, call.at)
         _refuse_other_kind(planned.profile, environments)
+        _refuse_other_use(document, planned.profile)
         deployed_in = [environment["_id"] for environment in environments if environment["owned"].get("current_deployment_id")]
         revision = await _keep_revision(platform, call, document, planned)
         fault_point("profile.kept")
@@ -299,6 +301,15 @@ def _refuse_other_kind(profile: Profile, environments: list[Document]) -> None:
         )
 
 
+def _refuse_other_use(document: Document, profile: Profile) -> None:
+    """What was derived for a temp env stays its profile, so that no environment is ever linked to one that goes away."""
+    if "temp" in document and profile.kind != document["content"]["kind"]:
+        raise DomainError(
+            ErrorCode.CONFLICT,
+            "The profile is that of a temporary environment, and its kind stays: make another profile instead.",
+        )
+
+
 async def _linked_environments(platform: Platform, app: Document, profile_id: str) -> list[Document]:
     """The environments that the profile is linked to, in stage order."""
     listed = await list_environments(platform, app)
@@ -307,6 +318,13 @@ async def _linked_environments(platform: Platform, app: Document, profile_id: st
 
 async def _refuse_linked(platform: Platform, app: Document, document: Document) -> None:
     db, profile_id = platform.db, document["_id"]
+    temp_env_id = await live_temp_env_of(db, document)
+    if temp_env_id is not None:
+        raise DomainError(
+            ErrorCode.CONFLICT,
+            "The profile is that of a temporary environment: delete that one, and the profile goes with it.",
+            {"temp_env_id": temp_env_id},
+        )
     environments = await _linked_environments(platform, app, profile_id)
     if environments:
         raise DomainError(

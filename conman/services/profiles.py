@@ -1,7 +1,8 @@
 """Runtime profiles: finding and showing them, their revisions, and what differs between two (`spec.md` 6).
 
-`profiles` {_id, app_id, content, revision_id, revision_number, pins?, emergency?, deleted?}: the truth is the content here.
-`emergency` is environment → the revision by which the profile was edited though it had been deployed there.
+`profiles` {_id, app_id, content, revision_id, revision_number, pins?, emergency?, deleted?, temp?}: the truth is the content.
+`emergency` is environment → the revision by which the profile was edited though it had been deployed there. `temp` is that of a
+temp env's own profile (`services/temp_profiles.py`).
 `profile_revisions` {_id, profile_id, revision_number, previous_revision_id, content, change}: what it was, never changed again. A
 revision is inserted before the profile's record names it, so one that a crash left beside is in no profile's history: the history
 is what can be reached from `revision_id` by `previous_revision_id` (docs/adr/0009-the-history-of-a-profile.md).
@@ -22,9 +23,10 @@ import structlog
 
 from conman.domain.errors import invalid, not_found
 from conman.domain.ids import is_uuid
-from conman.domain.profile import Profile, effective_variables
+from conman.domain.profile import Profile, Source, effective_variables
 from conman.domain.profile_diff import Difference, changes, secrets_to_compare
 from conman.domain.secrets import SecretRef
+from conman.domain.temp_env import LIVE
 from conman.services.call import record
 from conman.services.platform import Platform
 from conman.services.secrets import unseal
@@ -199,14 +201,33 @@ def is_same_text(one: str | None, other: str | None) -> bool:
 
 
 def effective_record(app: Document, document: Document) -> dict[str, Any]:
-    """The variables that a process gets with this profile, each with where it comes from; secrets masked (`spec.md` 6)."""
+    """What a process gets with this profile, each with where it comes from; secrets masked (`spec.md` 6).
+
+    In the profile of a temp env what does not come from its base profile is an override: what its changeset overrides, its URL
+    and the connection to its own database.
+    """
     profile = Profile.model_validate(document["content"])
-    variables = effective_variables(app["settings"]["env_defaults"], profile)
+    temp: Document | None = document.get("temp")
+    overridden: list[str] = temp["overridden"] if temp is not None else []
+    variables = effective_variables(app["settings"]["env_defaults"], profile, overridden)
+    source = Source.PROFILE if temp is None else Source.OVERRIDE
     return {
         "profile_id": document["_id"],
         "revision_number": document["revision_number"],
         "variables": [variable.record() for variable in variables],
+        "base_url": {"value": profile.base_url, "source": source.value},
+        "database": None if profile.database is None else {"value": profile.database.model_dump(), "source": source.value},
     }
+
+
+async def live_temp_env_of(db: Database, profile: Document) -> str | None:
+    """The id of the temp env that a profile is derived for, while that is live."""
+    temp = profile.get("temp")
+    if temp is None:
+        return None
+    states = [state.value for state in LIVE]
+    found = await db["temp_envs"].find_one({"_id": temp["temp_env_id"], "owned.state": {"$in": states}}, {"_id": 1})
+    return found["_id"] if found is not None else None
 
 
 def names_of(documents: Iterable[Document]) -> str:

@@ -278,13 +278,3 @@ async def is_needed(db: Database, profile: Document) -> bool:
         if await db[collection].find_one(query, {"_id": 1}) is not None:
             return True
     return False
-
-
-async def live_temp_env_of(db: Database, profile: Document) -> str | None:
-    """The id of the temp env that a profile is derived for, while that is live."""
-    temp = profile.get("temp")
-    if temp is None:
-        return None
-    states = [state.value for state in LIVE]
-    found = await db["temp_envs"].find_one({"_id": temp["temp_env_id"], "owned.state": {"$in": states}}, {"_id": 1})
-    return found["_id"] if found is not None else None
