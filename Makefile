@@ -10,10 +10,10 @@ EXAMPLES ?= 2000
 JOBS ?= 3
 GROWTH ?=
 
-.PHONY: help setup demo test thorough fuzz check lint types imports unit bench growth docs proto clean up servers
+.PHONY: help setup demo test thorough fuzz check lint types imports unit bench growth docs mail-pictures proto clean up servers
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: .venv/.ready ## Install the locked dependencies into .venv
 
@@ -67,6 +67,9 @@ growth: ## Print how times grow with queues, releases and repositories; about a 
 
 docs: setup ## Write the generated pages
 	@$(RUN)/python -m conman.configuration > docs/configuration.md
+
+mail-pictures: setup ## Draw the mails for docs/mails anew where their templates have changed; needs Pango
+	@$(UV) run --quiet --isolated --frozen --group pictures python -m tests.mail.pictures
 
 proto: setup ## Generate the Python of Gitaly's protocol
 	@$(RUN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. conman/git/proto/gitaly.proto

@@ -20,6 +20,7 @@ from conman.mail import links
 from conman.mail.message import BadAddressError, Envelope, Outgoing, compose, mailbox
 from conman.mail.rendering import TEMPLATES, environment, render
 from conman.services.addressees import RULES
+from tests.mail import pictures
 from tests.mail.samples import AT, BARE, TOKEN, WORDS
 
 ENVELOPE = Envelope(
@@ -364,3 +365,16 @@ def test_links_and_sender_follow_the_public_url(settings: dict[str, object], bas
 def test_no_template_has_a_word_of_its_own_for_a_token() -> None:
     """The link alone carries it."""
     assert [path.name for path in Path(TEMPLATES).iterdir() if "token" in path.read_text(encoding="utf-8")] == []
+
+
+@KINDS
+def test_the_docs_have_a_picture_of_each_mail_as_it_is_now(kind: NoticeKind) -> None:
+    assert pictures.picture(kind).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert pictures.recorded()[kind.value] == pictures.digest(kind), "run `make mail-pictures`"
+
+
+def test_the_docs_have_no_picture_that_no_kind_has_and_show_each_of_them() -> None:
+    drawn = {path.stem for path in pictures.FOLDER.glob("*.png")}
+    page = (pictures.FOLDER.parent / "notifications.md").read_text(encoding="utf-8")
+    assert drawn == {*pictures.recorded()} == {kind.value for kind in NoticeKind}
+    assert [kind for kind in drawn if f"mails/{kind}.png" not in page] == []
