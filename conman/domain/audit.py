@@ -8,18 +8,49 @@ stands there as its mask or its key, never as its value.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final, cast
 
 from conman.domain import audit_table_content as content
 from conman.domain import audit_table_delivery as delivery
-from conman.domain.audit_schema import SHA, TIME, Entry, is_json
+from conman.domain.audit_schema import SHA, TIME, Entry, Record, is_json
 from conman.domain.ids import time_of
 from conman.domain.times import milliseconds
 
-ACTIONS: Final[Mapping[str, content.Actions]] = MappingProxyType(
+FIRST_ACTIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "app": "created",
+        "membership": "added",
+        "invite": "created",
+        "user": "created",
+        "workspace": "created",
+        "changeset": "created",
+        "comment": "created",
+        "release": "created",
+        "deployment": "requested",
+        "runtime_profile": "created",
+        "temp_environment": "created",
+    }
+)
+"""Entity type → the action of a record's beginning: what a back-fill writes for a record that has no event."""
+
+BACKFILLED_AT: Final = "backfilled_at"
+"""Field of `after` that marks such an event with the time at which it was written; the other fields are what was true then."""
+
+
+def _with_backfill(entity_type: str, actions: content.Actions) -> content.Actions:
+    action = FIRST_ACTIONS.get(entity_type)
+    if action is None:
+        return actions
+    entry = actions[action]
+    after = cast("Record", entry.after)
+    marked = Record(after.required, {**after.optional, BACKFILLED_AT: TIME})
+    return {**actions, action: replace(entry, after=marked)}
+
+
+_TABLES: Final[Mapping[str, content.Actions]] = MappingProxyType(
     {
         "app": content.APP,
         "membership": content.MEMBERSHIP,
@@ -40,6 +71,10 @@ ACTIONS: Final[Mapping[str, content.Actions]] = MappingProxyType(
         "notification_preference": content.NOTIFICATION_PREFERENCE,
         "audit": content.AUDIT,
     }
+)
+
+ACTIONS: Final[Mapping[str, content.Actions]] = MappingProxyType(
+    {entity_type: _with_backfill(entity_type, actions) for entity_type, actions in _TABLES.items()}
 )
 """Entity type → action → what `before` and `after` hold: the table of `api.md` 5."""
 
