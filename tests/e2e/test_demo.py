@@ -18,6 +18,7 @@ import pytest
 
 from conman.demo.edits import BROKEN, GOOD
 from conman.embedded.files import DataLock
+from tests.support.sizes import some_of
 
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(1200)]
 
@@ -111,7 +112,7 @@ def test_the_demo_walks_the_main_job_and_leaves_nothing_and_walks_again_in_the_s
     assert processes(data) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", some_of([signal.SIGINT, signal.SIGTERM], one_in=2))
 def test_a_signal_before_the_end_stops_the_stack_and_is_no_success(tmp_path: Path, number: signal.Signals) -> None:
     data = tmp_path / "data"
     with started(data) as process:

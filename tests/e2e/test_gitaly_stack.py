@@ -9,12 +9,13 @@ import pytest
 
 from conman.git.server import ServerFlavour, ServerOptions, serve
 from tests.support.conman_stack import b64, make_world, running_stack
+from tests.support.sizes import some_of
 
 
 @pytest.mark.parametrize(
     ("flavour", "mode"),
-    [(ServerFlavour.FULL, "operations"), (ServerFlavour.GITALY_RS, "pack")],
-    ids=["operations", "pack"],
+    some_of([(ServerFlavour.FULL, "operations"), (ServerFlavour.GITALY_RS, "pack")], one_in=2),
+    ids=some_of(["operations", "pack"], one_in=2),
 )
 async def test_a_change_goes_from_a_save_to_every_environment(tmp_path: Path, flavour: ServerFlavour, mode: str) -> None:
     storage = tmp_path / "storage"

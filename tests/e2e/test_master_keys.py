@@ -19,6 +19,7 @@ from conman.services.secrets import Secrets, seal
 from conman.services.vault import Vault
 from conman.settings.vault import generate_keyring
 from conman.store.database import connect, ensure_indexes
+from tests.support.sizes import some, some_of
 
 SECONDS = 120.0
 KEYRING = generate_keyring()
@@ -71,7 +72,7 @@ async def conman(servers: EmbeddedStack, folder: Path, command: str, keyring: st
 
 
 @pytest.mark.parametrize("command", ["api", "worker"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", some(CASES, one_in=2))
 async def test_a_process_without_the_right_master_key_does_not_start(
     servers: EmbeddedStack, tmp_path: Path, command: str, case: str
 ) -> None:
@@ -84,7 +85,7 @@ async def test_a_process_without_the_right_master_key_does_not_start(
     assert keyring is None or keyring.partition(":")[2] not in err
 
 
-@pytest.mark.parametrize("case", ["none", "another", "wrong"])
+@pytest.mark.parametrize("case", some_of(["none", "another", "wrong"], one_in=3))
 async def test_the_doctor_tells_it_too(servers: EmbeddedStack, tmp_path: Path, case: str) -> None:
     keyring, told = CASES[case]
     code, out, _ = await conman(servers, tmp_path, "doctor", keyring)
