@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from conman import __version__
+from conman.cli_audit import audit
+from conman.cli_prove import prove
 from conman.cli_secrets import secrets
 from conman.cli_webhooks import webhooks
 from conman.config import Settings, SettingsError, load_settings
@@ -30,6 +32,8 @@ cli = typer.Typer(
 admin = typer.Typer(help="Platform admins.", no_args_is_help=True)
 cli.add_typer(admin, name="admin")
 cli.add_typer(secrets, name="secrets")
+cli.add_typer(audit, name="audit")
+cli.command()(prove)
 cli.add_typer(webhooks, name="webhooks")
 
 out = Console()
@@ -412,7 +416,7 @@ def reconcile(data: DataOption = None, as_json: JsonOption = False) -> None:
     async def work() -> dict[str, int]:
         platform = await make_platform(settings)
         try:
-            return await reconcile_once(platform.db, platform.commands)
+            return await reconcile_once(platform.db, platform.commands, platform.git)
         finally:
             await platform.close()
 

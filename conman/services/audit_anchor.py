@@ -42,9 +42,9 @@ class AnchorUnreadable(Exception):
     """What the ref points at was not made by Conman."""
 
 
-async def newest(git: GitAdapter, repo: str) -> Anchor | None:
-    """The last anchor of a repository. Raises `GitError`, or `AnchorUnreadable`."""
-    commit = await git.resolve(repo, AUDIT_REF)
+async def newest(git: GitAdapter, repo: str, at: str = AUDIT_REF) -> Anchor | None:
+    """The last anchor of a repository, or the one `at` a commit. Raises `GitError`, or `AnchorUnreadable`."""
+    commit = await git.resolve(repo, at)
     if commit is None:
         return None
     found = await git.read_file(repo, commit, ANCHOR_FILE)
