@@ -58,7 +58,7 @@ def check(data: bytes) -> Findings:
     found = Findings()
     try:
         _check_whole(json.loads(data), data, found)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         found.problems.append(f"The file has not the form of a proof ({type(error).__name__}: {error}).")
     return found
 
