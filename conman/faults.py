@@ -59,6 +59,7 @@ POINTS: Mapping[str, str] = {
     "end.release": "the release's record is written, the lock is held",
     "end.unlocked": "the lock is free, the deployment's audit events and job are not delivered",
     "missing.started": "one missing workflow is started",
+    "moved.told": "a queue knows that its integration branch was moved, validated releases do not",
     "missing.notice": "the missing workflow of one more notice is started",
     "notice.expanded": "the mails of a notice have rows, it is not settled that these are all",
     "notice.ended": "a notice is done, its workflow does not know",

@@ -121,7 +121,10 @@ def _sandbox(*modules: str) -> SandboxedWorkflowRunner:
 def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
     """One Temporal worker per task queue."""
     settings, client = platform.settings, platform.commands.client
-    store = StoreActivities(platform.db, settings.job_log_days, NoticeStarter(platform.commands), settings.feed_hours)
+    starter = NoticeStarter(platform.commands)
+    store = StoreActivities(
+        platform.db, settings.job_log_days, starter, settings.feed_hours, mail_keep_days=settings.mail_keep_days
+    )
     drain = timedelta(seconds=settings.worker_drain_seconds)
 
     def worker(queue: Queue, activities: list[Any], at_once: int, **more: Any) -> Worker:
@@ -181,7 +184,7 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
         webhooks = WebhookSending(settings, platform, Poster(settings))
         made.append(worker(Queue.WEBHOOKS, WebhookActivities(webhooks).all(), settings.webhook_concurrency))
     if Queue.CALLS in queues:
-        reconcile = ReconcileActivities(platform.db, platform.commands, platform)
+        reconcile = ReconcileActivities(platform.db, platform.commands, platform, platform.git)
         heals = HealActivities(platform.db, platform.commands, settings.heal_limits)
         calls = CallActivities(client, platform.db)
         made.append(worker(Queue.CALLS, [*calls.all(), *rollback.on_calls(), *reconcile.all(), *heals.all()], 200))

@@ -20,7 +20,8 @@ from conman.domain.changeset_reminders import AWAITING_REVIEW, MOST_REMINDERS
 from conman.domain.deployment import RollbackMode
 from conman.domain.times import milliseconds
 from conman.faults import fault_point
-from conman.services import app_settings, archive, deploy_commands, holds, jobs, overtaken, votes
+from conman.git.adapter import GitAdapter
+from conman.services import app_settings, archive, deploy_commands, holds, jobs, moved_heads, overtaken, votes
 from conman.services.clock import now
 from conman.services.drift import unfinished_checks
 from conman.services.secret_rotation import finish_rotations
@@ -42,8 +43,9 @@ SLEEPERS = 500
 class ReconcileActivities:
     """Bound to the records and the way to workflows."""
 
-    def __init__(self, db: Database, commands: Commands, secrets: SecretStore) -> None:
+    def __init__(self, db: Database, commands: Commands, secrets: SecretStore, git: GitAdapter) -> None:
         self.db = db
+        self.git = git
         self.commands = commands
         self.secrets = secrets
 
@@ -53,18 +55,23 @@ class ReconcileActivities:
 
     @activity.defn
     async def start_missing(self) -> int:
-        """Start the workflow of each record whose state calls for work and that has none running; returns how many."""
+        """Start the workflow of each record whose state calls for work and that has none running; returns how many.
+
+        Queues whose integration branch was moved outside Conman are told on the way.
+        """
         async with heartbeating():
             started = await start_missing(self.db, self.commands)
+            await moved_heads.tell_queues(self.db, self.git, self.commands)
             await resync_some(self.db, self.commands.client)
             await finish_rotations(self.secrets)
             return started
 
 
-async def reconcile_once(db: Database, commands: Commands) -> dict[str, int]:
+async def reconcile_once(db: Database, commands: Commands, git: GitAdapter) -> dict[str, int]:
     """One round by hand: `{delivered, started, resynced}`."""
     await finish_and_forget(db, now())
     delivered, started = await sweep(db), await start_missing(db, commands, everyone=True)
+    await moved_heads.tell_queues(db, git, commands)
     return {"delivered": delivered, "started": started, "resynced": await resync_all(db, commands.client)}
 
 

@@ -128,6 +128,13 @@ class PublishedCommand(Command):
     integration_sha: str
 
 
+class IntegrationMovedCommand(Command):
+    """Upkeep tells that the integration branch was moved outside Conman, from the head that the queue knew to another one."""
+
+    old_sha: str
+    new_sha: str
+
+
 class RevalidateCommand(Command):
     """Somebody asks for a fresh verdict on one entry, or retries its job."""
 

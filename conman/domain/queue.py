@@ -238,22 +238,30 @@ def decide_published(
             "published_releases": [*queue.published_releases, release_id][-100:],
         }
     )
-    after, jobs, ends = _with_sweep(before, integration_sha, [entry.changeset_id for entry in rest], job_ids, adapts=adapts)
-    events = (
-        (
-            Event(
-                "queue",
-                queue.app_id,
-                "superseded",
-                before={"epoch": queue.epoch},
-                after={"epoch": after.epoch},
-            ),
-        )
-        if queue.sweep is not None
-        else ()
-    )
+    decision = _on_another_head(before, integration_sha, job_ids, adapts=adapts)
     left = _superseded_jobs([entry for entry in queue.entries if entry.reserved_by == release_id])
-    return _with_collisions(Decision(after, events=events, jobs=tuple(jobs), job_ends=(*left, *ends)), _collided(rest))
+    return replace(decision, job_ends=(*left, *decision.job_ends))
+
+
+def decide_integration_moved(
+    queue: Queue, old_sha: str, new_sha: str, job_ids: JobIds, *, adapts: bool = True
+) -> Decision[Queue]:
+    """The integration branch was moved outside Conman: all entries are revalidated on its new head, as after a publish.
+
+    Nothing changes where the queue knows another head than `old_sha` by now: a publish was told meanwhile.
+    """
+    if queue.integration_sha != old_sha or old_sha == new_sha:
+        return Decision(queue, result={"moved": False})
+    return replace(_on_another_head(queue, new_sha, job_ids, adapts=adapts), result={"moved": True})
+
+
+def _on_another_head(queue: Queue, integration_sha: str, job_ids: JobIds, *, adapts: bool) -> Decision[Queue]:
+    """A new epoch in which all entries are judged on another head; a sweep that was under way is superseded."""
+    entries = queue.entries
+    after, jobs, ends = _with_sweep(queue, integration_sha, [entry.changeset_id for entry in entries], job_ids, adapts=adapts)
+    superseded = Event("queue", queue.app_id, "superseded", before={"epoch": queue.epoch}, after={"epoch": after.epoch})
+    events = (superseded,) if queue.sweep is not None else ()
+    return _with_collisions(Decision(after, events=events, jobs=tuple(jobs), job_ends=tuple(ends)), _collided(entries))
 
 
 class RetriedJob(Model):

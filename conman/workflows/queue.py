@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
         EjectCommand,
         EnqueueCommand,
         EntityStart,
+        IntegrationMovedCommand,
         PublishedCommand,
         RemoveCommand,
         ReorderCommand,
@@ -44,8 +45,8 @@ FAILED_SHOWN = 5
 
 @workflow.defn(name="queue")
 class QueueWorkflow(Resynced):
-    """Arrives: enqueue, remove, reorder, reserve, eject, published, revalidate; verdicts of sweeps as signals; upkeep's word
-    that a sweep was lost.
+    """Arrives: enqueue, remove, reorder, reserve, eject, published, integration_moved, revalidate; verdicts of sweeps as signals;
+    upkeep's word that a sweep was lost.
 
     Waits for: nothing long. It starts one revalidation workflow per epoch, tells it what joins and leaves meanwhile, and parents
     none of them, so that it can continue as new at any time (`durability.md` 18).
@@ -247,6 +248,17 @@ class QueueWorkflow(Resynced):
         return await self.entity.command(command, decide)
 
     @workflow.update
+    async def integration_moved(self, command: IntegrationMovedCommand) -> dict[str, Any]:
+        """The integration branch was moved outside Conman; a publish that was told meanwhile makes it old news."""
+
+        def decide(queue: Queue) -> Decision[Queue]:
+            return rules.decide_integration_moved(
+                queue, command.old_sha, command.new_sha, self._job_ids(command.id), adapts=self._adapts()
+            )
+
+        return await self.entity.command(command, decide)
+
+    @workflow.update
     async def revalidate(self, command: RevalidateCommand) -> dict[str, Any]:
         """One entry is judged again."""
 
@@ -278,6 +290,10 @@ class QueueWorkflow(Resynced):
 
     @published.validator
     def _validate_published(self, command: PublishedCommand) -> None:
+        self.entity.validate(command)
+
+    @integration_moved.validator
+    def _validate_integration_moved(self, command: IntegrationMovedCommand) -> None:
         self.entity.validate(command)
 
     @revalidate.validator

@@ -76,7 +76,7 @@ class Direct:
         self.deploying = DeployingActivities(db)
         self.deployments = DeploymentActivities(db)
         self.drift_records = DriftRecordActivities(db)
-        self.reconcile = ReconcileActivities(db, self.platform.commands, self.platform)
+        self.reconcile = ReconcileActivities(db, self.platform.commands, self.platform, self.platform.git)
 
     def activities(self) -> list[str]:
         """The names of all that a worker registers."""

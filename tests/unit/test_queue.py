@@ -271,6 +271,28 @@ def test_a_publish_over_an_empty_queue_starts_nothing() -> None:
     assert (after.entries, after.sweep, after.sweep_started, after.progress_done, after.progress_total) == ([], None, True, 0, 0)
 
 
+def test_a_branch_that_was_moved_outside_is_judged_as_after_a_publish_and_nobody_leaves() -> None:
+    """`spec.md` 10: verdicts are for the present head."""
+    given_ = swept(running("a", reserved_by=uid("r")), entry("b"), epoch=4)
+    decision = rules.decide_integration_moved(given_, given_.integration_sha, NEXT, job_ids)
+    after = decision.owned
+    assert (names(after), after.integration_sha, after.epoch) == ("ab", NEXT, 5)
+    assert [item.reserved_by for item in after.entries] == [uid("r"), None]
+    assert [job.entity_id for job in decision.jobs] == [uid("a"), uid("b")]
+    assert [(end.id, end.state, end.reason_code) for end in decision.job_ends] == [(uid("job a"), *SUPERSEDED)]
+    assert [(event.action, event.before, event.after) for event in decision.events] == [
+        ("superseded", {"epoch": 4}, {"epoch": 5})
+    ]
+    assert decision.result == {"moved": True}
+
+
+@pytest.mark.parametrize(("old", "new"), [(sha("older"), NEXT), (NEXT, NEXT)], ids=["a publish came between", "known already"])
+def test_a_move_that_the_queue_has_passed_changes_nothing(old: str, new: str) -> None:
+    """`durability.md` 17: it carries the head that it was seen from."""
+    given_ = queue(entry("a"), integration_sha=NEXT)
+    assert rules.decide_integration_moved(given_, old, new, job_ids) == Decision(given_, result={"moved": False})
+
+
 VERDICTS = {
     ("queued", "valid"): ("queued", "valid", None),
     ("queued", "failed"): ("needs_revalidation", "failed", "needs_revalidation"),

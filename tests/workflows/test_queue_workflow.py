@@ -16,6 +16,7 @@ from conman.domain.messages import (
     EjectCommand,
     EnqueueCommand,
     GateRun,
+    IntegrationMovedCommand,
     PublishedCommand,
     RemoveCommand,
     ReorderCommand,
@@ -111,6 +112,24 @@ async def test_a_publish_begins_an_epoch_for_all_that_is_left_and_stops_the_swee
     assert world.store.jobs[uid("job b")]["reason_code"] == "superseded"
     assert world.store.actions().count("superseded") == 1
     assert {job["state"] for job in world.store.jobs.values()} == {"canceled", "succeeded"}
+
+
+async def test_a_branch_that_was_moved_outside_begins_an_epoch_once_and_a_publish_makes_it_old_news(world: World) -> None:
+    entity = queue(world, entry("a"), entry("b"))
+    moved = {"old_sha": sha("main-1"), "new_sha": sha("main-2")}
+    for _ in range(2):
+        await world.do(entity, "integration_moved", IntegrationMovedCommand, **moved)
+    await world.until(lambda: queue_shown(world).sweep is None, "the verdicts")
+    shown = queue_shown(world)
+    assert (shown.epoch, shown.integration_sha, [row.judged_sha for row in shown.entries]) == (
+        1,
+        sha("main-2"),
+        [sha("main-2")] * 2,
+    )
+    await world.do(entity, "published", PublishedCommand, release_id=RELEASE, integration_sha=sha("main-3"))
+    late = {"old_sha": sha("main-2"), "new_sha": sha("main-4")}
+    await world.do(entity, "integration_moved", IntegrationMovedCommand, **late)
+    assert (queue_shown(world).epoch, queue_shown(world).integration_sha) == (2, sha("main-3"))
 
 
 async def test_a_publish_that_empties_the_queue_stops_the_sweep_too(world: World) -> None:
