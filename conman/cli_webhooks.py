@@ -72,7 +72,7 @@ def show(
 
 @webhooks.command()
 def retry(
-    delivery: Annotated[str, typer.Argument(help="Id of a delivery that has ended, in whichever way.")],
+    delivery: Annotated[str, typer.Argument(help="Id of a delivery that has ended, or waits for its next attempt.")],
     data: DataOption = None,
 ) -> None:
     """Send a delivery again, with all the patience of a new one; the receiver sees the same `webhook-id`."""

@@ -19,7 +19,7 @@ from conman.config import Settings
 from conman.domain.app import Webhook
 from conman.domain.mail import harmless_reply
 from conman.domain.times import later, milliseconds
-from conman.domain.webhook import OPEN, DeliveryState, EndReason, Problem, Round, before, next_attempt
+from conman.domain.webhook import OPEN, PING, DeliveryState, EndReason, Problem, Round, before, next_attempt
 from conman.domain.webhook_signature import signed_headers
 from conman.faults import fault_point
 from conman.services.app_settings import WEBHOOK_SECRET
@@ -54,7 +54,7 @@ class WebhookSending:
     async def send_round(self, app_id: str) -> Round:
         """Send what is due of an app, until an attempt fails or the round is over. Raises `VaultError` before any attempt."""
         app = await records.find(self.db, "apps", app_id)
-        if app is None or app["settings"]["webhook"] is None:
+        if app is None or app["settings"].get("webhook") is None:
             await self.end_all(app_id, DeliveryState.CANCELED, EndReason.WEBHOOK_REMOVED)
             return Round()
         webhook = Webhook.model_validate(app["settings"]["webhook"])
@@ -125,7 +125,9 @@ class WebhookSending:
 
     async def _failed(self, row: Document, began: str, outcome: Document, asked: timedelta) -> None:
         chance = random.random()
-        again = next_attempt(now(), row["attempts"], row["since"], self._patience, chance=chance, asked=asked)
+        # Somebody waits for the end of a ping, and sends another one where that helps.
+        patience = timedelta(0) if row["type"] == PING else self._patience
+        again = next_attempt(now(), row["attempts"], row["since"], patience, chance=chance, asked=asked)
         tried = _tried(began, outcome)
         if again is None:
             log.warning("webhook_given_up", delivery_id=row["_id"], app_id=row["app_id"], problem=outcome["problem"])

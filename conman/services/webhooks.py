@@ -7,7 +7,7 @@ from typing import Any
 from pymongo import DESCENDING, ReturnDocument
 
 from conman.domain.errors import DomainError, ErrorCode, invalid, not_found
-from conman.domain.webhook import OPEN, DeliveryState, ping_message
+from conman.domain.webhook import DeliveryState, ping_message
 from conman.services.clock import new_id, now
 from conman.store import records
 from conman.store.database import Database, Document
@@ -41,14 +41,14 @@ async def app_named(db: Database, name_or_id: str) -> Document:
 
 
 async def send_again(db: Database, commands: Commands, delivery_id: str) -> Document:
-    """Begin a delivery that has ended anew, with all its patience.
+    """Begin a delivery anew, with all its patience: one that has ended, in whichever way, or one that waits for its next attempt.
 
-    Raises `not_found`, and `conflict` for one that is under way.
+    Raises `not_found`, and `conflict` for one that is being sent.
     """
     row = await found(db, delivery_id)
     again: Document = {"state": DeliveryState.PENDING.value, "open": row["app_id"], "next_at": now(), "since": None}
     begun = await db[DELIVERIES].find_one_and_update(
-        {"_id": delivery_id, "state": {"$nin": [state.value for state in OPEN]}},
+        {"_id": delivery_id, "state": {"$ne": DeliveryState.SENDING.value}},
         {
             "$set": {**again, "updated_at": now(), "attempts": 0},
             "$unset": {"reason": "", "ended_at": "", "delivered_at": "", "forget_at": ""},
@@ -56,7 +56,7 @@ async def send_again(db: Database, commands: Commands, delivery_id: str) -> Docu
         return_document=ReturnDocument.AFTER,
     )
     if begun is None:
-        raise DomainError(ErrorCode.CONFLICT, "This delivery is under way: its next attempt comes by itself.")
+        raise DomainError(ErrorCode.CONFLICT, "This delivery is being sent: wait for the end of the attempt.")
     await commands.start_webhook(row["app_id"])
     return begun
 

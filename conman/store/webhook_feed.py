@@ -18,6 +18,7 @@ from typing import Final
 from weakref import finalize
 
 from pymongo import ASCENDING, UpdateOne
+from pymongo.errors import BulkWriteError
 
 from conman.domain.ids import first_id_of
 from conman.domain.times import later, milliseconds
@@ -25,6 +26,7 @@ from conman.domain.webhook import EVENTS, DeliveryState, Subscription, is_told, 
 from conman.store.database import Database, Document
 
 DELIVERIES: Final = "webhook_deliveries"
+_DUPLICATE: Final = 11000
 
 KNOWN_FOR_SECONDS: Final = 5.0
 """How long a process believes what it has read of webhooks; it reads them once in this time, if anything happens at all."""
@@ -100,13 +102,17 @@ async def _keep(db: Database, wanted: Sequence[tuple[Document, Subscription]]) -
     ]
     if not rows:
         return 0
-    made = await db[DELIVERIES].bulk_write(
-        [UpdateOne({"_id": row["_id"]}, {"$setOnInsert": row}, upsert=True) for row in rows], ordered=False
-    )
+    upserts = [UpdateOne({"_id": row["_id"]}, {"$setOnInsert": row}, upsert=True) for row in rows]
+    try:
+        made = (await db[DELIVERIES].bulk_write(upserts, ordered=False)).upserted_count
+    except BulkWriteError as error:
+        if any(problem["code"] != _DUPLICATE for problem in error.details["writeErrors"]):
+            raise
+        made = error.details["nUpserted"]  # Another process that delivers the same events made the others.
     tell = _known_of(db).tell
     if tell is not None:
         tell({row["app_id"] for row in rows})
-    return made.upserted_count
+    return made
 
 
 def delivery(told: Document, *, at: str) -> Document:
@@ -134,7 +140,7 @@ async def backfill(db: Database, at: str) -> int:
     changed = {"webhook_changed_at": {"$lte": later(at, -_EVERYBODY_KNOWS)}}
     async for app in db["apps"].find(changed, {"name": 1, "settings.webhook": 1, "webhook_changed_at": 1}):
         changed_at = app["webhook_changed_at"]
-        if app["settings"]["webhook"] is not None:
+        if app["settings"].get("webhook") is not None:
             subscription = _subscription(app)
             until = later(changed_at, _EVERYBODY_KNOWS)
             period = {"$gte": first_id_of(milliseconds(changed_at)), "$lt": first_id_of(milliseconds(until))}

@@ -441,21 +441,26 @@ class Starting:
         self.started.append(app_id)
 
 
-async def test_an_operator_sends_a_delivery_again_that_has_ended(
+async def test_an_operator_sends_a_delivery_again_that_has_ended_or_waits(
     registry: Registry, platform: Platform, receiver: Receiver
 ) -> None:
     commands: Any = Starting()
     await subscribe(registry, platform, receiver.url)
     event_id = await hold(registry, platform)
+    with crash_at("webhook.begun"):
+        await sending(platform).send_round(registry.app_id)
     with pytest.raises(DomainError) as refused:
         await webhooks.send_again(platform.db, commands, event_id)
     assert refused.value.code is ErrorCode.CONFLICT
+    receiver.moods = [answers(500)]
     await sending(platform).send_round(registry.app_id)
-    again = await webhooks.send_again(platform.db, commands, event_id)
-    assert (again["state"], again["attempts"], len(again["log"])) == ("pending", 0, 1)
+    await webhooks.send_again(platform.db, commands, event_id)
     assert await sending(platform).send_round(registry.app_id) == Round(taken=1)
-    assert [json.loads(request.body)["id"] for request in receiver.requests] == [event_id] * 2
-    assert commands.started == [registry.app_id]
+    again = await webhooks.send_again(platform.db, commands, event_id)
+    assert (again["state"], again["attempts"], len(again["log"])) == ("pending", 0, 2)
+    assert await sending(platform).send_round(registry.app_id) == Round(taken=1)
+    assert [json.loads(request.body)["id"] for request in receiver.requests] == [event_id] * 3
+    assert commands.started == [registry.app_id] * 2
     assert [made["_id"] for made in await webhooks.listed(platform.db, app_id=None, state="delivered", limit=5)] == [event_id]
 
 
@@ -470,6 +475,10 @@ async def test_a_ping_is_told_whatever_a_webhook_subscribes_to(
     await sending(platform).send_round(registry.app_id)
     told = Webhook(SECRET).verify(receiver.requests[0].body, receiver.requests[0].headers)
     assert (told["id"], told["type"]) == (ping_id, "webhook.ping")
+    receiver.moods = [answers(500)]
+    failed = await webhooks.ping(platform.db, commands, await registry.app(platform))
+    await sending(platform).send_round(registry.app_id)
+    assert (await row(platform, failed))["reason"] == EndReason.GAVE_UP
 
 
 async def test_deliveries_are_forgotten_days_after_their_end_and_open_ones_never(
