@@ -26,7 +26,8 @@ _MECHANISMS: Final = frozenset({"DEFAULT", "SCRAM-SHA-1", "SCRAM-SHA-256", "PLAI
 its Kerberos ticket, its certificate) to whoever may write a profile's secrets."""
 
 _OF_THE_WORKER: Final = ("tlscertificatekeyfile", "tlscertificatekeyfilepassword")
-_ANSWERS_WITHIN_MS = 5000
+ANSWERS_WITHIN_MS = 5000
+"""How long a server may take to be found, milliseconds, whatever a connection string says."""
 
 
 class CloneError(Exception):
@@ -81,8 +82,8 @@ class Connection:
         """A client that gives up on a server which does not answer within 5 s. Whoever takes it closes it."""
         return AsyncMongoClient(
             self.uri,
-            serverSelectionTimeoutMS=_ANSWERS_WITHIN_MS,
-            connectTimeoutMS=_ANSWERS_WITHIN_MS,
+            serverSelectionTimeoutMS=ANSWERS_WITHIN_MS,
+            connectTimeoutMS=ANSWERS_WITHIN_MS,
             appname="conman-temp-envs",
             tz_aware=True,
         )
@@ -94,7 +95,7 @@ async def connection_of(uri: str, what: str, *, allowed: Sequence[str] = (), tru
     `trusted`: it is the operator's own. Raises `CloneError`.
     """
     try:
-        parsed: dict[str, Any] = await parse_uri(uri.strip(), warn=True, connect_timeout=_ANSWERS_WITHIN_MS / 1000)
+        parsed: dict[str, Any] = await parse_uri(uri.strip(), warn=True, connect_timeout=ANSWERS_WITHIN_MS / 1000)
     except (PyMongoError, ValueError, OSError):
         # The library's words may quote the string.
         raise CloneError(
