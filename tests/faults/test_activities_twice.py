@@ -104,6 +104,14 @@ ELSEWHERE = {
     "expand_notice": "mail/test_rows.py:test_a_crash_after_the_rows_were_made_makes_no_others",
     "end_notice": "mail/test_rows.py:test_a_notice_ends_once",
     "give_up_mail": "mail/test_rows.py:test_a_mail_that_has_ended_stays_as_it_is",
+    "provision_branch": "services/test_temp_provisioning.py:test_a_branch_whose_making_died_is_made_once",
+    "provision_profile": "services/test_temp_profiles.py:"
+    "test_a_profile_whose_making_died_is_made_once_from_what_its_base_is_by_then",
+    "provision_database": "services/test_temp_provisioning.py:test_a_database_whose_making_died_is_made_once",
+    "clean_up_temp_env": "services/test_temp_provisioning.py:"
+    "test_a_clean_up_that_died_is_finished_and_leaves_what_makes_it_again",
+    "temp_env_use": "services/test_temp_provisioning.py:test_the_last_use_is_told_with_whether_source_and_app_have_ended",
+    "sweep_temp_orphans": "services/test_temp_orphans.py:test_what_has_no_record_goes_an_hour_after_it_was_first_seen",
     "send_mail": "mail/test_sending.py:test_a_crash_between_handing_over_and_the_note_of_it_sends_the_same_mail_again",
 }
 """The same in a file of `tests/`."""
