@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pygit2
 from pygit2.enums import Option
 
 from conman.config import Settings, SettingsError
 from conman.git.adapter import GitAdapter
-from conman.git.gitaly import CacheOptions, GitalyGit
-from conman.git.gitaly_channel import GitalyOptions
 from conman.git.local import LocalGit
 from conman.services.vault import Vault
 from conman.services.webhook_relay import WebhookRelay
@@ -21,6 +20,9 @@ from conman.workflows.client import Commands, check_codec
 from conman.workflows.client import connect as connect_temporal
 from conman.workflows.codec import CodecError, KeyringCodec
 from conman.workflows.options import set_queue_prefix
+
+if TYPE_CHECKING:
+    from conman.git.gitaly import GitalyGit
 
 
 @dataclass(slots=True)
@@ -59,7 +61,10 @@ class Platform:
         await self.db.client.close()
         if isinstance(self.git, LocalGit):
             self.git.close()
-        elif isinstance(self.git, GitalyGit):
+            return
+        from conman.git.gitaly import GitalyGit
+
+        if isinstance(self.git, GitalyGit):
             await self.git.close()
 
 
@@ -74,6 +79,10 @@ def make_git(settings: Settings) -> GitAdapter:
 
 
 def _gitaly(settings: Settings) -> GitalyGit:
+    # An eighth of what a process computes before it is ready, for nothing where repositories are local.
+    from conman.git.gitaly import CacheOptions, GitalyGit
+    from conman.git.gitaly_channel import GitalyOptions
+
     if settings.gitaly_address is None:
         raise SettingsError("CONMAN_GITALY_ADDRESS: is missing; the backend `gitaly` needs it")
     if settings.gitaly_ca_file is not None and not settings.gitaly_ca_file.is_file():
