@@ -37,7 +37,7 @@ from conman.domain.release import Release
 from conman.domain.roles import Capability, allows
 from conman.domain.times import later
 from conman.faults import fault_point
-from conman.services import arrivals, deployed, drift
+from conman.services import arrivals, deployed, drift, mails
 from conman.services.clock import now
 from conman.services.expiry import forget_logs
 from conman.services.notices import NoticeStarter
@@ -51,12 +51,18 @@ from conman.store.outgoing import TERMINAL_JOB_STATES, Written, deliver, deploym
 
 class StoreActivities:
     """Bound to one database. What is told by mail is started by `notices`, without one by upkeep; job logs are kept for
-    `job_log_days`, 0 for ever."""
+    `job_log_days` and what is known of mails for `mail_keep_days`, 0 for ever."""
 
     def __init__(
-        self, db: Database, job_log_days: int = 0, notices: NoticeStarter | None = None, feed_hours: int = FEED_HOURS
+        self,
+        db: Database,
+        job_log_days: int = 0,
+        notices: NoticeStarter | None = None,
+        feed_hours: int = FEED_HOURS,
+        mail_keep_days: int = 0,
     ) -> None:
         self.db = db
+        self.mail_keep_days = mail_keep_days
         self.job_log_days = job_log_days
         self.feed_hours = feed_hours
         self.notices = notices
@@ -251,6 +257,7 @@ class StoreActivities:
         async with heartbeating():
             await finish_and_forget(self.db, now())
             await forget_logs(self.db, now(), self.job_log_days)
+            await mails.forget_old(self.db, now(), self.mail_keep_days)
             await feed.forget(self.db, later(now(), -timedelta(hours=self.feed_hours)))
             return await sweep(self.db)
 

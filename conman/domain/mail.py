@@ -7,7 +7,7 @@ then, under the same Message-ID, by which mailboxes tell that it is the same. do
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -167,6 +167,31 @@ class MailEnd(Model):
     state: MailState
     reason: MailReason | None = None
     code: int | None = None
+
+    @property
+    def label(self) -> str:
+        """State, reason and code, as counts name them: `failed: refused 550`."""
+        why = " ".join(str(part) for part in (self.reason and self.reason.value, self.code) if part)
+        return f"{self.state.value}: {why}" if why else self.state.value
+
+
+def counted(ends: Iterable[MailEnd], before: Mapping[str, int] | None = None) -> dict[str, int]:
+    """How many mails ended in which state, each of which is named, and of those with a reason by which (`MailEnd.label`);
+    `before` are the counts of others, which are added."""
+    counts = {**{state.value: 0 for state in MailState if state not in OPEN}, **(before or {})}
+    for end in ends:
+        for name in dict.fromkeys((end.state.value, end.label)):
+            counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def tally(counts: Mapping[str, int]) -> str:
+    """Such counts in words: `2 sent, 1 failed (1 refused 550)`; empty where no mail has ended."""
+    words: list[str] = []
+    for state in (name for name, count in counts.items() if count and ": " not in name):
+        reasons = [f"{count} {name.partition(': ')[2]}" for name, count in counts.items() if name.startswith(f"{state}: ")]
+        words.append(f"{counts[state]} {state}" + (f" ({', '.join(reasons)})" if reasons else ""))
+    return ", ".join(words)
 
 
 class NoticeEnd(Model):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError
 
-from conman.domain.mail import OPEN, MailEnd, MailReason, MailState, Refusal, Wave, before, mail_id
+from conman.domain.errors import DomainError, ErrorCode
+from conman.domain.ids import first_id_of
+from conman.domain.mail import OPEN, MailEnd, MailReason, MailState, Refusal, Wave, before, counted, mail_id
 from conman.domain.notification import Notice, NoticeState, Recipient
+from conman.domain.times import later, milliseconds
 from conman.faults import fault_point
 from conman.services.addressees import RULES
 from conman.services.clock import now
+from conman.store import records
 from conman.store.database import Database, Document
 
 WAVE = 1000
@@ -124,11 +129,12 @@ async def end_notice(db: Database, notice_id: str, *, canceled: bool) -> dict[st
             {"notice_id": notice_id, "state": {"$in": [state.value for state in OPEN]}}, {"_id": 1}
         ):
             await skipped(db, row["_id"], MailReason.CANCELED)
-    counts = {state.value: 0 for state in MailState if state not in OPEN}
-    async for row in db["mails"].find({"notice_id": notice_id}, {"state": 1}):
-        counts[row["state"]] = counts.get(row["state"], 0) + 1
+    rows = db["mails"].find({"notice_id": notice_id}, {"state": 1, "reason": 1, "refusal": 1})
+    counts = counted([end_of(row) async for row in rows])
     state = NoticeState.CANCELED if canceled else NoticeState.DONE
-    await close_notice(db, notice_id, state, counts)
+    if not await close_notice(db, notice_id, state, counts):
+        # It had ended before; some of its mails were tried again since.
+        await db["notifications"].update_one({"_id": notice_id}, {"$set": {"counts": counts}})
     return counts
 
 
@@ -139,3 +145,40 @@ async def close_notice(db: Database, notice_id: str, state: NoticeState, counts:
         fields["counts"] = counts
     result = await db["notifications"].update_one({"_id": notice_id, "state": NoticeState.PENDING.value}, {"$set": fields})
     return result.modified_count == 1
+
+
+async def reopen(db: Database, mail: str) -> Document:
+    """A mail that failed is to be tried again, by whoever looks for what has not ended; one that is open stays as it is.
+
+    Raises `not_found`, `invalid_transition` for one that was sent or is not to be sent.
+    """
+    change: Document = {"$set": {"state": MailState.PENDING.value, "updated_at": now()}, "$unset": {"reason": ""}}
+    failed_one = {"_id": mail, "state": MailState.FAILED.value}
+    row = await db["mails"].find_one_and_update(failed_one, change, return_document=ReturnDocument.AFTER)
+    row = row or await records.get(db, "mails", mail, what="mail")
+    state = MailState(row["state"])
+    if state not in OPEN:
+        why = f" ({row['reason']})" if row.get("reason") else ""
+        raise DomainError(
+            ErrorCode.INVALID_TRANSITION,
+            f"A mail that is {state.value}{why} is not tried again: only one that failed is.",
+            {"from": state.value, "to": MailState.PENDING.value},
+        )
+    return row
+
+
+async def forget_old(db: Database, at: str, days: int) -> int:
+    """Remove mails, and notices, that have ended and are older than so many days, 0 for none; how many documents.
+
+    Their ids begin with the time of their event. What has not ended stays, and its notice with it.
+    """
+    if days == 0:
+        return 0
+    first_kept = first_id_of(milliseconds(later(at, -timedelta(days=days))))
+    old: Document = {"_id": {"$lt": first_kept}}
+    still_open = {**old, "state": {"$in": [state.value for state in OPEN]}}
+    needed = [row["notice_id"] async for row in db["mails"].find(still_open, {"notice_id": 1})]
+    ended_notices: Document = {"_id": {"$lt": first_kept, "$nin": needed}, "state": {"$ne": NoticeState.PENDING.value}}
+    gone = await db["mails"].delete_many({**old, "state": {"$nin": [state.value for state in OPEN]}})
+    notices = await db["notifications"].delete_many(ended_notices)
+    return gone.deleted_count + notices.deleted_count

@@ -39,6 +39,12 @@ class MailSettings(BaseSettings):
         "of the public URL.",
     )
     mail_concurrency: int = Field(default=4, ge=1, le=100, description="Mails that one worker sends at once.")
+    mail_keep_days: int = Field(
+        default=90,
+        ge=0,
+        le=36_500,
+        description="How long it is known which mail went to whom and how it ended, days; what is on its way stays. 0: for ever.",
+    )
 
     smtp_host: str | None = Field(
         default=None,

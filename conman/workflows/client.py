@@ -147,11 +147,12 @@ class Commands:
         workflow_id = options.temp_env_workflow(temp_env_id)
         return EntityWorkflow("temp-env", workflow_id, start, ENTITY_TYPE, f"temp env {label or temp_env_id}")
 
-    async def start_notice(self, notice_id: str) -> None:
+    async def start_notice(self, notice_id: str, *, again: bool = False) -> None:
         """Start the workflow that sends a notice, once and for all (`durability.md` 21); one that runs already is healthy.
 
-        Raises `WorkflowAlreadyStartedError` when one of this id has ended, `TimeoutError` or `RPCError` when Temporal does not
-        answer.
+        `again` starts another one after one that has ended, for mails that somebody wants tried again. Raises
+        `WorkflowAlreadyStartedError` when one has ended and `again` is False, `TimeoutError` or `RPCError` when Temporal does
+        not answer.
         """
         await self.client.start_workflow(
             "notify",
@@ -159,7 +160,7 @@ class Commands:
             id=options.notify_workflow(notice_id),
             task_queue=options.queue_name(options.Queue.MAIN),
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE if again else WorkflowIDReusePolicy.REJECT_DUPLICATE,
             task_timeout=options.WORKFLOW_TASK_TIMEOUT,
             search_attributes=options.notice_search_attributes(notice_id),
             static_summary=f"notice {notice_id}",

@@ -11,7 +11,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 from conman.workflows import options
 
 with workflow.unsafe.imports_passed_through():
-    from conman.domain.mail import MailEnd, NoticeEnd, Wave
+    from conman.domain.mail import MailEnd, NoticeEnd, Wave, counted, tally
     from conman.domain.notification import NotifyStart
 
 LOOKS = 10
@@ -25,6 +25,9 @@ class NotifyWorkflow:
 
     What is left to do stands in the rows of the mails: whichever run looks sends those that have not ended.
     """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
 
     @workflow.run
     async def run(self, start: NotifyStart) -> dict[str, int]:
@@ -60,7 +63,12 @@ class NotifyWorkflow:
         workflow.set_current_details(f"Sends {len(wave.mail_ids)} mails; each is tried for a day.")
         return wave
 
-    async def _send(self, mail_id: str) -> MailEnd:
+    async def _send(self, mail_id: str) -> None:
+        end = await self._to_its_end(mail_id)
+        self.counts = counted([end], self.counts)
+        workflow.set_current_details(f"Sends mails, each tried for a day; so far: {tally(self.counts)}.")
+
+    async def _to_its_end(self, mail_id: str) -> MailEnd:
         try:
             return await workflow.execute_activity(
                 "send_mail", mail_id, result_type=MailEnd, **options.mail(summary=f"send mail {mail_id}")
@@ -79,6 +87,5 @@ class NotifyWorkflow:
             result_type=dict[str, int],
             **options.bulk(summary=f"end notice {start.notice_id}"),
         )
-        ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        workflow.set_current_details(f"{'Canceled' if canceled else 'Done'}: {ended or 'nobody was to be told'}.")
+        workflow.set_current_details(f"{'Canceled' if canceled else 'Done'}: {tally(counts) or 'nobody was to be told'}.")
         return counts

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from pymongo.errors import DuplicateKeyError
 
-from conman.domain.mail import MailEnd, MailReason, MailState
+from conman.domain.errors import DomainError, ErrorCode
+from conman.domain.mail import MailEnd, MailReason, MailState, Refusal, SmtpStep
 from conman.domain.notification import NoticeKind, NoticeState
-from conman.services import mails
-from conman.services.clock import new_id
+from conman.domain.times import later
+from conman.services import mail_reports, mails
+from conman.services.clock import new_id, now
+from conman.services.mail_reports import Wanted
 from conman.store.database import Database
 from tests.mail.post import Post
 from tests.support.crashes import crash_at
@@ -114,7 +118,12 @@ async def test_a_notice_ends_with_how_its_mails_ended(post: Post) -> None:
     await mails.sent(post.db, first, "smtp")
     await mails.failed(post.db, second, MailReason.GAVE_UP)
     for _ in range(2):
-        assert await mails.end_notice(post.db, notice_id, canceled=False) == {"sent": 1, "failed": 1, "skipped": 0}
+        assert await mails.end_notice(post.db, notice_id, canceled=False) == {
+            "sent": 1,
+            "failed": 1,
+            "skipped": 0,
+            "failed: gave_up": 1,
+        }
     assert await notice_state(post, notice_id) == NoticeState.DONE
 
 
@@ -123,7 +132,12 @@ async def test_a_canceled_notice_skips_what_has_not_left(post: Post) -> None:
     first, _ = await post.mails(notice_id)
     await mails.begin(post.db, first, "a@example.com")
     await mails.sent(post.db, first, "smtp")
-    assert await mails.end_notice(post.db, notice_id, canceled=True) == {"sent": 1, "failed": 0, "skipped": 1}
+    assert await mails.end_notice(post.db, notice_id, canceled=True) == {
+        "sent": 1,
+        "failed": 0,
+        "skipped": 1,
+        "skipped: canceled": 1,
+    }
     assert await notice_state(post, notice_id) == NoticeState.CANCELED
 
 
@@ -132,3 +146,64 @@ async def test_a_notice_ends_once(post: Post) -> None:
     assert await mails.close_notice(post.db, notice_id, NoticeState.DONE)
     assert not await mails.close_notice(post.db, notice_id, NoticeState.CANCELED)
     assert await notice_state(post, notice_id) == NoticeState.DONE
+
+
+# -- Tried again, counted, forgotten
+
+
+async def test_a_mail_that_failed_may_be_tried_again_and_no_other(post: Post) -> None:
+    notice_id = await post.notice(ACCOUNT_CREATED, emails=["a@example.com", "b@example.com", "c@example.com"])
+    failed, sent, skipped = await post.mails(notice_id)
+    await mails.failed(post.db, failed, MailReason.GAVE_UP)
+    await mails.begin(post.db, sent, "b@example.com")
+    await mails.sent(post.db, sent, "smtp")
+    await mails.skipped(post.db, skipped, MailReason.EMAIL_OFF)
+    await mails.end_notice(post.db, notice_id, canceled=False)
+    for _ in range(2):  # who repeats it finds it open
+        assert (await mails.reopen(post.db, failed))["state"] == "pending"
+    assert await post.mails(notice_id) == [failed]
+    for ended in (sent, skipped):
+        with pytest.raises(DomainError, match="only one that failed"):
+            await mails.reopen(post.db, ended)
+    await mails.begin(post.db, failed, "a@example.com")
+    await mails.sent(post.db, failed, "smtp")
+    counts = await mails.end_notice(post.db, notice_id, canceled=False)
+    assert counts == {"sent": 2, "failed": 0, "skipped": 1, "skipped: email_off": 1}
+    notice = await post.db["notifications"].find_one({"_id": notice_id}) or {}
+    assert (notice["state"], notice["counts"]) == ("done", counts)
+
+
+async def test_what_has_ended_is_forgotten_after_its_days_and_what_is_open_never(post: Post) -> None:
+    """With what is open its notice stays, whatever that says of itself."""
+    ended, reopened, pending = [await post.notice(ACCOUNT_CREATED, emails=["a@example.com"]) for _ in range(3)]
+    for notice_id in (ended, reopened):
+        (mail,) = await post.mails(notice_id)
+        await mails.failed(post.db, mail, MailReason.GAVE_UP)
+        await mails.end_notice(post.db, notice_id, canceled=False)
+    await mails.reopen(post.db, (await post.rows(reopened))[0]["_id"])
+    assert await mails.forget_old(post.db, later(now(), timedelta(days=89)), 90) == 0
+    late = later(now(), timedelta(days=91))
+    assert await mails.forget_old(post.db, late, 0) == 0
+    assert await mails.forget_old(post.db, late, 90) == 2
+    assert {row["_id"] async for row in post.db["notifications"].find({})} == {reopened, pending}
+    assert [len(await post.rows(one)) for one in (ended, reopened, pending)] == [0, 1, 0]
+
+
+async def test_operators_find_mails_by_what_they_know_of_them(post: Post) -> None:
+    ann = await post.person("Ann", email="ann@example.com")
+    notice_id = await post.notice(ACCOUNT_CREATED, user_ids=[ann["_id"]], emails=["new@example.com"])
+    first, second = await post.mails(notice_id)
+    await mails.note_refusal(post.db, first, Refusal(step=SmtpStep.RECIPIENT, code=550, text="no such mailbox"))
+    await mails.failed(post.db, first, MailReason.REFUSED)
+    everything = await mail_reports.listed(post.db, Wanted(), 10)
+    assert {row["to"] for row in everything} == {"ann@example.com", "new@example.com"}
+    assert [row["id"] for row in everything] == sorted([first, second], reverse=True)
+    assert [row["id"] for row in await mail_reports.listed(post.db, Wanted(state=MailState.FAILED), 10)] == [first]
+    (anns,) = await mail_reports.listed(post.db, Wanted(to=" Ann@example.com", notice_id=notice_id), 10)
+    assert (anns["user_id"], anns["kind"]) == (ann["_id"], "account_created")
+    assert await mail_reports.listed(post.db, Wanted(kind="invite"), 10) == []
+    shown = await mail_reports.found(post.db, first)
+    assert (shown["reason"], shown["entity_type"]) == ("refused", "user")
+    with pytest.raises(DomainError) as missing:
+        await mail_reports.found(post.db, new_id())
+    assert missing.value.code is ErrorCode.NOT_FOUND

@@ -88,6 +88,7 @@ def test_every_setting_says_what_it_means() -> None:
         ("CONMAN_MAIL_FROM", "a@example.com, b@example.com"),
         ("CONMAN_MAIL_FROM", "Conman <conman@example.com>\r\nBcc: eve@example.com"),
         ("CONMAN_MAIL_CONCURRENCY", "0"),
+        ("CONMAN_MAIL_KEEP_DAYS", "-1"),
         ("CONMAN_SMTP_HOST", ""),
         ("CONMAN_SMTP_HOST", "mail server"),
         ("CONMAN_SMTP_PORT", "0"),

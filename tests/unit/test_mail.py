@@ -11,17 +11,20 @@ from conman.domain.mail import (
     OPEN,
     Addressee,
     AnotherSecretError,
+    MailEnd,
     MailReason,
     MailState,
     SmtpStep,
     TokenRecord,
     before,
+    counted,
     dead_token,
     harmless_reply,
     is_final,
     mail_id,
     message_id,
     one_line,
+    tally,
     withheld,
 )
 from conman.domain.notification import ALWAYS_SENT, Notice, NoticeKind, Recipient, recipients
@@ -171,3 +174,11 @@ def test_an_address_stands_for_its_account_when_that_is_told_too() -> None:
 
 def test_who_did_it_gets_an_auth_mail_about_it_all_the_same() -> None:
     assert recipients(notice(NoticeKind.PASSWORD_RESET, "a"), ["a"], [], {}) == [Recipient(user_id="a")]
+
+
+def test_ends_are_counted_by_state_and_by_what_kept_them() -> None:
+    ends = [MailEnd(state=SENT)] * 2 + [MailEnd(state=FAILED, reason=MailReason.REFUSED, code=550)]
+    counts = counted([MailEnd(state=SKIPPED, reason=MailReason.EMAIL_OFF)], counted(ends))
+    assert counts == {"sent": 2, "failed": 1, "skipped": 1, "failed: refused 550": 1, "skipped: email_off": 1}
+    assert tally(counts) == "2 sent, 1 failed (1 refused 550), 1 skipped (1 email_off)"
+    assert tally(counted([])) == ""
