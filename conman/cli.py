@@ -15,6 +15,8 @@ from rich.table import Table
 
 from conman import __version__
 from conman.cli_audit import audit
+from conman.cli_audit_backfill import backfill
+from conman.cli_audit_role import role
 from conman.cli_mails import mails
 from conman.cli_prove import prove
 from conman.cli_secrets import secrets
@@ -34,6 +36,8 @@ admin = typer.Typer(help="Platform admins.", no_args_is_help=True)
 cli.add_typer(admin, name="admin")
 cli.add_typer(secrets, name="secrets")
 cli.add_typer(audit, name="audit")
+audit.command()(backfill)
+audit.command()(role)
 cli.add_typer(mails, name="mails")
 cli.command()(prove)
 cli.add_typer(webhooks, name="webhooks")

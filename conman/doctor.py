@@ -15,6 +15,7 @@ from conman.mail.transport import NotSentError
 from conman.services.master_keys import check_master_keys
 from conman.services.platform import Platform, make_git, make_platform
 from conman.services.sending import make_transport
+from conman.store.database_role import audit_protection
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,15 @@ async def _master_keys(platform: Platform) -> Finding:
     return Finding("master keys", ok=True, message=f"{', '.join(platform.vault.master_key_ids)} (the first is primary)")
 
 
+async def _audit(platform: Platform) -> Finding:
+    """Whether the database's user could change what was written; a hint, since development needs no users."""
+    try:
+        protected, message = await audit_protection(platform.db)
+    except PyMongoError:
+        return Finding("audit", ok=True, message="can't be checked while MongoDB does not answer")
+    return Finding("audit", ok=True, message=message if protected else f"caution: {message} (docs/mongodb-roles.md)")
+
+
 def _codec(settings: Settings) -> Finding:
     key_ids = list(settings.codec_keyring)
     if not key_ids:
@@ -129,6 +139,7 @@ async def examine(settings: Settings) -> list[Finding]:
             message = state.get("message", "answers")
             findings.append(Finding(name, ok=state["status"] == "ok", message=message))
         findings.append(await _master_keys(platform))
+        findings.append(await _audit(platform))
     finally:
         await platform.close()
     return findings
