@@ -45,12 +45,13 @@ from conman.services.platform import Platform
 from conman.services.temp_env_use import COLLECTION
 from conman.store import records
 from conman.store.database import Database, Document
+from conman.store.outgoing import deliver
 
 NUMBERS = "temp_env_numbers"
 """{_id: what labels of an app and kind begin with, next}: how many labels were given."""
 _AGAIN = (TempEnvState.EXPIRED, TempEnvState.DELETED, TempEnvState.FAILED)
 """The states from which a temp env can be made again."""
-_UNREADY_NAMES = 20
+_TAKEN_LABELS = 20
 """How many labels in a row may turn out to be taken, as after a restored backup of the numbers alone."""
 
 
@@ -114,10 +115,10 @@ async def _living_source(platform: Platform, app: Document, state: TempEnv) -> S
     return None if source.ended else source
 
 
-async def _refuse_second(db: Database, slot: str) -> None:
-    """Raises `conflict` while the source has a live temp env, `not_found` when it is a workspace that is deleted."""
+async def _refuse_second(db: Database, slot: str, temp_env_id: str) -> None:
+    """Raises `conflict` while the source has another live temp env, `not_found` when it is a workspace that is deleted."""
     holder = await db[COLLECTION].find_one({"live_slot": slot})
-    if holder is None:
+    if holder is None or holder["_id"] == temp_env_id:  # a repeat of this request was faster
         return
     if "owned" not in holder:
         raise not_found("workspace")
@@ -143,7 +144,7 @@ async def create(platform: Platform, call: Call, app: Document, source: Source, 
     base = await _base_profile(platform, app, base_profile_id)
     if source.ended:
         raise _ended(source.kind, source.document["_id"], f"is {source.ended}")
-    await _refuse_second(platform.db, _slot(source.kind, source.document["_id"]))
+    await _refuse_second(platform.db, _slot(source.kind, source.document["_id"]), call.derived_id("temp-env"))
     head = await _head(platform, call, app, source)
     return await _insert(platform, call, app, kind=source.kind, source_id=source.document["_id"], base=base, head=head)
 
@@ -165,7 +166,7 @@ async def recreate(platform: Platform, call: Call, app: Document, document: Docu
         )
     if await _living_source(platform, app, state) is None:
         raise _ended(state.kind, state.source_id, "has ended")
-    await _refuse_second(platform.db, _slot(state.kind, state.source_id))
+    await _refuse_second(platform.db, _slot(state.kind, state.source_id), call.derived_id("temp-env"))
     await _refuse_lost(platform, app, state)
     return await _insert(
         platform,
@@ -252,7 +253,7 @@ async def _insert(
     with suppress(StaleRef):  # a repeat of this request was faster
         await platform.git.update_refs(app["repo_path"], [kept])
     fault_point("temp_env.kept")
-    for _ in range(_UNREADY_NAMES):
+    for _ in range(_TAKEN_LABELS):
         label = await _next_label(platform.db, app, kind)
         state = TempEnv(
             kind=kind,
@@ -271,7 +272,7 @@ async def _insert(
             made, _ = await records.insert_once(platform.db, COLLECTION, _document(call, temp_env_id, app["_id"], state, former))
         except DuplicateKeyError:
             try:
-                await _refuse_second(platform.db, _slot(kind, source_id))
+                await _refuse_second(platform.db, _slot(kind, source_id), temp_env_id)
             except DomainError:
                 with suppress(GitError):  # what stays holds one commit, and is found by nobody
                     await platform.git.update_refs(app["repo_path"], [RefUpdate(kept.ref, head, None)])
@@ -316,7 +317,8 @@ def _document(call: Call, temp_env_id: str, app_id: str, state: TempEnv, former:
 
 
 async def _started(platform: Platform, document: Document) -> Document:
-    """Start the process of one that waits to be provisioned; one that runs already is healthy."""
+    """Bring its job, and start its process if it waits to be provisioned: what a repeat finds may have come no further."""
+    await deliver(platform.db, COLLECTION, document)
     state = owned(document)
     if state.state is TempEnvState.PROVISIONING:
         await platform.commands.start(platform.commands.temp_env_start(document["app_id"], document["_id"], state.label))

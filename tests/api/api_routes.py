@@ -175,6 +175,8 @@ _SOUND: dict[str, dict[str, Any]] = {
     "POST /apps/{app}/environments/{env}/plan": {"release_id": NOWHERE},
     "POST /apps/{app}/environments/{env}/clear": {"release_id": NOWHERE},
     "POST /apps/{app}/deployments": {"release_id": NOWHERE, "environment_ids": [NOWHERE], "not_before": "2030-01-01T00:00:00Z"},
+    "POST /apps/{app}/temp-envs": {"kind": "changeset", "source_id": NOWHERE, "base_profile_id": NOWHERE},
+    "POST /apps/{app}/temp-envs/{t}/extend": {"seconds": 3600},
     "POST /apps/{app}/hold": {"reason": "sound", "until": "2100-01-01T00:00:00Z"},
 }
 

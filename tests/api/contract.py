@@ -128,6 +128,15 @@ POST   A/runtime-profiles/{p}/revert            app_admin
 POST   A/runtime-profiles/{p}/rotate-key        app_admin
 POST   A/runtime-profiles/{p}/secrets/{key}/reveal   app_admin
 
+GET    A/temp-envs                              user
+POST   A/temp-envs                              user/config_manager
+GET    A/temp-envs/{t}                          user
+DELETE A/temp-envs/{t}                          user/config_manager
+POST   A/temp-envs/{t}/extend                   user/config_manager
+POST   A/temp-envs/{t}/undo-expire              user/config_manager
+POST   A/temp-envs/{t}/recreate                 user/config_manager
+POST   A/temp-envs/{t}/open                     user
+
 GET    A/jobs                                   user
 GET    A/jobs/{j}                               user
 GET    A/jobs/{j}/logs                          user
@@ -141,14 +150,6 @@ GET    A/audit/verify                           app_admin
 
 _NOT_SERVED_YET = """
 GET    /metrics                                 anyone
-GET    A/temp-envs                              user
-POST   A/temp-envs                              user/config_manager
-GET    A/temp-envs/{t}                          user
-DELETE A/temp-envs/{t}                          user/config_manager
-POST   A/temp-envs/{t}/extend                   user/config_manager
-POST   A/temp-envs/{t}/undo-expire              user/config_manager
-POST   A/temp-envs/{t}/recreate                 user/config_manager
-POST   A/temp-envs/{t}/open                     user
 GET    A/events                                 user
 """
 

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from temporalio.client import Client
+
 from tests.api.own_things import NOWHERE
 from tests.support.conman_stack import PASSWORD, Person, World, b64, last, make_world, wait_for
 
@@ -426,6 +428,53 @@ async def another_look(world: World) -> Request:
 async def a_cancel(world: World) -> Request:
     own, deployment = await _waiting(world)
     return Request(own.max, "POST", f"{deployment}/cancel", {})
+
+
+@scenario("POST /apps/{app}/temp-envs")
+async def a_temp_env(world: World) -> Request:
+    body = {"kind": "workspace", "source_id": last(await _edited(world))}
+    return Request(world.ann, "POST", f"{world.path}/temp-envs", body, {**body, "kind": "changeset"}, status=201, in_steps=True)
+
+
+async def _temp_env(world: World) -> str:
+    """The path of an active one."""
+    body = {"kind": "workspace", "source_id": last(await world.workspace())}
+    made = await world.ann.post(f"{world.path}/temp-envs", body)
+    await world.job(made["job"]["id"])
+    return f"{world.path}/temp-envs/{made['temp_env']['id']}"
+
+
+@scenario("DELETE /apps/{app}/temp-envs/{t}")
+async def a_deleted_temp_env(world: World) -> Request:
+    return Request(world.ann, "DELETE", await _temp_env(world), {}, status=202)
+
+
+@scenario("POST /apps/{app}/temp-envs/{t}/extend")
+async def an_extension(world: World) -> Request:
+    return Request(world.ann, "POST", f"{await _temp_env(world)}/extend", {"seconds": 3600}, {"seconds": 7200})
+
+
+@scenario("POST /apps/{app}/temp-envs/{t}/undo-expire")
+async def an_undone_expiry(world: World) -> Request:
+    """Its process is lost while it is in its grace, and goes on from the record."""
+    path = await _temp_env(world)
+    client = await Client.connect(world.stack.ready["temporal_address"])
+    await client.get_workflow_handle(f"temp-env:{last(path)}").terminate()
+    in_grace = {"owned.state": "expiring", "owned.grace_until": "2999-01-01T00:00:00.000Z"}
+    await world.stack.db["temp_envs"].update_one({"_id": last(path)}, {"$set": in_grace})
+    return Request(world.ann, "POST", f"{path}/undo-expire", {})
+
+
+@scenario("POST /apps/{app}/temp-envs/{t}/recreate")
+async def a_recreated_temp_env(world: World) -> Request:
+    path = await _temp_env(world)
+    await world.job((await world.ann.ok("DELETE", path))["job"]["id"])
+    return Request(world.ann, "POST", f"{path}/recreate", {}, status=201)
+
+
+@scenario("POST /apps/{app}/temp-envs/{t}/open")
+async def a_link(world: World) -> Request:
+    return Request(world.ann, "POST", f"{await _temp_env(world)}/open", {}, audited=False)
 
 
 @scenario("POST /apps/{app}/jobs/{j}/cancel")

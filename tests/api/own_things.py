@@ -24,6 +24,7 @@ KINDS = (
     "deployments",
     "runtime-profiles",
     "secrets",
+    "temp-envs",
 )
 SECRET_NAME = "TOKEN"
 
@@ -41,6 +42,9 @@ async def things_of(world: World, person: Person) -> Things:
     changeset = await world.submitted(person=person)
     shown = await person.get(changeset)
     comment = await person.post(f"{changeset}/comments", {"body": "mine"})
+    source = {"kind": "changeset", "source_id": shown["id"]}
+    temp_env = (await person.post(f"{world.path}/temp-envs", source))["temp_env"]
+    await world.job(temp_env["job_id"])
     return {
         "users": person.id,
         "members": person.id,
@@ -48,6 +52,7 @@ async def things_of(world: World, person: Person) -> Things:
         "changesets": shown["id"],
         "comments": comment["id"],
         "jobs": shown["gate"]["job_id"],
+        "temp-envs": temp_env["id"],
         "state": shown["state"],
         "version": str(shown["version"]),
     }

@@ -21,6 +21,7 @@ from tests.support.conman_stack import World, assert_error, last
 ID_NAME = re.compile(r"(^|_)ids?$|^(owner|author|after|from|to|add|remove|against)$")
 KINDS_OF_NAMES = {
     "workspace_id": "workspaces",
+    "source_id": "changesets",
     "changeset_ids": "changesets",
     "ordered_changeset_ids": "changesets",
     "add": "changesets",
