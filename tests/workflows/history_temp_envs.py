@@ -11,6 +11,7 @@ from workflow_world import World
 
 from conman.domain.temp_env_messages import CancelProvision, TempEnvRef, UseReply
 from conman.domain.times import later
+from conman.workflows import options
 
 
 async def temp_env_life(world: World) -> dict[str, str]:
@@ -75,4 +76,11 @@ async def temp_env_canceled(world: World) -> dict[str, str]:
     return {"temp-env-canceled": entity.workflow_id}
 
 
-TEMP_ENVS = [temp_env_life, temp_env_expires, temp_env_grace_ends, temp_env_canceled]
+async def temp_orphans_round(world: World) -> dict[str, str]:
+    """One look for what temp envs have left."""
+    workflow_id = world.id("temp-orphans")
+    await world.client.execute_workflow("temp-orphans", id=workflow_id, task_queue=options.queue_name(options.Queue.MAIN))
+    return {"temp-orphans-round": workflow_id}
+
+
+TEMP_ENVS = [temp_env_life, temp_env_expires, temp_env_grace_ends, temp_env_canceled, temp_orphans_round]

