@@ -75,8 +75,7 @@ class Poster:
         except httpcore.TimeoutException as error:
             raise NoAnswerError(Problem.TIMEOUT, "the receiver did not go on") from error
         except httpcore.ConnectError as error:
-            of_tls = isinstance(error.__cause__, ssl.SSLError)
-            raise NoAnswerError(Problem.TLS if of_tls else Problem.CONNECT, _words(error)) from error
+            raise NoAnswerError(Problem.TLS if _is_of_tls(error) else Problem.CONNECT, _words(error)) from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise NoAnswerError(Problem.BROKEN, _words(error)) from error
 
@@ -166,6 +165,11 @@ async def _beginning(response: httpcore.Response) -> str:
 
 def _line(read: bytes) -> str:
     return shortened(plain_line(read[:MOST_READ].decode("utf-8", "replace")), _LONGEST_TEXT)
+
+
+def _is_of_tls(error: BaseException | None) -> bool:
+    """Whether TLS is at the root of it, which stands somewhere below what the layers above made of it."""
+    return error is not None and (isinstance(error, ssl.SSLError) or _is_of_tls(error.__cause__ or error.__context__))
 
 
 def _words(error: Exception) -> str:

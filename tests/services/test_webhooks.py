@@ -6,9 +6,11 @@ import asyncio
 import base64
 import json
 import socket
+import ssl
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +32,7 @@ from conman.store import records, webhook_feed
 from conman.store.database import Document, ensure_indexes
 from conman.store.outgoing import sweep
 from tests.services import receiver as moods
-from tests.services.receiver import Mood, Receiver, answers, receiving
+from tests.services.receiver import Mood, Receiver, answers, receiving, self_signed
 from tests.services.registry import Registry
 from tests.support.crashes import crash_at
 
@@ -386,6 +388,21 @@ async def test_a_name_without_address_is_a_problem_of_names() -> None:
     with pytest.raises(NoAnswerError) as refused:
         await Poster(Settings(webhook_timeout_seconds=20)).post("https://nowhere.invalid/", {}, b"{}")
     assert refused.value.problem is Problem.DNS
+
+
+async def test_a_certificate_must_be_for_the_name_and_by_an_authority_that_is_trusted(tmp_path: Path) -> None:
+    authority = tmp_path / "receiver.pem"
+    authority.write_bytes(self_signed("localhost"))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(authority)
+    trusting = Poster(Settings(webhook_networks=HOME, webhook_ca_file=authority))
+    async with receiving(tls) as receiver:
+        assert (await trusting.post(f"https://localhost:{receiver.port}/", {}, b"{}")).is_yes
+        for poster, host in ((trusting, "127.0.0.1"), (Poster(Settings(webhook_networks=HOME)), "localhost")):
+            with pytest.raises(NoAnswerError) as refused:
+                await poster.post(f"https://{host}:{receiver.port}/", {}, b"{}")
+            assert refused.value.problem is Problem.TLS
+        assert len(receiver.requests) == 1
 
 
 async def test_a_proxy_of_the_environment_is_not_used(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
