@@ -45,6 +45,7 @@ from conman.services.notices import NoticeStarter
 from conman.services.platform import Platform, make_platform
 from conman.services.schedules import ensure_drift_round, ensure_temp_orphans, keep_schedule
 from conman.services.sending import Sending, make_transport
+from conman.services.temp_orphans import forget_dumps
 from conman.services.webhook_http import Poster
 from conman.services.webhook_sending import WebhookSending
 from conman.store.database import ensure_indexes
@@ -236,11 +237,12 @@ async def _signs_of_life(platform: Platform, identity: str, queues: list[str]) -
         await asyncio.sleep(SIGN_OF_LIFE_SECONDS)
 
 
-async def _tidying(gates: GateActivities) -> None:
-    """What programs of dead workers left goes soon after their jobs have ended, and not only when a worker starts."""
+async def _tidying(gates: GateActivities, platform: Platform) -> None:
+    """What dead workers left here goes soon after their jobs have ended, and not only when a worker starts."""
     while True:
         try:
             await gates.clear_left_behind()
+            await forget_dumps(platform.db, platform.settings)
         except (PyMongoError, OSError) as error:
             log.warning("scratch_not_cleared", error=str(error)[:200])
         await asyncio.sleep(TIDY_SECONDS)
@@ -277,7 +279,7 @@ async def run_worker(settings: Settings, queues: set[Queue] | None = None) -> No
             for worker in workers:
                 await stack.enter_async_context(worker)
             life = asyncio.create_task(_signs_of_life(platform, identity, names))
-            tidying = asyncio.create_task(_tidying(scratch)) if chosen & {Queue.MSUITE, Queue.GIT} else None
+            tidying = asyncio.create_task(_tidying(scratch, platform)) if chosen & {Queue.MSUITE, Queue.GIT} else None
             log.info("worker_ready", queues=names, identity=identity)
             await stop.wait()
             log.info("worker_draining", seconds=settings.worker_drain_seconds)

@@ -150,8 +150,7 @@ class _Round:
 
     async def _dumps(self) -> AsyncIterator[_Orphan]:
         for temp_env_id in temp_databases.dumped_here(self.settings):
-            provisioning = {"_id": temp_env_id, "owned.state": TempEnvState.PROVISIONING.value}
-            if await self.db[COLLECTION].find_one(provisioning, {"_id": 1}) is None:
+            if not await _is_being_made(self.db, temp_env_id):
                 yield _Orphan("dump", temp_env_id, None, self._dump_remover(temp_env_id))
 
     def _dump_remover(self, temp_env_id: str) -> Callable[[], Awaitable[Any]]:
@@ -254,6 +253,20 @@ async def _clones_on(connection: Connection) -> set[str]:
     finally:
         await client.close()
     return {name for name in names if temp_env_of_database(name) is not None}
+
+
+async def _is_being_made(db: Database, temp_env_id: str) -> bool:
+    provisioning = {"_id": temp_env_id, "owned.state": TempEnvState.PROVISIONING.value}
+    return await db[COLLECTION].find_one(provisioning, {"_id": 1}) is not None
+
+
+async def forget_dumps(db: Database, settings: Settings) -> None:
+    """Delete the dumps on this machine whose temp env is known and no longer provisioned: a round sees one machine only."""
+    for temp_env_id in temp_databases.dumped_here(settings):
+        known = await db[COLLECTION].find_one({"_id": temp_env_id}, {"_id": 1}) is not None
+        if known and not await _is_being_made(db, temp_env_id):
+            await temp_databases.forget_dump(settings, temp_env_id)
+            log.info("dump_forgotten", temp_env_id=temp_env_id)
 
 
 async def sweep(store: SecretStore, git: GitAdapter, settings: Settings, at: str) -> dict[str, int]:

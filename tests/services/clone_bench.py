@@ -111,7 +111,7 @@ class CloneBench:
         for name in await self.client[database].list_collection_names():
             if not name.startswith("_conman"):
                 rows = await raw_collection(self.client[database], name).find({}).sort("_id", 1).to_list()
-                found[name] = [row.raw for row in rows]
+                found[name] = [bytes(row.raw) for row in rows]
         return found
 
     async def indexes(self, database: str) -> list[dict[str, Any]]:

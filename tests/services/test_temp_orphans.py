@@ -10,6 +10,7 @@ from conman.git.adapter import RefUpdate
 from conman.services import mongo_connections
 from conman.services.clock import new_id
 from conman.services.temp_databases import dumped_here
+from conman.services.temp_orphans import forget_dumps
 from tests.services.temp_site import TempSite, site
 
 __all__ = ["site"]
@@ -109,3 +110,11 @@ async def test_a_server_that_does_not_answer_holds_up_nothing_else(site: TempSit
     await site.git.update_refs(site.repo, [RefUpdate(BRANCHES + temp_branch("left"), None, await site.head())])
     counts = await site.sweep()
     assert (counts["failed"], counts["seen"]) == (1, 1)
+
+
+async def test_a_dump_goes_from_each_machine_once_its_temp_env_is_provisioned(site: TempSite) -> None:
+    made, unknown, being_made = await site.provisioned(), new_id(), await site.temp_env()
+    for temp_env_id in (made.temp_env_id, unknown, being_made.temp_env_id):
+        (site.settings.temp_dumps_folder / temp_env_id).mkdir(parents=True)
+    await forget_dumps(site.db, site.settings)
+    assert dumped_here(site.settings) == sorted([unknown, being_made.temp_env_id])
