@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from history_deployments import DEPLOYMENTS
+from history_queues import QUEUES
 from history_temp_envs import TEMP_ENVS
 from rollback_fakes import at
 from temporalio.exceptions import ApplicationError
@@ -442,6 +443,7 @@ SCENARIOS: list[Scenario] = [
     sealing_rounds,
     drift_checked,
     drift_round,
+    *QUEUES,
     *DEPLOYMENTS,
     *TEMP_ENVS,
 ]
