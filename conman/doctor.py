@@ -5,17 +5,26 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from pymongo.errors import PyMongoError
 
 from conman.config import Settings, SettingsError
+from conman.domain.ids import first_id_of
+from conman.domain.times import later, milliseconds
 from conman.git.adapter import GitAdapter, GitError
 from conman.mail.transport import NotSentError
+from conman.services.clock import now
 from conman.services.master_keys import check_master_keys
 from conman.services.platform import Platform, make_git, make_platform
+from conman.services.sealing import UNSEALED
 from conman.services.sending import make_transport
 from conman.store.database_role import audit_protection
+from conman.workflows.sealing import SEALING_ID
+
+SEALED_WITHIN = timedelta(minutes=5)
+"""How long an event may wait for its seal before something is wrong: it takes half a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,19 @@ async def _audit(platform: Platform) -> Finding:
     return Finding("audit", ok=True, message=message if protected else f"caution: {message} (docs/mongodb-roles.md)")
 
 
+async def _seals(platform: Platform) -> Finding:
+    """Whether events of the audit wait too long for their seals."""
+    old = first_id_of(milliseconds(later(now(), -SEALED_WITHIN)))
+    try:
+        waiting = await platform.db[UNSEALED].count_documents({"_id": {"$lt": old}})
+    except PyMongoError:
+        return Finding("audit seals", ok=True, message="can't be checked while MongoDB does not answer")
+    if waiting:
+        message = f"{waiting} events wait for their seals: start a worker, and look for the schedule {SEALING_ID} in the Web UI"
+        return Finding("audit seals", ok=False, message=message)
+    return Finding("audit seals", ok=True, message="no event waits for its seal; `conman audit verify` checks them")
+
+
 def _codec(settings: Settings) -> Finding:
     key_ids = list(settings.codec_keyring)
     if not key_ids:
@@ -140,6 +162,7 @@ async def examine(settings: Settings) -> list[Finding]:
             findings.append(Finding(name, ok=state["status"] == "ok", message=message))
         findings.append(await _master_keys(platform))
         findings.append(await _audit(platform))
+        findings.append(await _seals(platform))
     finally:
         await platform.close()
     return findings

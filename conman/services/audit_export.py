@@ -16,6 +16,7 @@ from conman.services.audit_log import show_seals
 from conman.store.database import Database, Document
 
 PAGE = 500
+_BEGINS = b'{"id":"'
 
 
 def query_of(
@@ -73,14 +74,17 @@ def resume(path: Path) -> str | None:
             block = file.read(end - begin) + block
             end = begin
         whole = block[: block.rfind(b"\n") + 1]
+        found = _id_in(whole[:-1].rpartition(b"\n")[2]) if whole else None
+        if found is None and (whole or block[: len(_BEGINS)] != _BEGINS[: len(block)]):
+            raise ValueError(f"{path} is no export of an audit")
         file.truncate(size - len(block) + len(whole))
-    if not whole:
-        return None
-    try:
-        last: Any = json.loads(whole[:-1].rpartition(b"\n")[2])
-        found = last["id"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is no export of an audit") from error
-    if not isinstance(found, str) or not is_uuid(found):
-        raise ValueError(f"{path} is no export of an audit")
     return found
+
+
+def _id_in(line: bytes) -> str | None:
+    try:
+        event: Any = json.loads(line)
+        found = event["id"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return found if isinstance(found, str) and is_uuid(found) else None

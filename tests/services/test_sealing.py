@@ -364,3 +364,20 @@ async def test_events_of_an_earlier_version_are_sealed_after_an_upgrade(archive:
     await ensure_indexes(archive.db)
     assert await archive.seal() == 3
     assert await archive.order() == ids
+
+
+async def test_a_chain_is_walked_a_page_at_a_time(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conman.services.audit_verify.PAGE", 3)
+    ids = await archive.happen(8)
+    await archive.seal()
+    shown: list[tuple[int, int]] = []
+    await archive.db["audit"].delete_many({"_id": {"$in": [ids[2], ids[3]]}})
+    await archive.db[SEALS].delete_many({"_id": {"$in": ids[5:7]}})
+    found = await verify_app(archive.db, archive.git, archive.app, lambda done, total: shown.append((done, total)))
+    assert [(one.event_id, one.seq, one.kind) for one in found.problems] == [
+        (ids[2], 3, REMOVED),
+        (ids[3], 4, REMOVED),
+        (None, 6, REMOVED),
+        (None, 7, REMOVED),
+    ]
+    assert shown == [(3, 8), (8, 8)]

@@ -24,6 +24,11 @@ COMMANDS += [
     "secrets",
     "secrets verify",
     "secrets rotate-master",
+    "audit",
+    *(f"audit {command}" for command in ("verify", "export")),
+    "prove",
+    "mails",
+    *(f"mails {command}" for command in ("list", "show", "retry")),
     "webhooks",
     *(f"webhooks {command}" for command in ("list", "show", "retry", "ping")),
 ]
