@@ -131,9 +131,9 @@ async def backfill(
     done = 0
     for kind, query in wanted.items():
         async for page in _pages(db, kind.collection, query):
-            events = await _missing(db, kind, page, at)
-            if events and not dry_run:
-                await audit.append(db, events)
+            events, unsealed = await _missing(db, kind, page, at)
+            if not dry_run:
+                await audit.append_late(db, [*events, *unsealed])
             missing[kind.entity_type] = missing.get(kind.entity_type, 0) + len(events)
             done += len(page)
             progress(done, total)
@@ -158,11 +158,15 @@ async def _pages(db: Database, collection: str, query: Document) -> AsyncIterato
         after = page[-1]["_id"]
 
 
-async def _missing(db: Database, kind: _Kind, page: list[Document], at: str) -> list[Document]:
-    """The events for those of a page that have none, nor one on its way."""
-    ids = [record["_id"] for record in page]
-    query = {"entity_type": kind.entity_type, "entity_id": {"$in": ids}}
+async def _missing(db: Database, kind: _Kind, page: list[Document], at: str) -> tuple[list[Document], list[Document]]:
+    """The events for those of a page that have none, nor one on its way; and those that an earlier run wrote and that have no
+    seal, since it may have died before they waited for one.
+    """
+    query = {"entity_type": kind.entity_type, "entity_id": {"$in": [record["_id"] for record in page]}}
     told = {event["entity_id"] async for event in db["audit"].find(query, {"entity_id": 1})}
+    mine = [_event_id(kind, record) for record in page]
+    written = await db["audit"].find({"_id": {"$in": mine}}).to_list()
+    sealed = {seal["_id"] async for seal in db["audit_seals"].find({"_id": {"$in": mine}}, {"_id": 1})} if written else set[str]()
     events: list[Document] = []
     for record in page:
         on_the_way = any(entry["kind"] == "audit" for entry in record.get("outgoing") or [])
@@ -171,15 +175,20 @@ async def _missing(db: Database, kind: _Kind, page: list[Document], at: str) -> 
         after = kind.after(record)
         if after is not None:
             events.append(_event(kind, record, {**after, BACKFILLED_AT: at}))
-    return events
+    return events, [event for event in written if event["_id"] not in sealed]
+
+
+def _event_id(kind: _Kind, record: Document) -> str:
+    return derived_uuid7(milliseconds(record["created_at"]), "backfill", kind.collection, record["_id"])
 
 
 def _event(kind: _Kind, record: Document, after: After) -> Document:
-    created_at, record_id = record["created_at"], record["_id"]
+    created_at, record_id, maker = record["created_at"], record["_id"], Actor(user_id=record.get("created_by"))
     app_id = record_id if kind.entity_type == "app" else record.get("app_id")
     event = Event(kind.entity_type, record_id, FIRST_ACTIONS[kind.entity_type], after=after)
-    event_id = derived_uuid7(milliseconds(created_at), "backfill", kind.collection, record_id)
     try:
-        return audit_entry(event_id, event, app_id=app_id, actor=Actor(user_id=record.get("created_by")), at=created_at)["doc"]
+        return audit_entry(
+            _event_id(kind, record), event, app_id=app_id, actor=Actor(user_id=record.get("created_by")), at=created_at
+        )["doc"]
     except ValueError as error:
         raise ValueError(f"{kind.collection} {record_id}: {error}") from error

@@ -30,6 +30,13 @@ async def append(db: Database, events: Sequence[Document]) -> None:
     )
 
 
+async def append_late(db: Database, events: Sequence[Document]) -> None:
+    """As `append`, for events of long ago: each is there before it waits for its seal, or sealing would give it up as lost."""
+    if events:
+        await _insert_once(db, "audit", events)
+        await _insert_once(db, "audit_unsealed", [{"_id": event["_id"], "app_id": event["app_id"]} for event in events])
+
+
 async def _insert_once(db: Database, collection: str, documents: Sequence[Document]) -> None:
     try:
         await db[collection].insert_many(documents, ordered=False)

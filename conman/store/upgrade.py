@@ -18,7 +18,11 @@ from conman.domain.environment import EnvironmentDefinition
 _Database = AsyncDatabase[dict[str, Any]]
 _EVENTS_AT_ONCE = 1000
 
-RETIRED: tuple[tuple[str, str], ...] = (("memberships", "app_id_user_id"),)
+RETIRED: tuple[tuple[str, str], ...] = (
+    ("memberships", "app_id_user_id"),
+    ("audit", "app_id"),
+    ("audit", "entity_id"),
+)
 """Collection and name of indexes whose rule another one holds now."""
 
 

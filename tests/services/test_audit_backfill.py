@@ -44,6 +44,19 @@ async def test_twice_or_two_at_once_add_it_once(db: Database) -> None:
     assert await backfill(db, later(AT, timedelta(days=1))) == {}
 
 
+async def test_an_event_whose_run_died_before_it_waited_for_its_seal_waits_after_the_next_one(db: Database) -> None:
+    await _comments(db, "one")
+    await backfill(db, AT)
+    (event,) = await db["audit"].find().to_list()
+    await db["audit_unsealed"].delete_many({})
+    assert await backfill(db, AT) == {}
+    assert [row["_id"] async for row in db["audit_unsealed"].find()] == [event["_id"]]
+    await db["audit_unsealed"].delete_many({})
+    await db["audit_seals"].insert_one({"_id": event["_id"], "chain": APP, "seq": 1})
+    await backfill(db, AT)
+    assert await db["audit_unsealed"].count_documents({}) == 0
+
+
 async def test_what_has_any_event_or_one_on_its_way_or_is_in_the_making_is_left_alone(db: Database) -> None:
     known, on_the_way, young, old = (
         *await _comments(db, "known"),

@@ -7,9 +7,9 @@ from conman.store.database import Database
 
 
 async def test_an_event_that_is_there_stays_as_it_is_and_those_beside_it_are_added(db: Database) -> None:
-    await audit.append(db, [{"_id": "b", "action": "first", "seq": 1}])
-    await audit.append(db, [{"_id": name, "action": "again"} for name in "abc"])
+    await audit.append(db, [{"_id": "b", "app_id": "app", "action": "first", "git_sha": "f"}])
+    await audit.append(db, [{"_id": name, "app_id": "app", "action": "again"} for name in "abc"])
     await audit.append(db, [])
     found = await db["audit"].find().sort("_id").to_list()
     assert [(event["_id"], event["action"]) for event in found] == [("a", "again"), ("b", "first"), ("c", "again")]
-    assert found[1]["seq"] == 1
+    assert found[1]["git_sha"] == "f"
