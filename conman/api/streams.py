@@ -26,10 +26,11 @@ from conman.domain.roles import Capability
 
 log = structlog.get_logger(__name__)
 
-ACCESS_SECONDS = 2.0
-"""How often a stream in which nothing happens asks whether its reader may still read."""
-ADMITTED_SECONDS = 1.0
-"""How long news are sent without asking that again; all streams of one login ask together."""
+ACCESS_SECONDS = 3.0
+"""How often it is asked whether a stream's reader may still read, also while nothing happens; streams of one login ask together.
+
+Each answer costs four reads: asked with each event, a crowd of listeners would cost more than what they listen to.
+"""
 KEEP_ALIVE_SECONDS = 10.0
 """After so long without an event a stream sends a comment, so that no proxy takes it for dead."""
 STALLED_SECONDS = 60.0
@@ -57,7 +58,7 @@ class Streams:
         self._most_of_user = most_of_user
         self._of_users: Counter[str] = Counter()
         self._sends: set[asyncio.Timeout] = set()
-        self._asked: dict[tuple[str, str, Capability], tuple[float, asyncio.Task[bool]]] = {}
+        self._asked: dict[tuple[str, str, Capability], tuple[float, asyncio.Future[bool]]] = {}
         self.is_closing = False
 
     @contextmanager
@@ -75,16 +76,24 @@ class Streams:
             if not self._of_users[user_id]:
                 del self._of_users[user_id]
 
+    def admitted(self, request: Request, wanted: Capability) -> None:
+        """A reader was let in just now."""
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        answer.set_result(True)
+        self._answers(request, wanted, answer)
+
     async def admits(self, request: Request, wanted: Capability) -> bool:
         """Whether a stream's reader may still read. Raises the database's own error."""
-        at = asyncio.get_running_loop().time()
-        asker = (request.headers.get("authorization", ""), request.path_params["app"], wanted)
-        asked, answer = self._asked.get(asker, (0.0, None))
-        if answer is None or at - asked >= ADMITTED_SECONDS:
-            self._asked = {who: what for who, what in self._asked.items() if at - what[0] < ADMITTED_SECONDS}
-            answer = asyncio.create_task(is_still_admitted(request, wanted))
-            self._asked[asker] = (at, answer)
+        asked, answer = self._asked.get(_asker(request, wanted), (0.0, None))
+        if answer is None or asyncio.get_running_loop().time() - asked >= ACCESS_SECONDS:
+            answer = asyncio.ensure_future(is_still_admitted(request, wanted))
+            self._answers(request, wanted, answer)
         return await asyncio.shield(answer)  # one stream that is cut off takes the answer from no other
+
+    def _answers(self, request: Request, wanted: Capability, answer: asyncio.Future[bool]) -> None:
+        at = asyncio.get_running_loop().time()
+        self._asked = {who: what for who, what in self._asked.items() if at - what[0] < ACCESS_SECONDS}
+        self._asked[_asker(request, wanted)] = (at, answer)
 
     async def send(self, send: Send, chunk: bytes) -> bool:
         """Whether the reader has taken it, in time and before the end."""
@@ -106,6 +115,10 @@ class Streams:
             awaited.wake()
         for limit in self._sends:
             limit.reschedule(asyncio.get_running_loop().time())
+
+
+def _asker(request: Request, wanted: Capability) -> tuple[str, str, Capability]:
+    return request.headers.get("authorization", ""), request.path_params["app"], wanted
 
 
 class EventStream(StreamingResponse):
@@ -144,6 +157,7 @@ def stream(
     News must come each `ACCESS_SECONDS`, if only of silence.
     """
     streams: Streams = request.app.state.streams
+    streams.admitted(request, wanted)
     clock = asyncio.get_running_loop().time
 
     async def events() -> AsyncIterator[str]:

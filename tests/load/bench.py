@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.load import bench_commands, bench_git, bench_growth, bench_queue
+from tests.load import bench_commands, bench_git, bench_growth, bench_queue, bench_streams
 from tests.load.bench_bare import bare_temporal
 from tests.load.bench_repository import make
 from tests.load.bench_stack import Stack, running, stack_of
@@ -39,6 +39,7 @@ async def measure(ready: dict[str, Any], data: Path, rows: list[Row], *, growth:
                     rows += await part(stack, bare)
                 return
             rows += await bench_commands.budgets(await stack.app("bench", 200), bare)
+            rows += await bench_streams.budgets(await stack.app("streams", 20))
             rows += await bench_queue.budgets(await stack.app("queue", 200), bare)
             rows += await _large(stack)
     finally:
