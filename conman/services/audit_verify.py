@@ -191,7 +191,8 @@ async def _walk(db: Database, chain: str, sealed_to: int, check: ChainCheck, pro
             await look()
             if len(check.problems) >= MOST_PROBLEMS:
                 return
-    await look()
+    if page:
+        await look()
     _gap(check, place, sealed_to + 1)
 
 
