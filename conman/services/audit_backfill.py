@@ -187,8 +187,8 @@ def _event(kind: _Kind, record: Document, after: After) -> Document:
     app_id = record_id if kind.entity_type == "app" else record.get("app_id")
     event = Event(kind.entity_type, record_id, FIRST_ACTIONS[kind.entity_type], after=after)
     try:
-        return audit_entry(
-            _event_id(kind, record), event, app_id=app_id, actor=Actor(user_id=record.get("created_by")), at=created_at
-        )["doc"]
+        entry = audit_entry(_event_id(kind, record), event, app_id=app_id, actor=maker, at=created_at)
     except ValueError as error:
         raise ValueError(f"{kind.collection} {record_id}: {error}") from error
+    document: Document = entry["doc"]
+    return document
