@@ -88,6 +88,8 @@ class Streams:
         if answer is None or asyncio.get_running_loop().time() - asked >= ACCESS_SECONDS:
             answer = asyncio.ensure_future(is_still_admitted(request, wanted))
             self._answers(request, wanted, answer)
+        if answer.done():
+            return answer.result()
         return await asyncio.shield(answer)  # one stream that is cut off takes the answer from no other
 
     def _answers(self, request: Request, wanted: Capability, answer: asyncio.Future[bool]) -> None:
@@ -180,10 +182,10 @@ def stream(
     return EventStream(streams, caller.user["_id"], events())
 
 
-def frame(name: str, content: dict[str, Any], event_id: object = None) -> str:
-    """One server-sent event; `event_id` is what its reader names to go on behind it."""
+def frame(name: str, content: dict[str, Any] | str, event_id: object = None) -> str:
+    """One server-sent event with its data, which may be JSON already; `event_id` is what its reader names to go on behind it."""
     number = f"id: {event_id}\n" if event_id is not None else ""
-    return f"{number}event: {name}\ndata: {json.dumps(content)}\n\n"
+    return f"{number}event: {name}\ndata: {content if isinstance(content, str) else json.dumps(content)}\n\n"
 
 
 class ApiServer(uvicorn.Server):

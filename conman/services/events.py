@@ -7,6 +7,7 @@ never reads costs neither memory nor a writer's time.
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from conman.services.watch import Pace, Watch, Watches
 from conman.store import feed
 from conman.store.database import Database, Document
 
-PACE = Pace(first=0.25, slowest=0.5)
-"""How often a feed is looked at that somebody follows."""
+PACE = Pace(first=0.4, slowest=0.5)
+"""How often a feed is looked at that somebody follows. A look that finds something wakes all clients, who get it in one piece."""
 EVENTS_PER_LOOK = 100
 """The most that one look at a feed takes in."""
 LOOKS_IN_VAIN = 120
@@ -28,13 +29,27 @@ EVENTS_AT_ONCE = 50
 """The most that a client is given in one piece."""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event as all clients get it; `data` is JSON, made once for all."""
+
+    seq: int
+    type: str
+    data: str
+
+    @classmethod
+    def of(cls, row: Document) -> Told:
+        """As it is kept."""
+        return cls(row["seq"], row["type"], json.dumps(feed.shown(row)))
+
+
 class FeedTail(Watch):
     """The latest events of one app; `last` is the number of the newest one that was seen, None before the first look."""
 
     def __init__(self, db: Database, app_id: str) -> None:
         self._db = db
         self._app_id = app_id
-        self._held: deque[Document] = deque(maxlen=EVENTS_HELD)
+        self._held: deque[Told] = deque(maxlen=EVENTS_HELD)
         self.last: int | None = None
         self._in_vain = 0
         super().__init__(f"the feed of app {app_id}", PACE)
@@ -45,7 +60,7 @@ class FeedTail(Watch):
             return True
         before = last = self.last
         while rows := await feed.read(self._db, self._app_id, last, EVENTS_PER_LOOK):
-            self._held.extend(rows)
+            self._held.extend(map(Told.of, rows))
             self.last = last = rows[-1]["seq"]
         self._in_vain = 0 if last > before else self._in_vain + 1
         if self._in_vain == LOOKS_IN_VAIN:
@@ -54,11 +69,11 @@ class FeedTail(Watch):
             self.last = max(last, await feed.newest(self._db, self._app_id))
         return self.last != before
 
-    def behind(self, seq: int) -> list[Document] | None:
+    def behind(self, seq: int) -> list[Told] | None:
         """The held events behind a number; None where the next one is not held (any more)."""
-        if not self._held or not self._held[0]["seq"] <= seq + 1 <= self._held[-1]["seq"]:
+        if not self._held or not self._held[0].seq <= seq + 1 <= self._held[-1].seq:
             return None
-        first = seq + 1 - self._held[0]["seq"]
+        first = seq + 1 - self._held[0].seq
         return list(islice(self._held, first, first + EVENTS_AT_ONCE))
 
 
@@ -74,7 +89,7 @@ class FeedTails(Watches[FeedTail]):
 class Events:
     """Further events, in order."""
 
-    events: list[Document]
+    events: list[Told]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +135,9 @@ async def follow(tails: FeedTails, app_id: str, after: int | None, *, patience: 
                 continue
             seen = tail.number
             while at < (tail.last or 0):
-                events = tail.behind(at) or await feed.read(db, app_id, at, EVENTS_AT_ONCE)
+                events = tail.behind(at) or [Told.of(row) for row in await feed.read(db, app_id, at, EVENTS_AT_ONCE)]
                 if events:
-                    at = events[-1]["seq"]
+                    at = events[-1].seq
                     yield Events(events)
                 else:  # so far behind that the next one was removed
                     at = await feed.newest(db, app_id)

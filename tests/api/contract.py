@@ -150,7 +150,6 @@ GET    A/audit/verify                           app_admin
 
 _NOT_SERVED_YET = """
 GET    /metrics                                 anyone
-GET    A/events                                 user
 """
 
 

@@ -35,7 +35,7 @@ async def take(news: AsyncGenerator[News, None], last: int) -> list[int]:
     async with asyncio.timeout(DEADLINE):
         async for each in news:
             if isinstance(each, Events):
-                found += [row["seq"] for row in each.events]
+                found += [told.seq for told in each.events]
             if found and found[-1] >= last:
                 return found
     return found

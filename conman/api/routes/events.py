@@ -11,7 +11,6 @@ from conman.domain.errors import invalid
 from conman.domain.feed import FeedType
 from conman.domain.roles import Capability
 from conman.services import events
-from conman.store import feed
 
 router = APIRouter(prefix="/apps/{app}/events", tags=["events"])
 
@@ -59,9 +58,9 @@ def _frames(news: events.News, wanted: set[str]) -> str:
             # An id without data is no event: a client that is cut off before the first one knows where to go on.
             return f"id: {seq}\n\n"
         case events.Reset(seq):
-            return frame("reset", {}, seq)
-        case events.Events(rows):
-            told = "".join(frame(row["type"], feed.shown(row), row["seq"]) for row in rows if row["type"] in wanted)
-            return told or f"id: {rows[-1]['seq']}\n\n"
+            return frame("reset", "{}", seq)
+        case events.Events(told):
+            text = "".join(frame(one.type, one.data, one.seq) for one in told if one.type in wanted)
+            return text or f"id: {told[-1].seq}\n\n"
         case events.Silence():
             return ""
