@@ -150,6 +150,33 @@ async def publish_and_assemble_without_an_api(app: App) -> None:
     await invariants.check(app, changesets={app.changesets[0]: RELEASED}, releases={release: PUBLISHED})
 
 
+async def temp_env_repeated(app: App, *, point: str) -> None:
+    """The same request again finds its own temp env, or makes it from the commit that the first one made."""
+    await app.cell.worker()
+    source = {"kind": "changeset", "source_id": await app.draft()}
+    key, path = uuid4().hex, f"{app.path}/temp-envs"
+    await killed_at(app, point, lambda: app.ann.once(path, source, key=key))
+    made = await app.ann.post(path, source, key=key)
+    await app.job_ends(made["job"]["id"])
+    again = await app.ann.post(path, source, key=key)
+    assert again["temp_env"]["id"] == made["temp_env"]["id"]
+    assert await app.db["temp_envs"].count_documents({}) == 1
+    assert await app.db["audit"].count_documents({"action": "checkpoint"}) == 1
+
+
+async def temp_env_picked_up_by_reconcile(app: App) -> None:
+    """A temp env whose record is there and whose workflow is not, and nobody who asks again."""
+    await app.cell.worker()
+    source = {"kind": "changeset", "source_id": await app.draft()}
+    await killed_at(app, "temp_env.inserted:1", lambda: app.ann.once(f"{app.path}/temp-envs", source))
+    row = await app.db["temp_envs"].find_one({"app_id": app.id})
+    assert row is not None and row["owned"]["state"] == "provisioning"
+    reconcile = await app.cell.conman("reconcile", "--json")
+    assert await reconcile.ended() == 0
+    assert '"started": 1' in reconcile.said(), reconcile.said()
+    await app.job_ends(row["owned"]["job_id"])
+
+
 CASES: dict[str, Callable[[App], Awaitable[None]]] = {
     "submit-committed-repeated": partial(submit, point="submit.committed:1", repeats=True),
     "submit-frozen-repeated": partial(submit, point="submit.frozen:1", repeats=True),
@@ -160,6 +187,9 @@ CASES: dict[str, Callable[[App], Awaitable[None]]] = {
     "deploy-inserted-scheduled": deploy_picked_up_by_the_schedule,
     "deploy-locked-abandoned": lock_without_a_deployment,
     "assemble-and-publish": publish_and_assemble_without_an_api,
+    "temp-env-kept-repeated": partial(temp_env_repeated, point="temp_env.kept:1"),
+    "temp-env-inserted-repeated": partial(temp_env_repeated, point="temp_env.inserted:1"),
+    "temp-env-inserted-reconciled": temp_env_picked_up_by_reconcile,
 }
 
 
