@@ -20,6 +20,8 @@ LONGEST_LINE = 998
 
 _PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+")
 _TOKEN_ENCODED = "?token=3D"
+_ENCODED_WORD = "=?"
+"""How encoded words begin (RFC 2047)."""
 
 
 class BadAddressError(Exception):
@@ -52,11 +54,11 @@ class Outgoing:
 def compose(envelope: Envelope, rendered: Rendered) -> Outgoing:
     """The mail; nothing that is in it can add a header line. Raises `BadAddressError`."""
     recipient = mailbox(envelope.recipient)
-    name = one_line(envelope.recipient_name or "")
+    name = _as_written(envelope.recipient_name or "")
     message = EmailMessage(policy=policy.SMTP)
     message["From"] = envelope.sender
     message["To"] = _address(name, recipient)
-    message["Subject"] = one_line(rendered.subject)
+    message["Subject"] = _as_written(rendered.subject)
     message["Date"] = format_datetime(parse_time(envelope.at))
     message["Message-ID"] = message_id(envelope.mail_id, envelope.host)
     message["Auto-Submitted"] = "auto-generated"
@@ -72,8 +74,17 @@ def compose(envelope: Envelope, rendered: Rendered) -> Outgoing:
     return Outgoing(envelope.mail_id, sender.addr_spec, recipient, content, smtputf8)
 
 
+def _as_written(text: str) -> str:
+    """A text as it may stand in a header: one line, and nothing in it that mail programs, or this library when it folds the
+    line, take for an encoded word (RFC 2047): that could hold the end of the line and a header of its own."""
+    return one_line(text).replace(_ENCODED_WORD, "= ?")
+
+
 def mailbox(email: str) -> str:
-    """The address as SMTP takes it: an international domain in its ASCII form. Raises `BadAddressError`."""
+    """The address as SMTP takes it: an international domain in its ASCII form. Raises `BadAddressError`, also for one that could
+    be taken for an encoded word (RFC 2047)."""
+    if _ENCODED_WORD in email:
+        raise BadAddressError
     try:
         checked = validate_email(email, check_deliverability=False, test_environment=True)
     except EmailNotValidError:

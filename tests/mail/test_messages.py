@@ -11,9 +11,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
 from conman.config import Settings
+from conman.domain.mail import one_line
 from conman.domain.notification import Notice, NoticeKind, TokenRef
 from conman.domain.tokens import TokenPurpose
 from conman.mail import links
@@ -37,6 +40,7 @@ HOSTILE = [
     '"><img src=x onerror=alert(1)>',
     "Eve\r\nBcc: victim@example.com",
     "Eve\n\n<h1>free money</h1>",
+    "=?utf-8?q?=0d=0aBcc:_victim@example.com=0d=0a?=",
     "Eve\x00\x1b[31m\u2028\u202eevil",
     "{{ 7 * 7 }}{% raw %}",
     "Visit https://evil.test/login now",
@@ -178,6 +182,45 @@ def test_a_hostile_name_changes_neither_the_headers_nor_the_page(kind: NoticeKin
     assert set(page.links) == {WORDS.link, WORDS.preferences_link}
 
 
+HEADERS = [header for header, _ in parsed(compose(ENVELOPE, render(NoticeKind.CHANGESET_SUBMITTED, WORDS))).items()]
+ENDS_THE_LINE = ("\r\n", "\n", "\r", "\0", "\u2028", "=?utf-8?q?=0d=0aBcc:_eve@example.com?=", "=?utf-8?b?DQo=?=")
+PIECES = st.sampled_from([*ENDS_THE_LINE, "Bcc: eve@example.com", "Subject:", "=?", "?=", "<", ">", ",", '"', "@", " "])
+ANY_TEXT = st.lists(st.one_of(st.text(max_size=30), PIECES), max_size=8).map("".join)
+
+
+@settings(deadline=None, max_examples=80)
+@given(title=ANY_TEXT, name=ANY_TEXT)
+def test_no_text_at_all_adds_a_header_a_recipient_or_a_body(title: str, name: str) -> None:
+    """As the mail program of whoever gets it reads it, and not only as it was put together."""
+    words = replace(WORDS, recipient_name=name, app_name=one_line(name), data={**WORDS.data, "title": one_line(title)})
+    mail = compose(replace(ENVELOPE, recipient_name=name), render(NoticeKind.CHANGESET_SUBMITTED, words))
+    made = parsed(mail)
+    assert [header for header, _ in made.items()] == HEADERS
+    assert [address.addr_spec for address in made["To"].addresses] == ["bob@example.com"]
+    assert len(list(made.walk())) == 3
+
+
+@settings(deadline=None, max_examples=80)
+@given(address=st.one_of(ANY_TEXT, st.tuples(ANY_TEXT, st.sampled_from(["example.com", "intern"])).map("@".join)))
+def test_an_address_is_one_mailbox_or_gets_no_mail(address: str) -> None:
+    try:
+        mail = compose(replace(ENVELOPE, recipient=address), render(NoticeKind.INVITE, WORDS))
+    except BadAddressError:
+        return
+    (only,) = parsed(mail)["To"].addresses
+    assert only.addr_spec == mail.recipient
+    assert not set(mail.recipient) & set("\r\n\0<>, ")
+
+
+@KINDS
+def test_what_a_notice_brings_beside_what_its_mail_says_gets_into_no_mail(kind: NoticeKind) -> None:
+    """A secret that some event carried along by mistake would stay out."""
+    planted = "open-sesame"
+    more = dict.fromkeys(("value", "secret", "secrets", "env_vars", "comment", "output", "password", "before", "after"), planted)
+    rendered = render(kind, replace(WORDS, data={**WORDS.data, **more}))
+    assert planted not in f"{rendered.subject}{rendered.text}{rendered.page}"
+
+
 def test_markup_in_a_name_is_shown_as_it_is_written() -> None:
     name = "<b>Ann & Bob</b>"
     text, page = bodies(compose(ENVELOPE, render(NoticeKind.INVITE, replace(WORDS, actor_name=name))))
@@ -223,6 +266,7 @@ def test_a_template_that_asks_for_what_there_is_not_is_an_error() -> None:
         "<a@b.local>",
         "a,b@c.local",
         "a@[127.0.0.1]",
+        "=?utf-8?q?=0d=0aBcc?=@example.com",
         "ä@intern.local x",
     ],
 )

@@ -19,6 +19,7 @@ from temporalio.testing import WorkflowEnvironment
 from conman.activities.reconcile_notices import start_missing_notices
 from conman.domain.notification import NoticeKind
 from conman.embedded.testing import time_skipping_environment
+from conman.services import mail_reports
 from conman.services.clock import new_id
 from conman.services.notices import start_notices
 from conman.services.platform import Platform
@@ -132,6 +133,19 @@ async def test_a_server_that_never_takes_it_is_given_up_with_its_last_words_on_t
     assert (await office.ended(notice_id, after=timedelta(hours=25)))["failed"] == 1
     (row,) = await office.post.rows(notice_id)
     assert (row["reason"], row["refusal"]["code"], row["refusal"]["text"]) == ("gave_up", 451, "4.7.1 not today")
+
+
+async def test_a_mail_that_failed_is_sent_when_somebody_has_it_tried_again(office: Office) -> None:
+    """And its notice then says how its mails ended."""
+    office.mailbox.recipient = says_in_turn("550 5.1.1 no such mailbox", "250 OK")
+    notice_id = await office.post.notice(NoticeKind.ACCOUNT_CREATED, emails=["new@example.com"])
+    await start_notices(office.platform, notice_id)
+    assert (await office.ended(notice_id))["failed: refused 550"] == 1
+    (row,) = await office.post.rows(notice_id)
+    await mail_reports.try_again(office.post.db, office.platform.commands, row["_id"])
+    assert (await office.ended(notice_id))["sent"] == 1
+    assert (await office.notice(notice_id))["counts"] == {"sent": 1, "failed": 0, "skipped": 0}
+    assert len(office.mailbox.arrived) == 1
 
 
 async def test_neither_address_nor_name_nor_token_gets_into_the_history(office: Office) -> None:
