@@ -83,6 +83,24 @@ async def changeset_life(world: World) -> Recorded:
     return {"changeset-life": entity.workflow_id, "gate-passes": f"job:{world.id('gate 1')}"}
 
 
+async def changeset_repaired(world: World) -> Recorded:
+    """Its record is put back to what it was, twice: it is told, and then it finds that by itself; with each it goes on."""
+    entity = changeset(world)
+    place = ("changesets", world.id("changeset"))
+    older = world.store.owned(*place)
+    await world.send(entity, "submit", await submit(world))
+    await world.until(lambda: shown(world).gate.state is JobState.SUCCEEDED, "the verdict")
+    world.store.insert(*place, older)
+    await world.client.get_workflow_handle(entity.workflow_id).signal("resync")
+    await world.until(lambda: world.store.actions().count("repaired") == 1, "the repair")
+    await world.send(entity, "review", await review(world))
+    world.store.insert(*place, older)
+    await world.send(entity, "leave", await leave(world, Move.WITHDRAW))
+    assert world.store.actions().count("repaired") == 2
+    await world.handle(entity).result()
+    return {"changeset-repaired": entity.workflow_id}
+
+
 async def changeset_superseded(world: World) -> Recorded:
     """A resubmit withdraws the gate that runs."""
     slow = Held()
@@ -423,6 +441,7 @@ async def _pauses(world: World, workflow_id: str) -> None:
 
 SCENARIOS: list[Scenario] = [
     changeset_life,
+    changeset_repaired,
     changeset_superseded,
     changeset_reviewed,
     gate_lost,
