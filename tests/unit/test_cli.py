@@ -25,7 +25,7 @@ COMMANDS += [
     "secrets verify",
     "secrets rotate-master",
     "audit",
-    *(f"audit {command}" for command in ("verify", "export")),
+    *(f"audit {command}" for command in ("verify", "export", "backfill", "role")),
     "prove",
     "mails",
     *(f"mails {command}" for command in ("list", "show", "retry")),
