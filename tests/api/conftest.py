@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import pytest_asyncio
 
-pytest.register_assert_rewrite("tests.support.conman_stack")
+pytest.register_assert_rewrite("tests.support.conman_stack", "tests.api.audited")
 
 from tests.support.conman_stack import Stack, World, make_world, stack  # noqa: E402
 

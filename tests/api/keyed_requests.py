@@ -24,7 +24,6 @@ class Request:
     other: dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     status: int = 200
-    audited: bool = True
     in_steps: bool = False
     """Repeats at the same moment share the work: one may record what the other began."""
 
@@ -248,7 +247,7 @@ async def a_return(world: World) -> Request:
 
 @scenario("POST /apps/{app}/changesets/{cs}/revalidate")
 async def a_revalidation(world: World) -> Request:
-    return Request(world.ann, "POST", f"{await world.queued()}/revalidate", {}, status=202, audited=False)
+    return Request(world.ann, "POST", f"{await world.queued()}/revalidate", {}, status=202)
 
 
 @scenario("POST /apps/{app}/queue/reorder")
@@ -291,7 +290,7 @@ async def a_merge_order(world: World) -> Request:
 @scenario("POST /apps/{app}/releases/{r}/assemble")
 async def an_assembly(world: World) -> Request:
     path = f"{await world.release(await world.queued())}/assemble"
-    return Request(world.max, "POST", path, {}, status=202, audited=False)
+    return Request(world.max, "POST", path, {}, status=202)
 
 
 @scenario("POST /apps/{app}/releases/{r}/publish")
@@ -342,7 +341,7 @@ async def deploys_together(world: World) -> Request:
 async def a_plan(world: World) -> Request:
     own, release, environments = await _deployable(world)
     path = f"{own.path}/environments/{environments[0]}/plan"
-    return Request(own.ann, "POST", path, {"release_id": last(release)}, {"release_id": "another"}, audited=False)
+    return Request(own.ann, "POST", path, {"release_id": last(release)}, {"release_id": "another"})
 
 
 @scenario("POST /apps/{app}/environments/{env}/clear")
@@ -358,7 +357,7 @@ async def a_cleared_release(world: World) -> Request:
 async def a_drift_check(world: World) -> Request:
     own = await make_world(world.stack)
     path = f"{own.path}/environments/{(await own.environments())[0]['id']}/drift-check"
-    return Request(own.max, "POST", path, {}, status=202, audited=False)
+    return Request(own.max, "POST", path, {}, status=202)
 
 
 @scenario("POST /apps/{app}/environments/{env}/create-drift-fix-changeset")
@@ -474,7 +473,7 @@ async def a_recreated_temp_env(world: World) -> Request:
 
 @scenario("POST /apps/{app}/temp-envs/{t}/open")
 async def a_link(world: World) -> Request:
-    return Request(world.ann, "POST", f"{await _temp_env(world)}/open", {}, audited=False)
+    return Request(world.ann, "POST", f"{await _temp_env(world)}/open", {})
 
 
 @scenario("POST /apps/{app}/jobs/{j}/cancel")
