@@ -62,3 +62,29 @@ async def test_an_address_that_was_invited_twice_in_a_row_gets_one_mail_for_each
     assert (rows[0]["state"], rows[0].get("reason")) in (("sent", None), ("skipped", "token_replaced"))
     assert (rows[1]["state"], len(rows)) == ("sent", 2)
     assert len(mails_to(stack, address)) == [row["state"] for row in rows].count("sent")
+
+
+async def test_from_submit_to_publish_exactly_those_are_told_whom_the_specification_names(own: World) -> None:
+    """`spec.md` 14, without waiting for upkeep: each process is started beside the write that told it."""
+    release = await own.validated(await own.queued())
+    await own.max.post(f"{release}/publish")
+    people = {person.id: name for name, person in (("ann", own.ann), ("rob", own.rob), ("max", own.max), ("eve", own.eve))}
+    expected = {
+        "changeset_submitted": {"rob", "max", "eve"},
+        "changeset_approved": {"ann"},
+        "changeset_queued": {"max", "eve"},
+        "release_created": {"eve"},
+        "release_published": {"ann", "rob", "eve"},
+    }
+
+    async def told() -> dict[str, set[str]] | None:
+        query = {"app_id": own.app["id"], "user_id": {"$in": [*people]}, "state": "sent"}
+        rows = await own.stack.db["mails"].find(query).to_list()
+        found = {kind: {people[row["user_id"]] for row in rows if row["kind"] == kind} for kind in {row["kind"] for row in rows}}
+        return found if sum(map(len, found.values())) >= sum(map(len, expected.values())) else None
+
+    assert await wait_for(told, "the mails") == expected
+    assert sorted(str(mail["Subject"]).split(":")[0].split()[-1] for mail in mails_to(own.stack, own.ann.email)) == [
+        "Approved",
+        "published",
+    ]
