@@ -76,8 +76,10 @@ async def test_twenty_repeats_at_once_and_one_later_get_the_same_answer_and_have
     assert by <= set(asked[:-1]) if request.in_steps else len(by) <= 1
     ASKED[route] = asked
     if request.other is not None:
-        refused = assert_error(await repeat(request, key, request.other, uuid.uuid4().hex), 409, "conflict")
+        late = uuid.uuid4().hex
+        refused = assert_error(await repeat(request, key, request.other, late), 409, "conflict")
         assert "Idempotency-Key" in refused["message"]
+        assert await events_of(world, [late]) == []
 
 
 async def test_what_the_requests_set_going_leaves_no_more_events_in_their_names(world: World) -> None:

@@ -22,6 +22,8 @@ from tests.support.conman_stack import Person, World, assert_error
 UNMADE = {"json": {"no": "field of any body"}, "headers": {"Idempotency-Key": "no key"}}
 OUTSIDERS = ("nobody", "stranger", "platform")
 CALLERS = (*OUTSIDERS, *ROLES)
+REFUSED: list[str] = []
+"""The ids of the refused requests, to be looked for in the audit."""
 OURS, OTHERS = "own", "others'"
 
 
@@ -148,6 +150,7 @@ async def _status(person: Person, case: Case, path: str) -> tuple[int, str]:
         if reply.status_code < 400:
             return reply.status_code, ""
         await reply.aread()
+        REFUSED.append(reply.headers["x-request-id"])
         return reply.status_code, assert_error(reply, reply.status_code, reply.json()["error"]["code"])["code"]
     finally:
         await reply.aclose()
@@ -186,6 +189,11 @@ async def test_the_walk_has_changed_nothing(field: Field) -> None:
         assert (shown["state"], shown["version"]) == (things["state"], int(things["version"]))
         assert (await world.members[role].get(f"{world.path}/workspaces/{things['workspaces']}"))["pending_edits"] == 0
     assert len(await world.stack.db["memberships"].find({"app_id": app_id}).to_list()) == len(ROLES) + 2
+    refused = set(REFUSED)
+    assert refused
+    told = {"action": {"$nin": ["login_failed", "locked_out"]}}
+    async for event in world.stack.db["audit"].find(told, {"context.request_id": 1}):
+        assert event["context"]["request_id"] not in refused, event
 
 
 async def test_only_the_app_admin_lists_other_peoples_workspaces(field: Field) -> None:
