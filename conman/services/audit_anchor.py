@@ -55,7 +55,7 @@ async def newest(git: GitAdapter, repo: str, at: str = AUDIT_REF) -> Anchor | No
 
 
 async def anchors_down_from(git: GitAdapter, repo: str, commit: str) -> AsyncIterator[tuple[str, int, str]]:
-    """(commit, place, hash) of the anchors, newest first, a page at a time. Raises `GitError`."""
+    """(commit, place, hash) of the anchors, newest first, a page at a time. Raises `GitError`, or `AnchorUnreadable`."""
     start: str | None = commit
     while start is not None:
         page = await git.log(repo, start, first_parent=True, limit=_PAGE)
@@ -63,6 +63,8 @@ async def anchors_down_from(git: GitAdapter, repo: str, commit: str) -> AsyncIte
             for key, value in one.trailers:
                 if key == TRAILER:
                     seq, _, found = value.partition(" ")
+                    if not (seq.isascii() and seq.isdigit()):
+                        raise AnchorUnreadable(f"{AUDIT_REF} contains {one.sha}, which names no place of an audit")
                     yield one.sha, int(seq), found
         parents = page[-1].parents if len(page) == _PAGE else ()
         start = parents[0] if parents else None
@@ -101,12 +103,14 @@ async def _anchor(db: Database, git: GitAdapter, head: Document, platform: Docum
         return False
     repo: str = app["repo_path"]
     last = await newest(git, repo)
+    # Again, after the anchor: what another worker has anchored meanwhile, the head has by now.
+    head = await db[CHAINS].find_one({"_id": chain}, {"seq": 1, "hash": 1, "sealed_at": 1}) or head
     if last is not None and not await _is_below(db, chain, last, head):
         log.error("audit_anchor_contradicts", app_id=chain, commit=last.commit, seq=last.file.seq)
         return False
     if last is None or last.file.seq < head["seq"]:
         try:
-            commit = await _commit(git, repo, head, platform, last)
+            commit = await _commit(git, repo, head, await _beside(db, chain, platform, last), last)
         except StaleRef:
             return False  # another worker was quicker
         fault_point("anchor.committed")
@@ -125,9 +129,24 @@ async def _is_below(db: Database, chain: str, last: Anchor, head: Document) -> b
     return await db[SEALS].find_one({"chain": chain, "seq": last.file.seq, "hash": last.file.hash}, {"_id": 1}) is not None
 
 
-async def _commit(git: GitAdapter, repo: str, head: Document, platform: Document | None, last: Anchor | None) -> str:
-    beside: dict[str, Any] | None = None if platform is None else {"seq": platform["seq"], "hash": platform["hash"]}
-    data = anchor_bytes(chain=head["_id"], seq=head["seq"], last_hash=head["hash"], at=head["sealed_at"], platform=beside)
+async def _beside(db: Database, chain: str, platform: Document | None, last: Anchor | None) -> dict[str, Any] | None:
+    """What the next anchor says of the platform's chain: the last one's word, where the chain contradicts that.
+
+    The app's chain is anchored on, and time hides no forgery of the platform's.
+    """
+    said = None if last is None else last.file.platform
+    if said is not None:
+        seq, found = said
+        kept = await db[SEALS].find_one({"chain": PLATFORM, "seq": seq, "hash": found}, {"_id": 1})
+        if kept is None:
+            log.error("audit_anchor_contradicts", app_id=chain, platform=True, seq=seq)
+        if kept is None or platform is None or platform["seq"] <= seq:
+            return {"seq": seq, "hash": found}
+    return None if platform is None else {"seq": platform["seq"], "hash": platform["hash"]}
+
+
+async def _commit(git: GitAdapter, repo: str, head: Document, platform: dict[str, Any] | None, last: Anchor | None) -> str:
+    data = anchor_bytes(chain=head["_id"], seq=head["seq"], last_hash=head["hash"], at=head["sealed_at"], platform=platform)
     parent = None if last is None else last.commit
     return await git.commit_files(
         repo,

@@ -76,16 +76,16 @@ class Archive:
         assert await self.db[UNSEALED].count_documents({}) == 0
         return [row["_id"] for row in rows]
 
-    async def rewrite(self, first: int) -> None:
+    async def rewrite(self, first: int, chain: str | None = None) -> None:
         """What somebody does who knows how seals are made: give all from that place on hashes anew, the head too."""
-        rows = await self.chain()
+        rows = await self.chain(chain)
         contents: list[tuple[str, str]] = []
         for row in rows[first - 1 :]:
             event = await self.db["audit"].find_one({"_id": row["_id"]})
             assert event is not None
             contents.append((row["_id"], digest_of(content_of(event))))
         before = rows[first - 1]["previous_hash"]
-        for seal in seals(self.app["_id"], first - 1, before, contents):
+        for seal in seals(chain or self.app["_id"], first - 1, before, contents):
             await self.db[SEALS].replace_one({"_id": seal.event_id}, seal.document())
             await self.db[CHAINS].update_one({"_id": seal.chain}, {"$set": {"hash": seal.hash}})
 
@@ -313,6 +313,23 @@ async def test_the_anchor_follows_the_chain_and_carries_the_platforms_along(arch
     await archive.db["audit"].update_one({"app_id": None}, {"$set": {"actor_user_id": None}})
     found = await verify_platform(archive.db, archive.git)
     assert [problem.kind for problem in found.problems] == [CHANGED]
+
+
+async def test_no_newer_anchor_of_an_app_hides_that_the_platforms_chain_was_written_anew(archive: Archive) -> None:
+    await archive.happen(1)
+    ids = await archive.happen(3, app_id=None)
+    await archive.seal()
+    await archive.anchor()
+    await set_event(archive, ids[1], {"actor_user_id": None})
+    await archive.rewrite(2, PLATFORM)
+    for _ in range(2):
+        await archive.happen(1)
+        await archive.happen(1, app_id=None)
+        await archive.seal()
+        assert await archive.anchor() == 1
+    found = await verify_platform(archive.db, archive.git)
+    assert [(one.event_id, one.seq, one.kind) for one in found.problems] == [(ids[2], 3, CHANGED)]
+    assert (await archive.verify()).ok
 
 
 async def test_a_repository_that_is_gone_stops_no_seal_and_its_anchor_catches_up(archive: Archive) -> None:
