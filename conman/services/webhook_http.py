@@ -78,6 +78,9 @@ class Poster:
             raise NoAnswerError(Problem.TLS if _is_of_tls(error) else Problem.CONNECT, _words(error)) from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise NoAnswerError(Problem.BROKEN, _words(error)) from error
+        except ssl.SSLError as error:
+            # TLS 1.3 ends the handshake before the receiver has judged: that it wants a certificate shows as its answer is read.
+            raise NoAnswerError(Problem.TLS, _words(error)) from error
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         plain = urlsplit(url).scheme == "http"
@@ -158,7 +161,7 @@ async def _beginning(response: httpcore.Response) -> str:
             read += part
             if len(read) >= MOST_READ:
                 break
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, ssl.SSLError):
         return _line(read)
     return _line(read)
 
