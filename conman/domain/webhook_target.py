@@ -17,6 +17,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LONGEST_URL = 2048
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All IPv6 addresses that were ever given out for the internet; `is_global` takes others too, site-local ones among them."""
 _LOOPBACK_NAMES = ("localhost", "localhost.localdomain")
 
 
@@ -60,7 +62,12 @@ def may_reach(address: Address, networks: Sequence[str], *, plain: bool) -> bool
     carried = _carried(address)
     if any(_is_in(one, networks) for one in (address, *carried)):
         return True
-    return not plain and all(one.is_global and not one.is_multicast for one in (*carried, *_itself(address)))
+    return not plain and all(_is_public(one) for one in (*carried, *_itself(address)))
+
+
+def _is_public(address: Address) -> bool:
+    given_out = isinstance(address, ipaddress.IPv4Address) or address in _GLOBAL_UNICAST or address in _NAT64
+    return address.is_global and not address.is_multicast and given_out
 
 
 def _is_in(address: Address, networks: Sequence[str]) -> bool:
