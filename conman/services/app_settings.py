@@ -66,7 +66,9 @@ async def change(platform: Platform, call: Call, app_id: str, patch: Mapping[str
     fields: Document = {f"settings.{field}": settings[field] for field in new if field in settings}
     fields |= {field: new[field] for field in ("name", "integration_branch") if field in new}
     if "webhook" in new:
-        fields["webhook_changed_at"] = call.at  # store/webhook_feed.py
+        # What others missed who had not heard of an earlier change is still to be found (store/webhook_feed.py).
+        since = app.get("webhook_changed_from") if before.webhook is not None else None
+        fields |= {"webhook_changed_from": since or call.at, "webhook_changed_at": call.at}
     event = Event("app", app_id, "settings_updated", before=old, after=new)
     if "integration_branch" not in new:
         return await _write(platform, call, app_id, fields, event, version)

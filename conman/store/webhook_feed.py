@@ -5,7 +5,8 @@
 
 Each process knows for a few seconds which apps have webhooks, so that what happens in other apps costs nothing. A process that
 has not heard yet of a webhook makes no deliveries for it: what happened meanwhile is found again in the audit (`backfill`), by
-the time that the record of the app keeps as `webhook_changed_at`. docs/adr/0033-webhooks-are-sent-from-the-audit.md
+the times that the record of the app keeps: `webhook_changed_from` of the first and `webhook_changed_at` of the last change that
+is still to be looked at. docs/adr/0033-webhooks-are-sent-from-the-audit.md
 """
 
 from __future__ import annotations
@@ -138,14 +139,16 @@ async def backfill(db: Database, at: str) -> int:
     """Make the deliveries that processes missed which had not heard of a webhook yet, once they all have; how many."""
     made = 0
     changed = {"webhook_changed_at": {"$lte": later(at, -_EVERYBODY_KNOWS)}}
-    async for app in db["apps"].find(changed, {"name": 1, "settings.webhook": 1, "webhook_changed_at": 1}):
+    fields = {"name": 1, "settings.webhook": 1, "webhook_changed_from": 1, "webhook_changed_at": 1}
+    async for app in db["apps"].find(changed, fields):
         changed_at = app["webhook_changed_at"]
         if app["settings"].get("webhook") is not None:
             subscription = _subscription(app)
             until = later(changed_at, _EVERYBODY_KNOWS)
-            period = {"$gte": first_id_of(milliseconds(changed_at)), "$lt": first_id_of(milliseconds(until))}
+            since = app.get("webhook_changed_from", changed_at)
+            period = {"$gte": first_id_of(milliseconds(since)), "$lt": first_id_of(milliseconds(until))}
             events = await db["audit"].find({"app_id": app["_id"], "_id": period}).sort([("_id", ASCENDING)]).to_list()
             made += await _keep(db, [(event, subscription) for event in events])
         mine = {"_id": app["_id"], "webhook_changed_at": changed_at}
-        await db["apps"].update_one(mine, {"$unset": {"webhook_changed_at": ""}})
+        await db["apps"].update_one(mine, {"$unset": {"webhook_changed_from": "", "webhook_changed_at": ""}})
     return made

@@ -9,6 +9,7 @@ import socket
 import ssl
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -146,9 +147,23 @@ async def test_what_a_process_missed_that_had_not_heard_of_a_webhook_is_found_in
     assert before < missed
 
 
-def _subscribe_elsewhere(registry: Registry) -> Any:
+async def test_what_was_missed_before_a_webhook_was_changed_again_is_found_too(
+    registry: Registry, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_feed, "KNOWN_FOR_SECONDS", 3600.0)
+    await hold(registry, platform)
+    await asyncio.sleep(0.002)
+    await registry.apart(_subscribe_elsewhere(registry))
+    missed = await hold(registry, platform)
+    await asyncio.sleep(0.002)
+    await registry.apart(_subscribe_elsewhere(registry, "https://hooks.example.com/y"))
+    assert await webhook_feed.backfill(platform.db, later(now(), timedelta(minutes=2))) == 1
+    assert [made["_id"] for made in await rows(platform)] == [missed]
+
+
+def _subscribe_elsewhere(registry: Registry, url: str = "https://hooks.example.com/x") -> Any:
     async def work(elsewhere: Platform) -> None:
-        await subscribe(registry, elsewhere, "https://hooks.example.com/x")
+        await subscribe(registry, elsewhere, url)
 
     return work
 
@@ -403,6 +418,33 @@ async def test_a_certificate_must_be_for_the_name_and_by_an_authority_that_is_tr
                 await poster.post(f"https://{host}:{receiver.port}/", {}, b"{}")
             assert refused.value.problem is Problem.TLS
         assert len(receiver.requests) == 1
+
+
+async def test_a_receiver_that_wants_a_certificate_of_ours_is_a_problem_of_tls(tmp_path: Path) -> None:
+    authority = tmp_path / "receiver.pem"
+    authority.write_bytes(self_signed("localhost"))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority))
+    tls.load_cert_chain(authority)
+    tls.verify_mode = ssl.CERT_REQUIRED
+
+    def refuses(listening: socket.socket) -> None:
+        """By TLS 1.3, which lets the client finish first; the connection stays until the client has closed it."""
+        taken, _ = listening.accept()
+        with tls.wrap_socket(taken, server_side=True, do_handshake_on_connect=False) as wrapped:
+            with pytest.raises(ssl.SSLError):
+                wrapped.do_handshake()
+            wrapped.settimeout(10)
+            with suppress(OSError):
+                while socket.socket.recv(wrapped, 4096):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = asyncio.create_task(asyncio.to_thread(refuses, listening))
+        poster = Poster(Settings(webhook_networks=HOME, webhook_ca_file=authority))
+        with pytest.raises(NoAnswerError) as refused:
+            await poster.post(f"https://localhost:{listening.getsockname()[1]}/", {}, b"{}")
+        await serving
+    assert refused.value.problem is Problem.TLS
 
 
 async def test_a_proxy_of_the_environment_is_not_used(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
