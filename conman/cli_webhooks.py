@@ -36,6 +36,7 @@ def list_deliveries(
     as_json: JsonOption = False,
 ) -> None:
     """List deliveries, the latest first, with how the last attempt ended."""
+    from rich.markup import escape
     from rich.table import Table
 
     from conman.cli import out
@@ -52,9 +53,8 @@ def list_deliveries(
     table = Table("Delivery", "Event", "App", "State", "Attempts", "Last attempt", "Next", box=None, pad_edge=False)
     for row in rows:
         again = row["next_at"] if row["state"] == "pending" else ""
-        table.add_row(
-            row["_id"], row["type"], row["message"]["app"]["name"], _state(row), str(row["attempts"]), _last(row), again
-        )
+        app_name, last = escape(row["message"]["app"]["name"]), escape(_last(row))
+        table.add_row(row["_id"], row["type"], app_name, _state(row), str(row["attempts"]), last, again)
     out.print(table)
 
 
@@ -80,7 +80,8 @@ def retry(
     from conman.services.webhooks import send_again
 
     row = _with_platform(data, lambda platform: send_again(platform.db, platform.commands, delivery))
-    out.print(f"{row['_id']} is sent again: {row['type']} of app {row['message']['app']['name']}", highlight=False)
+    what = f"{row['_id']} is sent again: {row['type']} of app {row['message']['app']['name']}"
+    out.print(what, highlight=False, markup=False)
 
 
 @webhooks.command()
@@ -106,7 +107,8 @@ def ping(
     if as_json:
         out.print_json(json.dumps(_shown(row)))
     else:
-        out.print(f"{row['_id']}: {_state(row)}; {_last(row) or 'no attempt yet: does a worker run?'}", highlight=False)
+        last = _last(row) or "no attempt yet: no worker runs, or the receiver took nothing and is left alone for some minutes"
+        out.print(f"{row['_id']}: {_state(row)}; {last}", highlight=False, markup=False)
     raise typer.Exit(0 if row["state"] == "delivered" else 1)
 
 
