@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from pymongo.errors import DuplicateKeyError
+from typer.testing import CliRunner, Result
 
+from conman.cli import cli
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.mail import MailEnd, MailReason, MailState, Refusal, SmtpStep
 from conman.domain.notification import NoticeKind, NoticeState
@@ -207,3 +210,21 @@ async def test_operators_find_mails_by_what_they_know_of_them(post: Post) -> Non
     with pytest.raises(DomainError) as missing:
         await mail_reports.found(post.db, new_id())
     assert missing.value.code is ErrorCode.NOT_FOUND
+
+
+async def test_the_command_line_lists_and_shows_them(post: Post, mongo_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONMAN_MONGO_URI", mongo_uri)
+    monkeypatch.setenv("CONMAN_MONGO_DATABASE", post.db.name)
+    notice_id = await post.notice(ACCOUNT_CREATED, emails=["new@example.com"])
+    (mail,) = await post.mails(notice_id)
+    await mails.failed(post.db, mail, MailReason.GAVE_UP)
+
+    async def conman(*arguments: str) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, cli, ["mails", *arguments, "--data", str(post.folder)])
+
+    listed = await conman("list", "--state", "failed", "--to", "new@example.com", "--json")
+    assert [(row["id"], row["reason"]) for row in json.loads(listed.stdout)] == [(mail, "gave_up")]
+    assert notice_id in (await conman("show", mail)).stdout
+    assert (await conman("list")).exit_code == 0
+    missing = await conman("show", new_id())
+    assert (missing.exit_code, "mail" in missing.stderr) == (1, True)
