@@ -23,6 +23,7 @@ POINTS: Mapping[str, str] = {
     **{f"persist.begun.{name}": f"a guarded write of {name} was asked for; nothing is written" for name in COLLECTIONS},
     **{f"persist.written.{name}": f"{name}: written, the outgoing entries are not delivered" for name in COLLECTIONS},
     **{f"persist.delivered.{name}": f"{name}: all is delivered, the workflow does not know" for name in COLLECTIONS},
+    "audit.listed": "events wait for their seals and are not there yet",
     "deliver.audited": "audit events are there, jobs are not",
     "deliver.put": "audit events and jobs are there, the entries are still in `outgoing`",
     "feed.told": "an app's feed has the events, the entries that they tell of are still in `outgoing`",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from conman.domain.sealing import GENESIS, Seal, content_of, digest_of, link_hash
+from conman.domain.sealing import GENESIS, Seal, chain_of, content_of, digest_of, link_hash
 
 MOST_TOLD_APART = 64
 """Among how many places that do not hold a change is told from a swap: each is compared with each."""
@@ -62,7 +62,7 @@ class ChainCheck:
     def missing(self, seq: int) -> None:
         """Nothing says what stands at the next place."""
         self._seq, self._hash, self._before = seq, None, None
-        self._tell(None, seq, ProblemKind.REMOVED, "The event that was sealed here is gone, and its seal with it.")
+        self._tell(None, seq, ProblemKind.REMOVED, "The seal is gone that stood here, and mostly its event with it.")
 
     def place(self, seal: Seal, event: Mapping[str, Any] | None) -> None:
         """The next place, and the event of its seal, None when that is gone."""
@@ -77,6 +77,8 @@ class ChainCheck:
             self._tell(seal.event_id, seal.seq, ProblemKind.REMOVED, "The event that was sealed here is gone.")
         elif not _is_as_sealed(seal, event):
             self._break(seal, event, "It is not what was sealed.")
+        elif chain_of(event.get("app_id")) != seal.chain:
+            self._tell(seal.event_id, seal.seq, ProblemKind.CHANGED, "It belongs to another app, and was sealed here.")
         elif not holds:
             self._break(seal, event, "Its hash is not made of it and its place.")
         whose = [who for seq, expected, who in self.known if seq == seal.seq and expected != seal.hash]

@@ -56,6 +56,15 @@ def digest_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(content)).hexdigest()
 
 
+def is_sealable(event: Mapping[str, Any]) -> bool:
+    """Whether an event as it is kept is JSON, as all are that Conman writes: nothing else has a digest."""
+    try:
+        digest_of(content_of(event))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def link_hash(chain: str, seq: int, previous_hash: str, content: str) -> str:
     """The hash at one place of a chain, from the hash before it and the digest of the event there."""
     link = {"chain": chain, "content": content, "previous_hash": previous_hash, "seq": seq}
@@ -87,7 +96,7 @@ class Seal:
 def seal_of(document: Mapping[str, Any]) -> Seal:
     """A seal as it was kept; one that lacks something holds nothing."""
     previous_hash, content, found = (str(document.get(name)) for name in ("previous_hash", "content", "hash"))
-    return Seal(document["_id"], document["chain"], document["seq"], previous_hash, content, found)
+    return Seal(str(document["_id"]), document["chain"], document["seq"], previous_hash, content, found)
 
 
 def seals(chain: str, seq: int, last_hash: str, entries: Iterable[tuple[str, str]]) -> list[Seal]:

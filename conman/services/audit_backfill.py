@@ -133,7 +133,7 @@ async def backfill(
         async for page in _pages(db, kind.collection, query):
             events, unsealed = await _missing(db, kind, page, at)
             if not dry_run:
-                await audit.append_late(db, [*events, *unsealed])
+                await audit.append(db, [*events, *unsealed])
             missing[kind.entity_type] = missing.get(kind.entity_type, 0) + len(events)
             done += len(page)
             progress(done, total)

@@ -16,6 +16,8 @@ from conman.domain.seal_check import ChainCheck, Problem, ProblemKind
 from conman.domain.sealing import AUDIT_REF, PLATFORM, batch_of, seal_of
 from conman.git.adapter import GitAdapter, GitError, ObjectMissing
 from conman.services.audit_anchor import AnchorUnreadable, anchors_down_from, newest
+from conman.services.audit_unsealed import problems_outside
+from conman.services.clock import now
 from conman.services.sealing import CHAINS, SEALS
 from conman.store.database import Database, Document
 
@@ -117,18 +119,23 @@ async def _verify(
     progress: Progress,
     unread: Sequence[str] = (),
 ) -> Verification:
-    head, last = await _ends(db, chain)
+    kept, last = await _ends(db, chain)
+    head = kept if kept is None or _is_sound(kept) else None
     sealed_to = max([0 if head is None else head["seq"], *(one.seq for one in witnesses)])
     beyond = last is not None and not _is_known_to(head, last)
     if last is not None and beyond:
-        sealed_to = max(sealed_to, last["seq"])
-    problems += _of_the_head(head, last, sealed_to, beyond=beyond)
+        sealed_to = max(sealed_to, int(last["seq"]))
+    if kept is not None and head is None:
+        problems.append(Problem(None, sealed_to, ProblemKind.CHANGED, "The head of the chain is none that sealing wrote."))
+    else:
+        problems += _of_the_head(head, last, sealed_to, beyond=beyond)
     known = [(one.seq, one.hash, one.name) for one in witnesses]
     if head is not None:
         known.append((head["seq"], head["hash"], "the head of the chain"))
     check = ChainCheck(known)
     await _walk(db, chain, sealed_to, check, progress)
     problems += check.settled()
+    problems += await problems_outside(db, chain, now(), most=MOST_PROBLEMS)
     anchored = head["anchored"] if head is not None else None
     if anchored is not None and not any(one.seq >= anchored["seq"] for one in witnesses):
         detail = f"The chain was anchored here by {anchored['commit']}, which {AUDIT_REF} has no more."
@@ -140,8 +147,21 @@ async def _verify(
 
 async def _ends(db: Database, chain: str) -> tuple[Document | None, Document | None]:
     """The head, read after the last seal: sealing that goes on meanwhile moves it up, never down."""
-    last = await db[SEALS].find({"chain": chain}).sort([("seq", DESCENDING)]).limit(1).to_list()
+    last = await db[SEALS].find({"chain": chain, "seq": {"$gte": 1}}).sort([("seq", DESCENDING)]).limit(1).to_list()
     return await db[CHAINS].find_one({"_id": chain}), last[0] if last else None
+
+
+def _is_sound(head: Document) -> bool:
+    """Whether a head has the form in which sealing keeps it; anything may have been written there."""
+    try:
+        if head["pending"] is not None:
+            _ = batch_of(head["pending"]).seals
+        anchored = head["anchored"]
+        places = [head["seq"], *([] if anchored is None else [anchored["seq"]])]
+        texts = [head["hash"], *([] if anchored is None else [anchored["commit"]])]
+    except (KeyError, TypeError, ValueError):
+        return False
+    return all(isinstance(one, int) and one >= 0 for one in places) and all(isinstance(one, str) for one in texts)
 
 
 def _is_known_to(head: Document | None, last: Document) -> bool:
@@ -154,7 +174,7 @@ def _is_known_to(head: Document | None, last: Document) -> bool:
 
 def _of_the_head(head: Document | None, last: Document | None, sealed_to: int, *, beyond: bool) -> list[Problem]:
     """What was done to the head itself."""
-    event_id = last["_id"] if last is not None else None
+    event_id = str(last["_id"]) if last is not None else None
     if head is None:
         gone = Problem(event_id, sealed_to, ProblemKind.REMOVED, "The head of the chain is gone.")
         return [gone] if sealed_to else []
@@ -164,7 +184,7 @@ def _of_the_head(head: Document | None, last: Document | None, sealed_to: int, *
         found.append(Problem(None, head["rebuilt_seq"], ProblemKind.REMOVED, detail))
     if last is not None and beyond:
         detail = f"It is sealed, and the head of the chain says {head['seq']}: one of both was changed."
-        found.append(Problem(event_id, last["seq"], ProblemKind.CHANGED, detail))
+        found.append(Problem(event_id, int(last["seq"]), ProblemKind.CHANGED, detail))
     return found
 
 
@@ -215,7 +235,7 @@ def _gap(check: ChainCheck, place: int, until: int) -> None:
 
 async def _event_at(db: Database, chain: str, seq: int) -> str | None:
     row = await db[SEALS].find_one({"chain": chain, "seq": seq}, {"_id": 1})
-    return None if row is None else row["_id"]
+    return None if row is None else str(row["_id"])
 
 
 async def _with_first_contradicted(db: Database, git: GitAdapter, found: Verification, witness: Witness) -> Verification:

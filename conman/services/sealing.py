@@ -15,9 +15,9 @@ from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.errors import BulkWriteError
 
 from conman.domain.decision import Actor, Event
-from conman.domain.ids import derived_uuid7, time_of
+from conman.domain.ids import derived_uuid7
 from conman.domain.outgoing import audit_entry
-from conman.domain.sealing import GENESIS, PLATFORM, Batch, batch_of, chain_of, is_noted, plan, seal_of
+from conman.domain.sealing import GENESIS, PLATFORM, Batch, batch_of, chain_of, is_noted, is_sealable, plan, seal_of
 from conman.domain.times import milliseconds
 from conman.faults import fault_point
 from conman.store.database import Database, Document
@@ -31,9 +31,6 @@ UNSEALED = "audit_unsealed"
 
 BATCH = 500
 """How many events are sealed by one write of their chain's head."""
-
-LOST_AFTER_MS = 24 * 3600 * 1000
-"""After how long what waits for an event that is nowhere is given up: its delivery would have been repeated long since."""
 
 _DUPLICATE = 11000
 
@@ -50,13 +47,15 @@ async def seal_all(db: Database, at: str, *, seconds: float = 20) -> int:
         page = db[UNSEALED].find({"_id": {"$gt": after}}).sort([("_id", ASCENDING)]).limit(BATCH)
         waiting = await page.to_list()
         chains: dict[str, list[str]] = {}
-        for row in waiting:
-            chains.setdefault(chain_of(row["app_id"]), []).append(row["_id"])
+        # By the event's own app, which is sealed with it: what only lists it may be changed by anybody.
+        events = db["audit"].find({"_id": {"$in": [row["_id"] for row in waiting]}}, {"app_id": 1})
+        async for event in events:
+            chains.setdefault(chain_of(event.get("app_id")), []).append(event["_id"])
         for chain, ids in chains.items():
             try:
                 sealed += await _seal(db, chain, ids, at)
-            except ChainBroken as error:  # the other chains go on
-                log.error("audit_chain_broken", chain=chain, problem=str(error))
+            except (ChainBroken, KeyError, TypeError, ValueError) as error:  # a head that no sealing made; the other chains go on
+                log.error("audit_chain_broken", chain=chain, problem=f"{type(error).__name__}: {error}")
         if len(waiting) < BATCH:
             break
         after = waiting[-1]["_id"]
@@ -69,8 +68,11 @@ async def _seal(db: Database, chain: str, ids: list[str], at: str) -> int:
         # The head first: what is read after it has no seal by then, unless the head has moved, and then its write is refused.
         head = await _standing(db, chain, at)
         there = {row["_id"] async for row in db[SEALS].find({"_id": {"$in": ids}}, {"_id": 1})}
-        events = [event async for event in db["audit"].find({"_id": {"$in": [one for one in ids if one not in there]}})]
-        await _wait_no_more(db, [*there, *_lost(ids, there, events, at)])
+        found = [event async for event in db["audit"].find({"_id": {"$in": [one for one in ids if one not in there]}})]
+        await _wait_no_more(db, list(there))
+        events = [event for event in found if is_sealable(event)]
+        if len(events) < len(found):  # they wait for ever, which the doctor tells, and hold up nothing
+            log.error("audit_events_not_sealable", chain=chain, event_ids=[str(one["_id"]) for one in found if one not in events])
         if not events:
             return 0
         batch = plan(chain, head["seq"], head["hash"], events, at)
@@ -82,15 +84,6 @@ async def _seal(db: Database, chain: str, ids: list[str], at: str) -> int:
         fault_point("seal.intended")
         await _finish(db, {**head, "pending": batch.document()})
         return len(events)
-
-
-def _lost(ids: list[str], there: set[str], events: list[Document], at: str) -> list[str]:
-    """Those whose event has been nowhere for so long that it will not come."""
-    found = there | {event["_id"] for event in events}
-    lost = [one for one in ids if one not in found and time_of(one) + LOST_AFTER_MS < milliseconds(at)]
-    for event_id in lost:
-        log.error("audit_event_lost", event_id=event_id)
-    return lost
 
 
 async def _wait_no_more(db: Database, ids: list[str]) -> None:
@@ -113,7 +106,7 @@ async def _standing(db: Database, chain: str, at: str) -> Document:
 async def _new_head(db: Database, chain: str, at: str) -> Document:
     """The head of a new chain; of one whose head is gone it goes on behind the last seal, and says so for ever."""
     first: Document = {"seq": 0, "hash": GENESIS, "sealed_at": None, "noted": {"at": at}, "anchored": None, "pending": None}
-    last = await db[SEALS].find({"chain": chain}).sort([("seq", DESCENDING)]).limit(1).to_list()
+    last = await db[SEALS].find({"chain": chain, "seq": {"$gte": 1}}).sort([("seq", DESCENDING)]).limit(1).to_list()
     if last:
         log.error("audit_chain_head_rebuilt", chain=chain, seq=last[0]["seq"])
         first |= {"seq": last[0]["seq"], "hash": last[0]["hash"], "rebuilt_at": at, "rebuilt_seq": last[0]["seq"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,69 @@ async def test_what_waits_for_its_seal_is_no_problem_and_may_be_verified_beside_
         await archive.seal()
     found = await archive.verify()
     assert (found.ok, found.sealed_to) == (True, 3)
+
+
+async def test_an_event_that_was_put_there_or_kept_from_its_seal_is_found(archive: Archive) -> None:
+    await archive.happen(2)
+    await archive.seal()
+    forged, hidden, waiting = await archive.happen(3)
+    await archive.db[UNSEALED].delete_many({"_id": {"$in": [forged, hidden]}})
+    for seq in (0, 1.5):  # places that no chain has
+        await archive.db[SEALS].replace_one({"_id": hidden}, {"chain": archive.app["_id"], "seq": seq}, upsert=True)
+        assert await archive.problems() == [(forged, 0, CHANGED), (hidden, 0, CHANGED)]
+    await archive.db[SEALS].delete_one({"_id": hidden})
+    assert await archive.seal() == 1
+    assert await archive.problems() == [(forged, 0, CHANGED), (hidden, 0, CHANGED)]
+    assert waiting in [row["_id"] for row in await archive.chain()]
+
+
+async def test_a_delivery_that_died_between_list_and_event_is_no_problem_and_ends_in_a_seal(archive: Archive) -> None:
+    with crash_at("audit.listed"):
+        await archive.happen(1)
+    assert (await archive.seal(), await archive.problems()) == (0, [])
+    row = await archive.db[UNSEALED].find_one({})
+    assert row is not None
+    event = Event("app", archive.app["_id"], "released_from_hold", before=HOLD)
+    again = audit_entry(row["_id"], event, app_id=archive.app["_id"], actor=Actor(), at=archive.at)["doc"]
+    await audit.append(archive.db, [again])
+    assert (await archive.seal(), await archive.problems()) == (1, [])
+
+
+async def test_an_event_that_was_removed_before_its_seal_is_told_when_no_delivery_will_bring_it(archive: Archive) -> None:
+    archive.at = later(now(), -timedelta(hours=2))
+    [gone, there] = await archive.happen(2)
+    await archive.db["audit"].delete_one({"_id": gone})
+    assert await archive.seal() == 1
+    assert await archive.problems() == [(gone, 0, REMOVED)]
+    assert [row["_id"] for row in await archive.chain()] == [there]
+
+
+async def test_an_event_that_was_listed_for_another_app_has_its_seal_in_its_own_chain(archive: Archive) -> None:
+    ids = await archive.happen(2)
+    await archive.db[UNSEALED].update_one({"_id": ids[0]}, {"$set": {"app_id": new_id()}})
+    await archive.seal()
+    assert await archive.order() == ids
+    assert (await archive.verify()).ok
+
+
+async def test_what_is_no_event_stops_no_seal_of_others(archive: Archive) -> None:
+    row = {"_id": new_id(), "app_id": archive.app["_id"], "occurred_at": datetime.now(UTC)}
+    await audit.append(archive.db, [row])
+    await archive.happen(2)
+    await archive.db[CHAINS].insert_one({"_id": PLATFORM, "seq": "x"})
+    await archive.happen(1, app_id=None)
+    assert await archive.seal() == 2
+    assert (await archive.verify()).ok
+
+
+@pytest.mark.parametrize("head", [{"seq": "x"}, {"pending": {"chain": 1}}, {"anchored": {"seq": None}}, {"hash": None}])
+async def test_a_head_that_is_none_is_told_and_so_is_a_seal_whose_place_is_none(archive: Archive, head: Document) -> None:
+    await archive.happen(2)
+    await archive.seal()
+    await archive.db[CHAINS].update_one({"_id": archive.app["_id"]}, {"$set": head})
+    assert [(seq, kind) for _, seq, kind in await archive.problems()] == [(2, CHANGED)]
+    await archive.db[SEALS].insert_one({"_id": "forged", "chain": archive.app["_id"], "seq": "last"})
+    assert [(seq, kind) for _, seq, kind in await archive.problems()] == [(2, CHANGED)]
 
 
 async def test_a_removed_event_is_found_wherever_it_stood(archive: Archive) -> None:
@@ -392,6 +455,8 @@ async def test_a_chain_is_walked_a_page_at_a_time(archive: Archive, monkeypatch:
     await archive.db[SEALS].delete_many({"_id": {"$in": ids[5:7]}})
     found = await verify_app(archive.db, archive.git, archive.app, lambda done, total: shown.append((done, total)))
     assert [(one.event_id, one.seq, one.kind) for one in found.problems] == [
+        (ids[5], 0, CHANGED),
+        (ids[6], 0, CHANGED),
         (ids[2], 3, REMOVED),
         (ids[3], 4, REMOVED),
         (None, 6, REMOVED),
