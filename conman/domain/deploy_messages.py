@@ -85,8 +85,8 @@ class StartReply(Model):
     """The deciders' answer for a pending deployment, as things are now.
 
     `eligible_approvers` hold the role that is asked for now. `shown_digest` binds ordinary approvals to what they were given for:
-    files, profile revision, and overrides that arrive. `approvals_required` and `approval_role` may have risen. `freeze_windows` are
-    those that are open at the environment, until `frozen_until`.
+    files, profile revision, and overrides that arrive. `approvals_required` and `approval_role` may have risen. `freeze_windows`
+    are those that are open at the environment, until `frozen_until`.
     """
 
     published_sha: str
