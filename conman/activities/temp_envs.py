@@ -69,7 +69,8 @@ class TempEnvActivities:
             app, temp = await self._about(ref)
             await temp_branches.put_in_place(self.git, app["repo_path"], ref.temp_env_id, temp)
             fault_point("temp_env.branched")
-            return BranchMade(branch=temp.branch, head_sha=temp.head_sha)
+            limit = self.settings.temp_env_provision_seconds
+            return BranchMade(branch=temp.branch, head_sha=temp.head_sha, limit_seconds=limit)
 
     @activity.defn
     async def provision_profile(self, ref: TempEnvRef) -> ProfileMade:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from conman.domain.decision import Command, Model
+from conman.domain.jobs import JobType, timeout_seconds
 
 
 class ExtendCommand(Command):
@@ -59,10 +60,14 @@ class UseReply(Model):
 
 
 class BranchMade(Model):
-    """Reply of `provision_branch(TempEnvRef)`: the snapshot branch and the private ref stand at `head_sha`."""
+    """Reply of `provision_branch(TempEnvRef)`: the snapshot branch and the private ref stand at `head_sha`.
+
+    `limit_seconds`: how long each later step of this attempt may take, as the operator has set it.
+    """
 
     branch: str
     head_sha: str
+    limit_seconds: int = timeout_seconds(JobType.TEMP_ENV_PROVISION)
 
 
 class ProfileMade(Model):

@@ -8,6 +8,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
+from conman.domain.jobs import JobType, timeout_seconds
+
 _SERVER = re.compile(r"[A-Za-z0-9*?._-]+(:[0-9*?]+)?|\[[0-9A-Fa-f:*?]+\](:[0-9*?]+)?")
 
 
@@ -44,6 +46,13 @@ class TempEnvSettings(BaseSettings):
         description="Folder with a database dump per folder, as `mongodump` writes them (uncompressed). A profile whose "
         "database has `provisioning_mode: snapshot_restore` names one of them as `data_strategy.seed_source_ref`. Every worker "
         "of the queue `conman-git` needs it. Unset: there are none.",
+    )
+    temp_env_provision_seconds: int = Field(
+        default=timeout_seconds(JobType.TEMP_ENV_PROVISION),
+        ge=10,
+        le=86_400,
+        description="How long a step of provisioning a temporary environment may take, the copy of its database above all, "
+        "seconds from when a worker begins it; then the job fails with `timeout`. An attempt keeps the limit that it began with.",
     )
     temp_orphan_minutes: int = Field(
         default=30,

@@ -219,7 +219,7 @@ def drift_check(*, summary: str | None = None, attempts: int = 1) -> ActivityCon
 
 
 def provision(timeout: timedelta, *, summary: str | None = None) -> ActivityConfig:
-    """A step of provisioning, within what its attempt has left; run again by the job's own rule.
+    """A step of provisioning, which may take so long once a worker has it; run again by the job's own rule.
 
     A cancel is waited for, so that nothing is made any more when the clean-up begins (`durability.md` 16).
     """

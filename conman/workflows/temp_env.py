@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
@@ -175,7 +175,8 @@ class TempEnvWorkflow(Resynced):
         try:
             await self.making
         except (ActivityError, asyncio.CancelledError) as error:
-            return _CANCELED if is_cancelled_exception(error) else _failure(error)
+            # A step whose worker was lost, or that failed, before it heard of the cancel was canceled all the same.
+            return _CANCELED if self._must_stop() or is_cancelled_exception(error) else _failure(error, _TOO_LONG)
         finally:
             self.making = None
         return None
@@ -183,18 +184,18 @@ class TempEnvWorkflow(Resynced):
     async def _make(self, attempt: int) -> None:
         job_id = self.entity.state.job_id
         ref = TempEnvRef(app_id=self.app_id, temp_env_id=self.id, job_id=job_id, attempt=attempt)
-        until = workflow.now() + timedelta(seconds=timeout_seconds(JobType.TEMP_ENV_PROVISION))
-        branch = await self._made("provision_branch", ref, BranchMade, until)
+        branch = await self._made("provision_branch", ref, BranchMade, timeout_seconds(JobType.TEMP_ENV_PROVISION))
         await self._apply(f"branch:{job_id}:{attempt}", lambda temp: moves.decide_branch_made(temp, branch))
-        profile = await self._made("provision_profile", ref, ProfileMade, until)
+        profile = await self._made("provision_profile", ref, ProfileMade, branch.limit_seconds)
         await self._apply(f"profile:{job_id}:{attempt}", lambda temp: moves.decide_profile_made(temp, profile))
-        database = await self._made("provision_database", ref, DatabaseMade, until)
+        database = await self._made("provision_database", ref, DatabaseMade, branch.limit_seconds)
         await self._apply(f"provisioned:{job_id}", lambda temp: moves.decide_provisioned(self.id, temp, database, now()))
 
-    async def _made(self, activity: str, ref: TempEnvRef, answer: type[T], until: datetime) -> T:
-        left = max(until - workflow.now(), timedelta(seconds=1))
+    async def _made(self, activity: str, ref: TempEnvRef, answer: type[T], seconds: int) -> T:
+        """One step. Its time runs while a worker is at it: what waits because workers are busy or away has not taken too long."""
+        limit = timedelta(seconds=seconds)
         summary = f"{activity.replace('_', ' ')}, attempt {ref.attempt}"
-        made = await workflow.execute_activity(activity, ref, result_type=answer, **options.provision(left, summary=summary))
+        made = await workflow.execute_activity(activity, ref, result_type=answer, **options.provision(limit, summary=summary))
         if self._must_stop():  # the step was done before it heard of the cancel
             raise asyncio.CancelledError
         return made
@@ -345,13 +346,14 @@ class TempEnvWorkflow(Resynced):
 
 
 _CANCELED = _Failure(ReasonCode.CANCELED, "Canceled on request.", final=True)
+_TOO_LONG = "It took too long: an operator can allow more by CONMAN_TEMP_ENV_PROVISION_SECONDS."
 
 
-def _failure(error: BaseException) -> _Failure:
+def _failure(error: BaseException, too_long: str = "It took too long.") -> _Failure:
     """Why an activity gave no answer, by the table of `spec.md` 9."""
     cause = error.__cause__
     if isinstance(cause, TimeoutError) and cause.type is not TimeoutType.HEARTBEAT:
-        return _Failure(ReasonCode.TIMEOUT, "It took too long.")
+        return _Failure(ReasonCode.TIMEOUT, too_long)
     if isinstance(cause, ApplicationError):
         reason = ReasonCode(cause.type) if cause.type in _REASONS else ReasonCode.INFRASTRUCTURE
         return _Failure(reason, cause.message, final=cause.non_retryable)

@@ -50,6 +50,7 @@ def test_every_setting_says_what_it_means() -> None:
         ("CONMAN_TEMP_DATABASE_MAX_MB", "0"),
         ("CONMAN_TEMP_DATABASE_BATCH", "0"),
         ("CONMAN_TEMP_ORPHAN_MINUTES", "1441"),
+        ("CONMAN_TEMP_ENV_PROVISION_SECONDS", "9"),
         ("CONMAN_TEMP_URL_DOMAIN", "temp.example.com:8443"),
         ("CONMAN_TEMP_URL_DOMAIN", "*.example.com"),
         ("CONMAN_TEMP_URL_DOMAIN", "10.0.0.1"),

@@ -34,6 +34,7 @@ class TempEnvs:
     goes_wrong: Callable[[str, TempEnvRef], Any] = lambda step, ref: None
     done: list[tuple[str, str, int]] = field(default_factory=list)
     looks: int = 0
+    limit_seconds: int = 300
     canceled: list[str] = field(default_factory=list)
 
     def steps(self) -> list[str]:
@@ -54,7 +55,7 @@ class TempEnvs:
     @activity.defn
     async def provision_branch(self, ref: TempEnvRef) -> BranchMade:
         await self._step("branch", ref)
-        return BranchMade(branch="conman/temp/calm-heron", head_sha=sha("head"))
+        return BranchMade(branch="conman/temp/calm-heron", head_sha=sha("head"), limit_seconds=self.limit_seconds)
 
     @activity.defn
     async def provision_profile(self, ref: TempEnvRef) -> ProfileMade:

@@ -326,6 +326,39 @@ async def test_a_cancel_ends_what_is_provisioned_and_cleans_up_once_nothing_is_m
     assert failed["actor_user_id"] == (world.id("max") if by == "its job" else None)
 
 
+async def test_a_cancel_is_a_cancel_though_the_step_fails_as_it_is_stopped(world: World) -> None:
+    async def fails_as_it_is_stopped() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ApplicationError("half of it was made", type="runner_error", non_retryable=True) from None
+
+    world.fakes.temp_envs.goes_wrong = lambda step, _: fails_as_it_is_stopped() if step == "database" else None
+    entity = await temp_env(world)
+    handle = await world.start(entity)
+    await world.until(lambda: "database" in world.fakes.temp_envs.steps(), "the database")
+
+    await handle.signal("cancel_provision", CancelProvision(job_id=world.id("job"), user_id=world.id("max")))
+
+    assert await result(world, entity) == "deleted"
+    assert job_ends(world) == [("canceled", "canceled"), ("succeeded", "ok")]
+    assert world.store.audit[0]["actor_user_id"] == world.id("max")
+
+
+async def test_the_operators_limit_holds_for_each_step_whole_however_long_the_one_before_it_waited(world: World) -> None:
+    world.fakes.temp_envs.limit_seconds = 1800
+    entity = await temp_env(world)
+    handle = await world.start(entity)
+    await in_state(world, S.ACTIVE)
+
+    scheduled = [event.activity_task_scheduled_event_attributes for event in (await history(world, entity)).events]
+    limits = {step.activity_type.name: step.start_to_close_timeout.ToTimedelta() for step in scheduled}
+
+    steps = ("provision_branch", "provision_profile", "provision_database")
+    assert [limits[step] for step in steps] == [timedelta(seconds=seconds) for seconds in (300, 1800, 1800)]
+    await handle.terminate()
+
+
 # -- Clean-up that fails
 
 
