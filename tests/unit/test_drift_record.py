@@ -15,7 +15,9 @@ from conman.domain.deployment import Deployment, DeploymentState, Kind
 from conman.domain.drift import MOST_ITEMS, DriftItem, same_report, told
 from conman.domain.drift_record import DriftRecord, DriftState, Look, Looked, look
 from conman.domain.heal import Healing, HealLimits, healing
+from conman.domain.ids import derived_uuid7
 from conman.domain.target import WITHHELD
+from conman.domain.times import milliseconds
 
 ENVIRONMENT = uid("qa")
 AT = "2026-03-01T10:00:00.000Z"
@@ -51,7 +53,7 @@ def checked(found: Looked) -> list[tuple[str, Event]]:
     """The events by action, each as the audit takes it."""
     for event in found.events:
         make_event(
-            event_id=uid("event"),
+            event_id=derived_uuid7(milliseconds(LATER), "event"),
             occurred_at=LATER,
             actor_user_id=None,
             app_id=uid("app"),

@@ -185,6 +185,7 @@ def of_queues() -> dict[str, Any]:
         "decide_reorder": queues.decide_reorder(busy, [uid("b"), uid("a")], 0),
         "decide_reserve": queues.decide_reserve(busy, RELEASE, [uid("b")]),
         "decide_published": queues.decide_published(busy, RELEASE, sha("new"), job_ids),
+        "decide_integration_moved": queues.decide_integration_moved(busy, busy.integration_sha, sha("new"), job_ids),
         "decide_revalidate": queues.decide_revalidate(busy, uid("b"), job_ids),
         "decide_eject": queues.decide_eject(held, RELEASE, uid("a"), conflicted=False, job_id=uid("j")),
         "decide_delivered": queues.decide_delivered(judged.owned, judged.owned.undelivered),
