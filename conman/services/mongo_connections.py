@@ -21,11 +21,15 @@ from conman.domain.jobs import ReasonCode
 from conman.store.database import Document
 
 _PARTS = re.compile(r"(?P<scheme>mongodb(?:\+srv)?://)(?P<authority>[^/?]+)(?:/(?P<database>[^?]*))?(?:\?(?P<options>.*))?")
-_MECHANISMS: Final = frozenset({"DEFAULT", "SCRAM-SHA-1", "SCRAM-SHA-256", "PLAIN"})
-"""Those that take all that they need from the connection string. The others would lend the worker's own identity (its cloud role,
-its Kerberos ticket, its certificate) to whoever may write a profile's secrets."""
+_MECHANISMS: Final = {"DEFAULT": "admin", "SCRAM-SHA-1": "admin", "SCRAM-SHA-256": "admin", "PLAIN": "$external"}
+"""Those that take all that they need from the connection string, each with where it looks the account up if the string names no
+database. The others look it up in `$external` always; they would lend the worker's own identity (its cloud role, its Kerberos
+ticket, its certificate) to whoever may write a profile's secrets."""
 
-_OF_THE_WORKER: Final = ("tlscertificatekeyfile", "tlscertificatekeyfilepassword")
+_OF_THE_WORKER: Final = re.compile(r"[?&;]\s*(?:(?:tls|ssl)\w*(?:file|certs)\w*|srvAllowedHostsSuffix)\s*=", re.IGNORECASE)
+"""Options that name files on the worker, which reads them before it connects, and the one that lets a looked-up name stand for
+hosts of anybody else."""
+_OPTION = re.compile(r"[&;]")
 ANSWERS_WITHIN_MS = 5000
 """How long a server may take to be found, milliseconds, whatever a connection string says."""
 
@@ -71,22 +75,26 @@ class Connection:
         """
         parts = _parts(self.uri)
         options = parts["options"] or ""
-        named = {option.partition("=")[0].lower() for option in options.split("&")}
-        if "@" in parts["authority"] and "authsource" not in named:
-            source = f"authSource={quote(self.auth_source or self.database or 'admin', safe='')}"
-            options = f"{options}&{source}" if options else source
+        named = {name.strip().lower(): value for name, _, value in (one.partition("=") for one in _OPTION.split(options))}
+        implied = _MECHANISMS.get(unquote(named.get("authmechanism", "DEFAULT")))
+        if "@" in parts["authority"] and "authsource" not in named and implied is not None:
+            added = f"authSource={quote(self.auth_source or self.database or implied, safe='')}"
+            options = f"{options}{';' if ';' in options else '&'}{added}" if options else added
         uri = f"{parts['scheme']}{parts['authority']}/{quote(database, safe='')}" + (f"?{options}" if options else "")
         return Connection(uri, self.servers, database, self.auth_source)
 
     def client(self) -> AsyncMongoClient[Document]:
-        """A client that gives up on a server which does not answer within 5 s. Whoever takes it closes it."""
-        return AsyncMongoClient(
-            self.uri,
-            serverSelectionTimeoutMS=ANSWERS_WITHIN_MS,
-            connectTimeoutMS=ANSWERS_WITHIN_MS,
-            appname="conman-temp-envs",
-            tz_aware=True,
-        )
+        """A client that gives up on a server which does not answer within 5 s. Whoever takes it closes it. Raises `CloneError`."""
+        try:
+            return AsyncMongoClient(
+                self.uri,
+                serverSelectionTimeoutMS=ANSWERS_WITHIN_MS,
+                connectTimeoutMS=ANSWERS_WITHIN_MS,
+                appname="conman-temp-envs",
+                tz_aware=True,
+            )
+        except (PyMongoError, ValueError, OSError):
+            raise CloneError(f"the options of the connection to {self.where} contradict each other: mend it") from None
 
 
 async def connection_of(uri: str, what: str, *, allowed: Sequence[str] = (), trusted: bool = False) -> Connection:
@@ -94,9 +102,18 @@ async def connection_of(uri: str, what: str, *, allowed: Sequence[str] = (), tru
 
     `trusted`: it is the operator's own. Raises `CloneError`.
     """
+    if not trusted and _OF_THE_WORKER.search(uri) is not None:
+        raise CloneError(
+            f"{what} names files of the worker or hosts of other domains (tls…File, srvAllowedHostsSuffix), which temp envs don't"
+            " do: leave that out, and let the operator add a certificate authority to those that the worker trusts"
+        )
     try:
         parsed: dict[str, Any] = await parse_uri(uri.strip(), warn=True, connect_timeout=ANSWERS_WITHIN_MS / 1000)
-    except (PyMongoError, ValueError, OSError):
+    except (PyMongoError, ValueError, OSError) as error:
+        if uri.strip().startswith("mongodb+srv://") and error.__cause__ is not None:
+            raise CloneError(
+                f"the hosts of {what} could not be looked up", reason=ReasonCode.INFRASTRUCTURE, again=True
+            ) from None
         # The library's words may quote the string.
         raise CloneError(
             f"{what} is no connection string that can be used: write it as mongodb://user:password@host:port/database"
@@ -111,7 +128,7 @@ async def connection_of(uri: str, what: str, *, allowed: Sequence[str] = (), tru
 
 def _refuse_foreign(what: str, options: dict[str, Any], servers: frozenset[str], allowed: Sequence[str]) -> None:
     mechanism = str(options.get("authmechanism", "DEFAULT"))
-    if mechanism not in _MECHANISMS or any(name in options for name in _OF_THE_WORKER):
+    if mechanism not in _MECHANISMS:
         raise CloneError(
             f"{what} asks the worker to log in with an identity of its own, which temp envs don't do: use a user and a password"
         )

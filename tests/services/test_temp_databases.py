@@ -176,6 +176,9 @@ async def test_where_the_server_refuses_to_copy_the_documents_come_through_the_w
         ("mongodb://u:p%40@h/shop", "mongodb://u:p%40@h/conman_temp_x?authSource=shop"),
         ("mongodb://u:p@h/", "mongodb://u:p@h/conman_temp_x?authSource=admin"),
         ("mongodb://u:p@h/shop?authsource=staff&w=1", "mongodb://u:p@h/conman_temp_x?authsource=staff&w=1"),
+        ("mongodb://u:p@h/shop?w=1;tls=true", "mongodb://u:p@h/conman_temp_x?w=1;tls=true;authSource=shop"),
+        ("mongodb://u:p@h/?authMechanism=PLAIN", "mongodb://u:p@h/conman_temp_x?authMechanism=PLAIN&authSource=%24external"),
+        ("mongodb://u:p@h/ldap?authMechanism=PLAIN", "mongodb://u:p@h/conman_temp_x?authMechanism=PLAIN&authSource=ldap"),
     ],
 )
 async def test_the_connection_to_a_clone_logs_in_where_the_base_does(uri: str, moved: str) -> None:
@@ -191,7 +194,11 @@ async def test_the_connection_to_a_clone_logs_in_where_the_base_does(uri: str, m
         "mongodb://h/?authMechanism=MONGODB-AWS",
         "mongodb://h/?authMechanism=MONGODB-X509&tls=true",
         "mongodb://u:hush@h/?tls=true&tlsCertificateKeyFile=/etc/conman/key.pem",
+        "mongodb://u:hush@h/?tls=true&tlsCAFile=/dev/stdin",
+        "mongodb://u:hush@h/?tls=true; TLSCRLFILE =/etc/hosts",
+        "mongodb+srv://u:hush@h.example.com/?srvAllowedHostsSuffix=internal.test",
         "mongodb://u:hush@10.0.0.1/x",
+        "mongodb://u:hush@%2Ftmp%2Fmongodb-27017.sock/x",
     ],
 )
 async def test_a_connection_that_can_not_be_used_is_refused_without_being_shown(uri: str) -> None:
