@@ -133,7 +133,10 @@ JOB_FIELDS: Final = (*_TOLD_OF_JOBS, "updated_at", "created_by", "entity_type", 
 
 
 def told_of_job(job: Mapping[str, Any]) -> FeedEvent:
-    """What is told of a job as its record shows it. One version of it is told once."""
+    """What is told of a job as its record shows it, which an earlier version may have kept with less.
+
+    One version of it is told once.
+    """
     return FeedEvent(
         id=f"jobs:{job['_id']}:{job['version']}",
         app_id=job["app_id"],
@@ -141,10 +144,10 @@ def told_of_job(job: Mapping[str, Any]) -> FeedEvent:
         type=FeedType.JOB,
         action=_job_action(job),
         entity_id=job["_id"],
-        actor_user_id=job["created_by"],
+        actor_user_id=job.get("created_by"),
         more={
-            **{name: job[name] for name in _TOLD_OF_JOBS},
-            "subject": {"type": job["entity_type"], "id": job["entity_id"]},
+            **{name: job.get(name) for name in _TOLD_OF_JOBS},
+            "subject": {"type": job.get("entity_type"), "id": job.get("entity_id")},
         },
     )
 
@@ -154,6 +157,6 @@ def _job_action(job: Mapping[str, Any]) -> str:
         case JobState.QUEUED:
             return "queued"
         case JobState.RUNNING:
-            return "started" if job["progress"] is None else "progressed"
+            return "started" if job.get("progress") is None else "progressed"
         case _:
             return "ended"

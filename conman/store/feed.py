@@ -73,11 +73,17 @@ async def tell(db: Database, events: Sequence[FeedEvent]) -> None:
             await _tell(db, app_id, end, [event for event in events if event.app_id == app_id])
 
 
-async def tell_jobs(db: Database, job_ids: Sequence[str]) -> None:
-    """Tell how jobs stand now, as their records show it; a version that was told is not told again."""
-    wanted = dict.fromkeys((*JOB_FIELDS, "app_id"), 1)
-    found = {job["_id"]: job async for job in db["jobs"].find({"_id": {"$in": list(job_ids)}, "app_id": {"$ne": None}}, wanted)}
-    await tell(db, [told_of_job(found[job_id]) for job_id in dict.fromkeys(job_ids) if job_id in found])
+async def tell_jobs(db: Database, job_ids: Sequence[str], *, made: Sequence[Document] = ()) -> None:
+    """Tell how jobs stand now, as their records show it, and of those that were `made` as they are.
+
+    A version that was told is not told again.
+    """
+    found: dict[str, Document] = {}
+    if job_ids:
+        wanted = dict.fromkeys((*JOB_FIELDS, "app_id"), 1)
+        found = {job["_id"]: job async for job in db["jobs"].find({"_id": {"$in": list(job_ids)}}, wanted)}
+    jobs = [*made, *(found[job_id] for job_id in dict.fromkeys(job_ids) if job_id in found)]
+    await tell(db, [told_of_job(job) for job in jobs if job.get("app_id") is not None])
 
 
 async def _tell(db: Database, app_id: str, end: _End, events: list[FeedEvent]) -> None:

@@ -123,7 +123,8 @@ async def deliver(db: Database, collection: str, document: Document, standing: S
     if jobs:
         await db["jobs"].bulk_write(jobs, ordered=True)
         changed = [entry["job_id"] for entry in entries if entry["kind"] in ("job_start", "job_progress", "job_end")]
-        await feed.tell_jobs(db, [*(entry["doc"]["_id"] for entry in entries if entry["kind"] == "job"), *changed])
+        made = [entry["doc"] for entry in entries if entry["kind"] == "job" and entry["doc"]["_id"] not in changed]
+        await feed.tell_jobs(db, changed, made=made)
     fault_point("deliver.put")
     await db[collection].update_one(
         {"_id": document["_id"]}, {"$pull": {"outgoing": {"id": {"$in": [entry["id"] for entry in entries]}}}}
