@@ -215,8 +215,8 @@ def next_attempt(now: str, attempts: int, since: str, patience: timedelta, *, ch
     `since` is when it began to be tried, `chance` a random number from 0 to 1, `asked` how long the receiver wants no more.
     """
     grown = FIRST_PAUSE * _GROWTH ** min(max(attempts, 1) - 1, 10)
-    pause = min(max(grown, asked), LONGEST_PAUSE) * (1 - _SPREAD + 2 * _SPREAD * chance)
-    at = later(now, pause)
+    pause = min(grown, LONGEST_PAUSE) * (1 - _SPREAD + 2 * _SPREAD * chance)
+    at = later(now, max(pause, min(asked, LONGEST_PAUSE)))
     return at if at <= later(since, patience) else None
 
 
@@ -224,12 +224,13 @@ _FIRST_REST: Final = timedelta(seconds=5)
 _LONGEST_REST: Final = timedelta(minutes=5)
 
 
-def rest(fruitless: int) -> timedelta:
-    """How long an app's receiver is left alone after so many rounds in a row in which it took nothing.
+def rest(fruitless: int, asked: timedelta) -> timedelta:
+    """How long an app's receiver is left alone after so many rounds in a row in which it took nothing, or when it has `asked`.
 
     Else one that hangs would hold a place that other apps wait for, one delivery after the other.
     """
-    return timedelta(0) if fruitless == 0 else min(_FIRST_REST * 2 ** min(fruitless - 1, 10), _LONGEST_REST)
+    grown = timedelta(0) if fruitless == 0 else _FIRST_REST * 2 ** min(fruitless - 1, 10)
+    return min(max(grown, asked), _LONGEST_REST)
 
 
 # -- What the process is told
@@ -250,3 +251,5 @@ class Round(Model):
     failed: int = 0
     """Attempts that failed, of which a round has one at most."""
     wait_seconds: float | None = None
+    asked_seconds: float = 0
+    """How long the receiver wants to be left alone."""

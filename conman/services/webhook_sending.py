@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -41,6 +42,17 @@ _GONE: Final = 410
 USER_AGENT: Final = "Conman-Webhooks/1"
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """How an attempt ended: whether the receiver answered for the message, and for how long it wants to be left alone."""
+
+    taken: bool
+    asked: timedelta = timedelta(0)
+
+
+_TAKEN: Final = _Attempt(taken=True)
+
+
 class WebhookSending:
     """The way out; one per process."""
 
@@ -62,13 +74,35 @@ class WebhookSending:
         if not secrets:
             await self.end_all(app_id, DeliveryState.FAILED, EndReason.NO_SECRET)
             return Round()
-        taken, failed, began = 0, 0, time.monotonic()
+        taken, failed, began = 0, None, time.monotonic()
         for row in await self._due(app_id):
             if failed or time.monotonic() - began > ROUND_SECONDS:
                 break
-            yes = await self._attempt(row["_id"], webhook.url, secrets)
-            taken, failed = taken + (yes is True), failed + (yes is False)
-        return Round(taken=taken, failed=failed, wait_seconds=await self._wait(app_id))
+            made = await self._attempt(row["_id"], webhook.url, secrets)
+            if made is not None:
+                taken, failed = taken + made.taken, None if made.taken else made
+        if failed is not None and not taken:
+            await self._wait_with_it(app_id)
+        return Round(
+            taken=taken,
+            failed=int(failed is not None),
+            wait_seconds=await self._wait(app_id),
+            asked_seconds=failed.asked.total_seconds() if failed is not None else 0,
+        )
+
+    async def _wait_with_it(self, app_id: str) -> None:
+        """The patience for all that waits begins while the receiver takes nothing; what has waited for long enough is given up.
+
+        Else an app whose receiver is gone would pile up events faster than each can have an attempt of its own.
+        """
+        at = now()
+        await self.db[DELIVERIES].update_many({"open": app_id, "since": None}, {"$set": {"since": at}})
+        over = {"open": app_id, "state": DeliveryState.PENDING.value, "since": {"$lt": later(at, -self._patience)}}
+        given_up = 0
+        async for row in self.db[DELIVERIES].find(over, {"_id": 1}):
+            given_up += await self._end(row["_id"], DeliveryState.FAILED, EndReason.GAVE_UP) is not None
+        if given_up:
+            log.warning("webhook_given_up_waiting", app_id=app_id, deliveries=given_up)
 
     async def _due(self, app_id: str) -> list[Document]:
         due = self.db[DELIVERIES].find({"open": app_id, "next_at": {"$lte": now()}}, {"_id": 1})
@@ -87,8 +121,8 @@ class WebhookSending:
             refs.append(webhook.previous)
         return [(await unseal(self._store, app_id, {WEBHOOK_SECRET: ref}))[WEBHOOK_SECRET] for ref in refs]
 
-    async def _attempt(self, delivery_id: str, url: str, secrets: list[str]) -> bool | None:
-        """One attempt: whether the receiver took the message; None: the delivery had ended before."""
+    async def _attempt(self, delivery_id: str, url: str, secrets: list[str]) -> _Attempt | None:
+        """One attempt; None: the delivery had ended before."""
         began = now()
         row = await self._begin(delivery_id, began)
         if row is None:
@@ -105,19 +139,19 @@ class WebhookSending:
             answer = await self._poster.post(url, headers, body)
         except NoAnswerError as error:
             await self._failed(row, began, {"problem": error.problem.value, "text": str(error)}, timedelta(0))
-            return False
+            return _Attempt(taken=False)
         # A crash from here to the next write sends it again, under the same id: at least once, not exactly once.
         fault_point("webhook.answered")
         if answer.is_yes:
             tried = _tried(began, {"status": answer.status})
             await _move(self.db, delivery_id, DeliveryState.DELIVERED, {**self._ended(), "delivered_at": now()}, tried)
-            return True
+            return _TAKEN
         outcome = {"problem": Problem.STATUS.value, "status": answer.status, "text": harmless_reply(answer.text)}
         if answer.status == _GONE:
             await self._end(delivery_id, DeliveryState.FAILED, EndReason.GONE, _tried(began, outcome))
-            return True  # It has answered for this one message, and may be asked for the next.
+            return _TAKEN  # It has answered for this one message, and may be asked for the next.
         await self._failed(row, began, outcome, answer.rest)
-        return False
+        return _Attempt(taken=False, asked=answer.rest)
 
     async def _begin(self, delivery_id: str, at: str) -> Document | None:
         await self.db[DELIVERIES].update_one({"_id": delivery_id, "since": None}, {"$set": {"since": at}})

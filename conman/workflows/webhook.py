@@ -59,10 +59,11 @@ class WebhookWorkflow:
                 workflow.continue_as_new(WebhookStart(app_id=start.app_id, fruitless=fruitless))
 
     async def _pause(self, done: Round, fruitless: int) -> None:
-        """Leave a receiver alone that takes nothing; then wait until something is due or new."""
-        if fruitless:
-            pause = rest(fruitless)
-            workflow.set_current_details(f"The receiver took nothing in {fruitless} rounds: it is left alone for {pause}.")
+        """Leave a receiver alone that takes nothing, or asks for that; else wait until something is due or new."""
+        pause = rest(fruitless, timedelta(seconds=done.asked_seconds))
+        if pause:
+            why = f"took nothing in {fruitless} rounds" if fruitless else "asks for a rest"
+            workflow.set_current_details(f"The receiver {why}: it is left alone for {pause}.")
             await workflow.sleep(pause)
             return
         if not done.wait_seconds:

@@ -318,7 +318,8 @@ async def test_a_receiver_that_asks_for_rest_gets_it(registry: Registry, platfor
     await hold(registry, platform)
     receiver.moods = [answers(429, "Retry-After: 600")]
     done = await sending(platform).send_round(registry.app_id)
-    assert done.wait_seconds is not None and 470 < done.wait_seconds <= 720
+    assert done.wait_seconds is not None and 590 < done.wait_seconds <= 600
+    assert done.asked_seconds == 600
 
 
 async def test_a_receiver_that_says_gone_is_not_told_this_again_and_the_next_one_is_tried(
@@ -352,6 +353,25 @@ async def test_a_message_is_given_up_after_the_operators_patience(
     assert (await sending(platform, webhook_patience_hours=1).send_round(registry.app_id)).wait_seconds is None
     made = await row(platform, event_id)
     assert (made["state"], made["reason"], made["log"][-1]["status"]) == ("failed", EndReason.GAVE_UP, 503)
+
+
+async def test_what_waits_behind_a_receiver_that_takes_nothing_is_given_up_without_a_turn_of_its_own(
+    registry: Registry, platform: Platform, receiver: Receiver
+) -> None:
+    await subscribe(registry, platform, receiver.url)
+    tried, waiting = [await hold(registry, platform) for _ in range(2)]
+    receiver.always = answers(503)
+    out = sending(platform, webhook_patience_hours=1)
+    await out.send_round(registry.app_id)
+    assert (await row(platform, waiting))["since"] is not None
+    long_ago = {"since": later(now(), -timedelta(hours=2))}
+    await platform.db[webhook_feed.DELIVERIES].update_one({"_id": waiting}, {"$set": long_ago})
+    await platform.db[webhook_feed.DELIVERIES].update_one({"_id": tried}, {"$set": {"next_at": "0"}})
+    await out.send_round(registry.app_id)
+    made = await row(platform, waiting)
+    assert (made["state"], made.get("reason"), made["attempts"], "open" in made) == ("failed", EndReason.GAVE_UP, 0, False)
+    assert (await row(platform, tried))["state"] == "pending"
+    assert len(receiver.requests) == 2
 
 
 async def test_words_of_a_receiver_that_repeat_a_token_are_not_kept(

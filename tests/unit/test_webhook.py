@@ -301,7 +301,7 @@ def test_pauses_grow_from_seconds_to_hours_and_differ_by_chance(attempts: int, s
 
 def test_a_receiver_is_left_alone_for_as_long_as_it_asks_but_for_hours_only() -> None:
     asked = timedelta(minutes=2)
-    assert next_attempt(AT, 1, AT, DAYS, chance=0.5, asked=asked) == later(AT, asked)
+    assert next_attempt(AT, 1, AT, DAYS, chance=0.0, asked=asked) == later(AT, asked)
     assert next_attempt(AT, 1, AT, DAYS, chance=0.5, asked=timedelta(days=9)) == later(AT, timedelta(hours=6))
 
 
@@ -312,4 +312,10 @@ def test_a_message_is_given_up_when_its_next_attempt_would_come_too_late() -> No
 
 @pytest.mark.parametrize(("fruitless", "seconds"), [(0, 0), (1, 5), (2, 10), (6, 160), (7, 300), (5000, 300)])
 def test_a_receiver_that_takes_nothing_is_left_alone_for_longer_and_longer(fruitless: int, seconds: int) -> None:
-    assert rest(fruitless) == timedelta(seconds=seconds)
+    assert rest(fruitless, NOTHING) == timedelta(seconds=seconds)
+
+
+def test_a_receiver_that_asks_is_left_alone_also_by_the_other_messages_but_for_minutes_only() -> None:
+    assert rest(0, timedelta(seconds=60)) == timedelta(seconds=60)
+    assert rest(6, timedelta(seconds=60)) == timedelta(seconds=160)
+    assert rest(1, timedelta(hours=5)) == timedelta(minutes=5)

@@ -68,6 +68,11 @@ async def test_what_it_takes_ends_that(world: World, hook: Hook) -> None:
     assert timedelta(seconds=20) <= await lasted(await start(world)) <= timedelta(seconds=40)
 
 
+async def test_a_receiver_that_asks_for_a_rest_gets_it_though_it_took_something(world: World, hook: Hook) -> None:
+    hook.script = [Round(taken=30, failed=1, wait_seconds=0, asked_seconds=60)]
+    assert timedelta(seconds=60) <= await lasted(await start(world)) <= timedelta(seconds=80)
+
+
 async def test_something_new_is_told_while_something_old_waits(world: World, hook: Hook) -> None:
     hook.script = [Round(taken=1, failed=1, wait_seconds=36_000), Round(taken=1)]
     handle = await start(world)
