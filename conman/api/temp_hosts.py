@@ -1,15 +1,14 @@
 """The hosts of temp envs, before the API: each serves the files of its temp env and nothing else (`spec.md` 13).
 
-A request is for a temp env when its `Host` is the one in the temp env's URL. What lies below a domain of temp envs and is no host
-of one is not found; every other host is the API's own. docs/adr/0031-temp-envs-by-host.md
+A request is for a temp env when its `Host` is the one in the temp env's URL. What has a label such as temp envs have, or lies
+below the operator's domain for them, and is no host of one is not found; every other host is the API's own. A domain that an app
+set takes no more than such labels, so that no admin of an app can take a host of the API. docs/adr/0031-temp-envs-by-host.md
 """
 
 from __future__ import annotations
 
-import asyncio
 import html
 import ipaddress
-import time
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -29,6 +28,7 @@ from conman.api.ranges import UnsatisfiableRangeError
 from conman.domain.errors import ConmanError, DomainError, ErrorCode, RateLimited, Unavailable, not_found
 from conman.domain.rate_limit import Bucket, address_group
 from conman.domain.temp_env import TempEnv, TempEnvState
+from conman.domain.temp_words import is_label
 from conman.git.adapter import GitError
 from conman.mail.links import public_base
 from conman.services import sessions, temp_env_access
@@ -41,8 +41,6 @@ from conman.store.database import Document
 
 log = structlog.get_logger(__name__)
 
-DOMAINS_KNOWN_SECONDS: Final = 5.0
-"""How long a process goes without looking which domains apps have set. The host of a temp env itself is looked up each time."""
 _COOKIE: Final = "conman_temp_env"
 _SECURE_COOKIE: Final = "__Host-conman_temp_env"
 """A browser takes this name from the host itself alone, over HTTPS: no other temp env can set it."""
@@ -76,30 +74,20 @@ class TempHosts:
 
     def __init__(self, platform: Platform) -> None:
         self._db = platform.db
-        self._default = platform.settings.temp_url_domain
+        self._domain = platform.settings.temp_url_domain
         self._own = {urlsplit(public_base(platform.settings)).hostname, platform.settings.host.lower(), "localhost"}
-        self._domains: frozenset[str] = frozenset()
-        self._read_at = float("-inf")
-        self._reading = asyncio.Lock()
 
     async def find(self, host: str) -> Document | None:
         """The temp env that this is the host of; None: it is a host of the API. Raises `not_found` for one that is neither."""
         if host in self._own or "." not in host or _is_address(host):
             return None
-        found = await self._db[COLLECTION].find_one({"label": host.partition(".")[0]})
+        label = host.partition(".")[0]
+        found = await self._db[COLLECTION].find_one({"label": label}) if is_label(label) else None
         if found is not None and urlsplit(found["owned"]["url"]).hostname == host:
             return found
-        if any(is_below(host, domain) for domain in await self._all_domains()):
-            raise not_found("temporary environment")
+        if is_label(label) or is_below(host, self._domain):
+            raise DomainError(ErrorCode.NOT_FOUND, "No temporary environment has this host: look up its URL in Conman.")
         return None
-
-    async def _all_domains(self) -> frozenset[str]:
-        async with self._reading:
-            if time.monotonic() - self._read_at >= DOMAINS_KNOWN_SECONDS:
-                rows = self._db["apps"].find({"settings.temp_url_domain": {"$ne": None}}, {"settings.temp_url_domain": 1})
-                self._domains = frozenset([row["settings"]["temp_url_domain"] async for row in rows])
-                self._read_at = time.monotonic()
-        return self._domains | {self._default}
 
 
 def _is_address(host: str) -> bool:

@@ -11,6 +11,7 @@ jokes, or beast that is a byword stands here, so that no pair means anything tha
 from __future__ import annotations
 
 import hashlib
+import re
 from math import gcd
 from typing import Final
 
@@ -80,6 +81,7 @@ NOUNS: Final = tuple(_SECOND.split())
 """Words that come second; each 3 to 9 letters."""
 
 PAIRS: Final = len(ADJECTIVES) * len(NOUNS)
+_LABEL = re.compile(rf"[a-z0-9][a-z0-9-]*-(?:{'|'.join(TempEnvKind)})-[a-z]+-[a-z]+(?:-[0-9]+)?")
 
 
 def temp_label(app_name: str, kind: TempEnvKind, number: int) -> str:
@@ -88,6 +90,11 @@ def temp_label(app_name: str, kind: TempEnvKind, number: int) -> str:
     first, second = words_of(prefix, number)
     again = number // PAIRS
     return f"{prefix}-{first}-{second}" + (f"-{again + 1}" if again else "")
+
+
+def is_label(text: str) -> bool:
+    """Whether `temp_label` makes such labels; other names, also below a domain of temp envs, are never one's."""
+    return _LABEL.fullmatch(text) is not None
 
 
 def label_prefix(app_name: str, kind: TempEnvKind) -> str:

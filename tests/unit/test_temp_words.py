@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conman.domain.temp_env import TempEnvKind
-from conman.domain.temp_words import ADJECTIVES, NOUNS, PAIRS, label_prefix, temp_label, words_of
+from conman.domain.temp_words import ADJECTIVES, NOUNS, PAIRS, is_label, label_prefix, temp_label, words_of
 
 KINDS = list(TempEnvKind)
 LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -52,7 +52,12 @@ def test_no_word_is_rude_and_no_two_become_so_where_they_meet() -> None:
 def test_a_thousand_labels_in_a_row_are_host_names_and_all_different(name: str, kind: TempEnvKind, first: int) -> None:
     labels = [temp_label(name, kind, first + number) for number in range(1000)]
     assert len(set(labels)) == len(labels)
-    assert [label for label in labels if not LABEL.fullmatch(label)] == []
+    assert [label for label in labels if not LABEL.fullmatch(label) or not is_label(label)] == []
+
+
+@pytest.mark.parametrize("name", ["conman", "workspace", "shop-workspace", "shop-workspace-calm", "-workspace-calm-lake", "www"])
+def test_other_names_of_hosts_are_no_labels(name: str) -> None:
+    assert not is_label(name)
 
 
 @pytest.mark.parametrize("prefix", ["shop-workspace", "shop-changeset"])
