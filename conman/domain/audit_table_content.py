@@ -266,6 +266,9 @@ _REVIEW: Final = Entry(
             "required_approval_count": COUNT,
             "review_id": ID,
             "comment": Nullable(TEXT),
+            # Of an approval, since versions that prove releases: the gate that has succeeded, and what it judged.
+            "head_sha": Nullable(SHA),
+            "gate_job_id": ID,
         },
     ),
 )

@@ -56,6 +56,8 @@ def decide_gate_verdict(changeset_id: str, cs: Changeset, verdict: Verdict) -> D
         revision_number=cs.current_revision,
         approval_count=cs.approval_count,
         required_approval_count=cs.required_approvals,
+        head_sha=cs.head_sha,
+        gate_job_id=gate.job_id,
     )
     notice = approved_notice(changeset_id, approved)
     return Decision(approved, events=(event,), job_ends=(verdict.end(),), notices=(notice,))

@@ -85,12 +85,20 @@ def decide_review(changeset_id: str, cs: Changeset, facts: ReviewFacts, by: str)
         voted,
         revision_number=cs.current_revision,
         approval_count=voted.approval_count,
+        **_passed(cs, action),
     )
     ends: tuple[JobEnd, ...] = ()
     if voted.state in TERMINAL:
         ends, voted = superseded_gate(cs), voted.model_copy(update={"gate": gate_at_the_end(cs)})
     told = reviewed(changeset_id, voted, action)
     return Decision(voted, events=(event,), job_ends=ends, notices=told, result={"review_id": facts.review_id})
+
+
+def _passed(cs: Changeset, action: Move) -> dict[str, Any]:
+    """The gate without whose success nobody approves, and what it judged: so that the audit holds the verdict."""
+    if action is not Move.APPROVE or cs.gate is None:
+        return {}
+    return {"head_sha": cs.head_sha, "gate_job_id": cs.gate.job_id}
 
 
 def decide_request_review(

@@ -346,7 +346,15 @@ def decide_assembly_result(release_id: str, release: Release, found: AssemblyRes
         )
         end = JobEnd(id=found.job_id, state=JobState.SUCCEEDED, reason_code=ReasonCode.OK, result=result)
         events = tuple(
-            release_event(release_id, action, release, after, git_sha=found.candidate_sha, base_sha=found.base_sha)
+            release_event(
+                release_id,
+                action,
+                release,
+                after,
+                git_sha=found.candidate_sha,
+                base_sha=found.base_sha,
+                job_ids=found.gate_job_ids,  # all of them judged the candidate, or it would not be valid
+            )
             for action in ("assembled", "validated")
         )
         return Decision(after, events=events, job_ends=(end,))
