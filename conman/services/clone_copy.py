@@ -59,7 +59,9 @@ class Copy:
         doing = "the collections of the clone were listed"
         try:
             there = await self.clone.collections()
-            unfinished = (await self.clone.mark() or {}).get("unfinished")
+            mark = await self.clone.mark() or {}
+            unfinished = mark.get("unfinished")
+            self._means = [means for means in self._means if means.value not in mark.get("refused", [])]
             for plan in plans:
                 doing = f"{plan.name!r} was copied"
                 if plan.name not in there or plan.name == unfinished:
@@ -108,6 +110,7 @@ class Copy:
             except OperationFailure as error:
                 log.info("server_does_not_copy", means=means.value, code=error.code, clone=self.clone.name)
                 self._means.remove(means)
+                await self.clone.note(refused=[one.value for one in Means if one not in self._means])
             else:
                 break
 

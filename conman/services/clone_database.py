@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
-from pymongo import WriteConcern
+from pymongo import ReadPreference, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
@@ -22,6 +22,7 @@ from pymongo.errors import (
     OperationFailure,
     PyMongoError,
 )
+from pymongo.read_concern import ReadConcern
 
 from conman.domain.clone import OWN_PREFIX, check_clone_name, temp_env_of_database
 from conman.domain.jobs import ReasonCode
@@ -100,7 +101,10 @@ class CloneDatabase:
         self.client = connection.client()
         self.installation = installation
         self.claim = claim
-        self._db: AsyncDatabase[Document] = self.client.get_database(self.name, write_concern=_SURE)
+        # Whatever the string says for the app: a secondary that lags would show an older mark, and fewer documents.
+        self._db: AsyncDatabase[Document] = self.client.get_database(
+            self.name, read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("local"), write_concern=_SURE
+        )
 
     async def close(self) -> None:
         """Close the connection."""
@@ -180,7 +184,8 @@ class CloneDatabase:
         await self._db.command({"create": collection, **options})
 
     async def drop_collection(self, collection: str) -> None:
-        """Remove a collection; one that is not there is removed."""
+        """Remove a collection; one that is not there is removed. Raises `CloneError` when another attempt has taken the clone."""
+        await self.still_mine()
         try:
             await self._db.command({"drop": collection})
         except OperationFailure as error:

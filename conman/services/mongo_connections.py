@@ -84,7 +84,10 @@ class Connection:
         return Connection(uri, self.servers, database, self.auth_source)
 
     def client(self) -> AsyncMongoClient[Document]:
-        """A client that gives up on a server which does not answer within 5 s. Whoever takes it closes it. Raises `CloneError`."""
+        """A client that gives up on a server which does not answer within 5 s. Whoever takes it closes it.
+
+        Raises `CloneError`.
+        """
         try:
             return AsyncMongoClient(
                 self.uri,

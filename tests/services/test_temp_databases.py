@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 from bson import decode_file_iter
-from pymongo.errors import PyMongoError
+from pymongo import ReadPreference
+from pymongo.errors import OperationFailure, PyMongoError
 
+from conman.domain.temp_env import temp_database
 from conman.services import clone_copy
+from conman.services.clock import new_id
 from conman.services.clone_copy import Copy
 from conman.services.clone_database import CloneDatabase, Filled
 from conman.services.clone_files import dump, file_name, restore
@@ -167,6 +170,25 @@ async def test_where_the_server_refuses_to_copy_the_documents_come_through_the_w
     await bench.is_the_same()
 
 
+async def test_a_later_attempt_goes_on_with_what_came_through_the_worker_where_the_server_refused(
+    bench: CloneBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def refusing(self: Copy, plan: Any, staging: str, means: clone_copy.Means) -> None:
+        asked.append(means.value)
+        raise OperationFailure("no", 13)
+
+    monkeypatch.setattr(Copy, "_by_the_server", refusing)
+    with crash_at("clone.batch"):
+        await _copied(bench, same_server=True, batch=1)
+    bench.told.clear()
+    await _copied(bench, "second", same_server=True)
+    await bench.is_the_same()
+    assert asked == ["out", "merge"], "what it refused is not asked of it again"
+    assert bench.told[0] == (3, 319, "copies big"), "the first of the three had arrived"
+
+
 @pytest.mark.parametrize(
     ("uri", "moved"),
     [
@@ -206,3 +228,12 @@ async def test_a_connection_that_can_not_be_used_is_refused_without_being_shown(
         await connection_of(uri, "the secret DB", allowed=("h:*", "*.example.com:27017"))
     assert "hush" not in told.value.message
     assert told.value.__cause__ is None
+
+
+async def test_a_clone_is_read_where_it_is_written_whatever_its_app_is_told_to_do() -> None:
+    told = await connection_of("mongodb://h/?readPreference=secondary&w=0&readConcernLevel=linearizable", "it")
+    clone = CloneDatabase(told, temp_database(new_id()), "ours")
+    own = clone.raw("goods")
+    assert (own.read_preference, own.read_concern.level) == (ReadPreference.PRIMARY, "local")
+    assert own.write_concern.document == {"w": "majority"}
+    await clone.close()
