@@ -128,7 +128,7 @@ async def test_every_activity_has_a_test_for_a_crash_after_its_write(direct: Dir
 
 
 WRITES = ("persist.begun.changesets", "persist.written.changesets", "persist.delivered.changesets")
-DELIVERS = ("deliver.audited", "deliver.put")
+DELIVERS = ("feed.told", "deliver.audited", "deliver.put")
 
 
 @pytest.mark.parametrize("crash", [*WRITES, *DELIVERS])
@@ -145,6 +145,8 @@ async def _went_out_once(direct: Direct, changeset: str, action: str) -> None:
     assert (row["owned"]["state"], row["owned"]["version"], row["outgoing"]) == ("submitted", 1, [])
     assert await direct.db["audit"].count_documents({"entity_id": changeset, "action": action}) == 1
     assert await direct.db["jobs"].count_documents({"entity_id": changeset}) == 1
+    told = [row["action"] async for row in direct.db["feed"].find({"$or": [{"entity_id": changeset}, {"subject.id": changeset}]})]
+    assert sorted(told) == ["created", "queued", action]
 
 
 @pytest.mark.parametrize("crash", DELIVERS)
@@ -163,7 +165,7 @@ async def test_a_sweep_delivers_once_what_a_crash_left(direct: Direct, crash: st
     request = await direct.submission()
     with crash_at("persist.written.changesets"):
         await direct.run(direct.store.persist, request)
-    assert await direct.twice(direct.store.sweep_outgoing, crash=crash) == (2, 0)
+    assert await direct.twice(direct.store.sweep_outgoing, crash=crash) == (3, 0)  # the event, its job, and who is told
     await _went_out_once(direct, request.entity_id, "submitted")
 
 
