@@ -133,14 +133,17 @@ async def _refuse_second(db: Database, slot: str, temp_env_id: str) -> None:
 # -- Making
 
 
+async def made_before(platform: Platform, call: Call) -> Document | None:
+    """The temp env that an earlier request with this call's `Idempotency-Key` made, whatever became of its source since."""
+    there = await records.find(platform.db, COLLECTION, call.derived_id("temp-env")) if call.keyed else None
+    return await _started(platform, there) if there is not None else None
+
+
 async def create(platform: Platform, call: Call, app: Document, source: Source, base_profile_id: str | None) -> Document:
-    """A temp env of what the source shows now: pending edits are committed first. A repeat finds its own.
+    """A temp env of what the source shows now: pending edits are committed first. `made_before` has found none.
 
     Raises `validation_error` for a profile that can't be a base, `conflict` when the source has ended or has a live temp env.
     """
-    there = await records.find(platform.db, COLLECTION, call.derived_id("temp-env"))
-    if there is not None:
-        return await _started(platform, there)
     base = await _base_profile(platform, app, base_profile_id)
     if source.ended:
         raise _ended(source.kind, source.document["_id"], f"is {source.ended}")
@@ -154,9 +157,9 @@ async def recreate(platform: Platform, call: Call, app: Document, document: Docu
 
     Raises `invalid_transition` for one that is live, `conflict` when its source has ended, or what it recorded is gone.
     """
-    there = await records.find(platform.db, COLLECTION, call.derived_id("temp-env"))
+    there = await made_before(platform, call)
     if there is not None:
-        return await _started(platform, there)
+        return there
     state = owned(document)
     if state.state not in _AGAIN:
         raise DomainError(

@@ -63,7 +63,9 @@ class Yard:
         return await temp_envs.source_of(self.platform, self.app, TempEnvKind.WORKSPACE, self.shop.workspace["_id"])
 
     async def create(self, key: str | None = None) -> Document:
-        return await temp_envs.create(self.platform, self.call(key), self.app, await self.source(), None)
+        call = self.call(key)
+        there = await temp_envs.made_before(self.platform, call)
+        return there or await temp_envs.create(self.platform, call, self.app, await self.source(), None)
 
     async def is_over(self, temp_env_id: str, state: TempEnvState = TempEnvState.DELETED) -> None:
         """What its process does at its end."""
@@ -138,6 +140,7 @@ async def test_a_request_whose_process_could_not_be_started_finds_its_own_and_st
     assert [row["_id"] for row in await yard.records()] == [first["_id"]]
     assert yard.processes.started == [f"temp-env:{first['_id']}"] * 2
     await yard.is_over(first["_id"])
+    await yard.platform.db["workspaces"].delete_one({"_id": yard.shop.workspace["_id"]})
     assert (await yard.create("key"))["_id"] == first["_id"]
     assert len(yard.processes.started) == 2
 

@@ -81,9 +81,11 @@ async def create_temp_env(
     caller: Caller = capability(_C.TEMP_ENV_CREATE_OWN, _C.TEMP_ENV_CREATE_ANY), new: NewTempEnv = body(NewTempEnv)
 ) -> dict[str, Any]:
     """Make one of a workspace, pending edits included, or of a changeset; the job provisions it."""
-    source = await temp_envs.source_of(caller.platform, caller.of_app, TempEnvKind(new.kind), new.source_id)
-    caller.require_own(source.owner_id, _C.TEMP_ENV_CREATE_OWN)
-    made = await temp_envs.create(caller.platform, caller.call, caller.of_app, source, new.base_profile_id)
+    made = await temp_envs.made_before(caller.platform, caller.call)
+    if made is None:
+        source = await temp_envs.source_of(caller.platform, caller.of_app, TempEnvKind(new.kind), new.source_id)
+        caller.require_own(source.owner_id, _C.TEMP_ENV_CREATE_OWN)
+        made = await temp_envs.create(caller.platform, caller.call, caller.of_app, source, new.base_profile_id)
     return await _with_job(caller, made["_id"], made["owned"]["job_id"])
 
 
