@@ -192,6 +192,12 @@ class CloneDatabase:
             if error.code != _MISSING and "ns not found" not in str(error):
                 raise
 
+    async def drop_unfinished(self) -> None:
+        """Remove what was filled under other names and is not in its place. Raises `CloneError` as `drop_collection`."""
+        for name in sorted(await self.collections()):
+            if name.startswith(f"{OWN}."):
+                await self.drop_collection(name)
+
     async def index(self, collection: str, indexes: list[Document]) -> None:
         """Make indexes as they were listed; those that are there stay."""
         if indexes:

@@ -56,17 +56,27 @@ def _steps(tell: Tell, total: int) -> Callable[[int, str], _Step]:
 
 @dataclass(frozen=True, slots=True)
 class DumpedCollection:
-    """One collection of a dump: its metadata, and its documents unless it is a view."""
+    """One collection of a dump: its metadata, and its documents unless it is a view.
+
+    `stamp` tells its file from one of another dump, made on another machine or later: a place in the one is none in the other.
+    """
 
     plan: CollectionPlan
     file: Path
+    stamp: str
 
 
 # -- Dumping
 
 
-async def dump(source: AsyncDatabase[Document], folder: Path, *, batch: int, tell: Tell) -> None:
-    """Write a database below the folder; what an earlier attempt has written stays. Raises `CloneError`."""
+async def dump(
+    source: AsyncDatabase[Document], folder: Path, *, batch: int, tell: Tell, still_mine: Callable[[], Awaitable[None]]
+) -> None:
+    """Write a database below the folder; what an earlier attempt has written stays.
+
+    `still_mine` is asked before each write: two attempts on one machine would write to the same files. Raises `CloneError`, and
+    what `still_mine` raises.
+    """
     place = folder / quote(source.name, safe="")
     doing = "the collections of the base were listed"
     try:
@@ -77,7 +87,7 @@ async def dump(source: AsyncDatabase[Document], folder: Path, *, batch: int, tel
         for plan in plans:
             doing = f"{plan.name!r} was dumped"
             if not (place / (file_name(plan.name) + METADATA)).exists():
-                await _dump_one(source, plan, place, batch, step(done, f"dumps {plan.name}"))
+                await _dump_one(source, plan, place, batch, step(done, f"dumps {plan.name}"), still_mine)
                 fault_point("dump.collection")
             done += plan.documents
         await tell(done, total, "dumped")
@@ -89,16 +99,26 @@ async def dump(source: AsyncDatabase[Document], folder: Path, *, batch: int, tel
         ) from error
 
 
-async def _dump_one(source: AsyncDatabase[Document], plan: CollectionPlan, place: Path, batch: int, tell: _Step) -> None:
+async def _dump_one(
+    source: AsyncDatabase[Document],
+    plan: CollectionPlan,
+    place: Path,
+    batch: int,
+    tell: _Step,
+    still_mine: Callable[[], Awaitable[None]],
+) -> None:
     file = place / (file_name(plan.name) + DOCUMENTS)
+    await still_mine()
     if not plan.is_view:
         last, done = await asyncio.to_thread(_cut_to_whole, file, plan.in_natural_order)
         read = raw_collection(source, plan.name)
         async for held in documents(read, plan, batch, after=last):
+            await still_mine()
             await asyncio.to_thread(_append, file, held)
             fault_point("dump.batch")
             done += len(held)
             await tell(done)
+        await asyncio.to_thread(_keep, file)
     metadata = {
         "options": plan.options,
         "indexes": plan.indexes,
@@ -145,6 +165,12 @@ def _cut_to_whole(file: Path, anew: bool) -> tuple[RawBSONDocument | None, int]:
 def _append(file: Path, held: list[RawBSONDocument]) -> None:
     with file.open("ab") as opened:
         opened.writelines(document.raw for document in held)
+
+
+def _keep(file: Path) -> None:
+    """Onto the disk, before its metadata says that it is whole: those must not outlive a loss of power without it."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
 
 
 def _write_metadata(file: Path, metadata: dict[str, Any]) -> None:
@@ -194,12 +220,13 @@ async def _restore_one(one: DumpedCollection, clone: CloneDatabase, batch: int, 
     journal = await clone.restored(file)
     if journal.get("whole"):
         return
-    place: int = 0 if plan.in_natural_order else journal.get("place", 0)
-    if not journal or (plan.in_natural_order and not plan.is_view):
+    goes_on = journal.get("of") == one.stamp and not plan.in_natural_order
+    if not goes_on:
         await clone.drop_collection(plan.name)
         await clone.create(plan.name, plan.options)
-        await clone.note_restored(file, place=0, documents=0)
-    done: int = journal.get("documents", 0) if place else 0
+        await clone.note_restored(file, of=one.stamp, place=0, documents=0)
+    place: int = journal["place"] if goes_on else 0
+    done: int = journal["documents"] if goes_on else 0
     while not plan.is_view:
         held, place = await asyncio.to_thread(_read_batch, one.file, place, batch)
         if not held:
@@ -210,6 +237,7 @@ async def _restore_one(one: DumpedCollection, clone: CloneDatabase, batch: int, 
         done += len(held)
         await clone.note_restored(file, place=place, documents=done)
         await tell(done)
+    await clone.still_mine()
     await clone.index(plan.name, plan.indexes)
     await clone.note_restored(file, whole=True)
 
@@ -264,7 +292,9 @@ def _read_metadata(file: Path) -> DumpedCollection:
     documents_file = file.with_name(stem + DOCUMENTS)
     plan = CollectionPlan(name, options, made, metadata.get("type") or "collection")
     if plan.is_view:
-        return DumpedCollection(plan, documents_file)
+        return DumpedCollection(plan, documents_file, stamp="")
     with documents_file.open("rb") as opened:
+        status = os.fstat(opened.fileno())
         count = sum(1 for _ in _places(opened))
-    return DumpedCollection(CollectionPlan(plan.name, options, made, plan.kind, count), documents_file)
+    stamp = f"{status.st_size}:{status.st_mtime_ns}"
+    return DumpedCollection(CollectionPlan(plan.name, options, made, plan.kind, count), documents_file, stamp)

@@ -5,6 +5,7 @@ docs/adr/0030-how-a-database-is-cloned.md
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
+from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
 from conman.config import Settings
@@ -97,18 +99,33 @@ async def _clone(settings: Settings, temp_env_id: str, source: Connection, clone
                 f"The base has {size // _MEBIBYTE} MiB, and CONMAN_TEMP_DATABASE_MAX_MB lets"
                 f" {settings.temp_database_max_mb} be copied: choose a smaller base profile, or ask the operator."
             )
-        if same_server:
+        if same_server and not (await clone.mark() or {}).get("by_files"):
             try:
                 return await Copy(base, clone, batch=settings.temp_database_batch, same_server=True, tell=tell).run(plans)
             except CloneError as error:
                 if not error.refused:
                     raise
                 log.info("copied_by_files", clone=clone.name, problem=error.message)
-        folder = settings.temp_dumps_folder / temp_env_id
-        await clone_files.dump(base, folder, batch=settings.temp_database_batch, tell=tell)
-        return await clone_files.restore(folder, clone, batch=settings.temp_database_batch, tell=tell)
+        # From here on for good: what a restore has begun bears its name before it is whole, as nothing does that is copied.
+        await clone.note(by_files=True)
+        await clone.drop_unfinished()
+        return await _by_files(settings, temp_env_id, base, clone, tell)
     finally:
         await client.close()
+
+
+async def _by_files(
+    settings: Settings, temp_env_id: str, base: AsyncDatabase[Document], clone: CloneDatabase, tell: Tell
+) -> Filled:
+    folder, batch = settings.temp_dumps_folder / temp_env_id, settings.temp_database_batch
+    await clone_files.dump(base, folder, batch=batch, tell=tell, still_mine=clone.still_mine)
+    try:
+        return await clone_files.restore(folder, clone, batch=batch, tell=tell)
+    except CloneError as error:
+        # What was written while it was dumped may not go together, as two documents with one value of a unique index.
+        if error.refused:
+            await forget_dump(settings, temp_env_id)
+        raise
 
 
 def snapshot_folder(settings: Settings, name: str | None) -> Path:
@@ -135,9 +152,16 @@ async def drop(store: SecretStore, profile: Document, temp_env_id: str) -> None:
 # -- Dumps on this machine
 
 
-async def forget_dump(settings: Settings, temp_env_id: str) -> None:
-    """Delete what was dumped for a temp env on this machine."""
-    shutil.rmtree(settings.temp_dumps_folder / temp_env_id, ignore_errors=True)
+async def forget_dump(settings: Settings, temp_env_id: str) -> bool:
+    """Delete what was dumped for a temp env on this machine. False where it can't be, and a later look for orphans has to."""
+    try:
+        await asyncio.to_thread(shutil.rmtree, settings.temp_dumps_folder / temp_env_id)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        log.warning("dump_not_removed", temp_env_id=temp_env_id, problem=error.strerror or type(error).__name__)
+        return False
+    return True
 
 
 def dumped_here(settings: Settings) -> list[str]:

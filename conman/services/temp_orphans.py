@@ -264,8 +264,9 @@ async def forget_dumps(db: Database, settings: Settings) -> None:
     """Delete the dumps on this machine whose temp env is known and no longer provisioned: a round sees one machine only."""
     for temp_env_id in temp_databases.dumped_here(settings):
         known = await db[COLLECTION].find_one({"_id": temp_env_id}, {"_id": 1}) is not None
-        if known and not await _is_being_made(db, temp_env_id):
-            await temp_databases.forget_dump(settings, temp_env_id)
+        if not known or await _is_being_made(db, temp_env_id):
+            continue
+        if await temp_databases.forget_dump(settings, temp_env_id):
             log.info("dump_forgotten", temp_env_id=temp_env_id)
 
 

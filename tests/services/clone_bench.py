@@ -80,6 +80,9 @@ class CloneBench:
     async def tell(self, done: int, total: int, message: str) -> None:
         self.told.append((done, total, message))
 
+    async def still_mine(self) -> None:
+        """No other attempt is at a dump of this bench."""
+
     @asynccontextmanager
     async def clone(self, claim: str = "first", installation: str = "ours") -> AsyncIterator[CloneDatabase]:
         made = CloneDatabase(await connection_of(self.uri, "the server", trusted=True), self.clone_name, installation, claim)

@@ -87,7 +87,7 @@ async def _ids(bench: CloneBench) -> list[dict[str, Any]]:
 
 
 async def test_a_dump_is_real_bson_and_a_restore_of_it_is_the_base(bench: CloneBench, tmp_path: Path) -> None:
-    await dump(bench.base, tmp_path / "dump", batch=50, tell=bench.tell)
+    await dump(bench.base, tmp_path / "dump", batch=50, tell=bench.tell, still_mine=bench.still_mine)
     place = tmp_path / "dump" / bench.base_name
     with (place / "goods.bson").open("rb") as file:
         assert [row["_id"] for row in decode_file_iter(file)] == list(range(300))
@@ -105,7 +105,7 @@ async def test_dump_and_restore_go_on_after_the_last_whole_document(bench: Clone
     folder = tmp_path / "dump"
 
     async def attempt(claim: str) -> None:
-        await dump(bench.base, folder, batch=40, tell=bench.tell)
+        await dump(bench.base, folder, batch=40, tell=bench.tell, still_mine=bench.still_mine)
         async with bench.clone(claim) as clone:
             await clone.take(bench.temp_env_id, "2026-01-01T00:00:00.000Z")
             await restore(folder, clone, batch=40, tell=bench.tell)
@@ -120,8 +120,38 @@ async def test_dump_and_restore_go_on_after_the_last_whole_document(bench: Clone
     await bench.is_the_same()
 
 
+async def test_a_restore_goes_on_in_no_other_dump_than_it_began_with(bench: CloneBench, tmp_path: Path) -> None:
+    """As on another machine, which dumps the base anew."""
+
+    async def attempt(claim: str) -> None:
+        async with bench.clone(claim) as clone:
+            await clone.take(bench.temp_env_id, "2026-01-01T00:00:00.000Z")
+            folder = tmp_path / claim
+            await dump(bench.base, folder, batch=40, tell=bench.tell, still_mine=clone.still_mine)
+            await restore(folder, clone, batch=1, tell=bench.tell)
+
+    with crash_at("restore.batch", hit=3):
+        await attempt("first")
+    await bench.base["big"].insert_one({"_id": -1, "data": b"shorter"})
+    await attempt("second")
+    await bench.is_the_same()
+
+
+async def test_an_attempt_that_was_given_up_adds_nothing_to_the_files_of_the_next_one(bench: CloneBench, tmp_path: Path) -> None:
+    async with bench.clone("first") as former, bench.clone("second") as clone:
+        for one in (former, clone):
+            await one.take(bench.temp_env_id, "2026-01-01T00:00:00.000Z")
+        await dump(bench.base, tmp_path / "dump", batch=40, tell=bench.tell, still_mine=clone.still_mine)
+        (tmp_path / "dump" / bench.base_name / "goods.metadata.json").unlink()
+        with pytest.raises(CloneError, match="another attempt"):
+            await dump(bench.base, tmp_path / "dump", batch=40, tell=bench.tell, still_mine=former.still_mine)
+        await dump(bench.base, tmp_path / "dump", batch=40, tell=bench.tell, still_mine=clone.still_mine)
+        await restore(tmp_path / "dump", clone, batch=40, tell=bench.tell)
+    await bench.is_the_same()
+
+
 async def test_a_damaged_dump_is_told_by_its_place_and_nothing_of_its_content(bench: CloneBench, tmp_path: Path) -> None:
-    await dump(bench.base, tmp_path / "dump", batch=50, tell=bench.tell)
+    await dump(bench.base, tmp_path / "dump", batch=50, tell=bench.tell, still_mine=bench.still_mine)
     file = tmp_path / "dump" / bench.base_name / "goods.bson"
     file.write_bytes(file.read_bytes()[:-3])
     async with bench.clone() as clone:

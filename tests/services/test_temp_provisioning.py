@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from pymongo.errors import OperationFailure
 from temporalio.exceptions import ApplicationError
 
 from conman.domain.app import BRANCHES
@@ -13,9 +14,11 @@ from conman.domain.temp_env import TempEnvKind, TempEnvState, temp_database, tem
 from conman.git.adapter import RefUpdate, Signature, WriteFile
 from conman.git.local import LocalGit
 from conman.services import mongo_connections, temp_branches
+from conman.services.clone_database import CloneDatabase
 from conman.services.clone_files import dump
 from conman.services.temp_databases import dumped_here
 from tests.services.temp_site import TempSite, site
+from tests.support.crashes import crash_at
 
 __all__ = ["site"]
 
@@ -116,14 +119,30 @@ async def test_between_two_servers_a_database_goes_through_files_that_nobody_els
     assert dumped_here(site.settings) == []
 
 
+async def test_what_a_restore_has_half_filled_is_not_taken_for_copied(site: TempSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(self: CloneDatabase, collection: str, to: str) -> None:
+        raise OperationFailure("no", 13)
+
+    ref = await site.temp_env()
+    await site.run("provision_profile", ref)
+    with monkeypatch.context() as patched, crash_at("restore.batch", hit=2):
+        patched.setattr(CloneDatabase, "rename", refused)
+        await site.run("provision_database", ref, temp_database_batch=5)
+    made = await site.run("provision_database", ref, temp_database_batch=5)
+    assert (made.how, await _documents(site, made.db_name)) == ("restored", 20)
+    names = await site.client[made.db_name].list_collection_names()
+    assert sorted(names) == ["_conman", "goods"], "what was filled under another name is gone"
+
+
 def _section(**fields: str) -> dict[str, str]:
     return {"engine": "mongodb", "connection_ref": "DB", "provisioning_mode": "clone_from_base", **fields}
 
 
 async def test_a_profile_says_how_its_database_is_filled(site: TempSite, tmp_path: Path) -> None:
     async def tell(done: int, total: int, message: str) -> None: ...
+    async def mine() -> None: ...
 
-    await dump(site.client[site.base_name], tmp_path / "dumps" / "nightly", batch=10, tell=tell)
+    await dump(site.client[site.base_name], tmp_path / "dumps" / "nightly", batch=10, tell=tell, still_mine=mine)
     settings = {"temp_snapshots": tmp_path / "dumps"}
     await site.desk.edit("QA", database=_section(provisioning_mode="empty"))
     ref = await site.temp_env()

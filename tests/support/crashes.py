@@ -15,13 +15,13 @@ class Crash(BaseException):
 
 
 @contextmanager
-def crash_at(point: str) -> Iterator[None]:
-    """The block dies at this point. Fails the test if it does not."""
+def crash_at(point: str, *, hit: int = 1) -> Iterator[None]:
+    """The block dies at this point, the n-th time that it comes there. Fails the test if it does not."""
 
     def crash(_name: str) -> None:
         raise Crash(point)
 
-    faults.arm({point: 1}, crash)
+    faults.arm({point: hit}, crash)
     try:
         with pytest.raises(Crash, match=point):
             yield
