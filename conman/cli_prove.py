@@ -14,13 +14,15 @@ from conman.cli_audit import USAGE_ERROR, AppOption, DataOption, JsonOption, fin
 if TYPE_CHECKING:  # Every `conman` imports this module: what its command needs comes with it.
     from conman.git.adapter import GitAdapter
     from conman.services.audit_verify import Progress
-    from conman.store.database import Database
+    from conman.store.database import Database, Document
 
 
 def prove(
     tag: Annotated[str | None, typer.Argument(help="The release's tag, such as r2026.01.31.1.")] = None,
     app: AppOption = None,
-    to_file: Annotated[Path | None, typer.Option("--out", help="The file to write (0600); else standard output.")] = None,
+    to_file: Annotated[
+        Path | None, typer.Option("--out", help="The file to write (0600), - for standard output; else TAG.proof.json here.")
+    ] = None,
     check: Annotated[Path | None, typer.Option("--check", help="Check a proof's file; needs no server.")] = None,
     repository: Annotated[Path | None, typer.Option("--repository", help="With --check: a clone to compare it with.")] = None,
     data: DataOption = None,
@@ -42,8 +44,8 @@ def prove(
             raise fail("--check takes the file alone, and --repository", USAGE_ERROR)
         _check(check, repository, as_json=as_json)
         return
-    if tag is None or app is None or repository is not None:
-        raise fail("give a tag and --app, or --check FILE", USAGE_ERROR)
+    if tag is None or repository is not None:
+        raise fail("give a tag, or --check FILE", USAGE_ERROR)
     _write(tag, app, to_file, data)
 
 
@@ -72,7 +74,21 @@ def _check(path: Path, repository: Path | None, *, as_json: bool) -> None:
     raise typer.Exit(0 if found.ok else 1)
 
 
-def _write(tag: str, app: str, to_file: Path | None, data: Path | None) -> None:
+async def _app_of(db: Database, tag: str, app: str | None) -> Document:
+    from conman.cli import fail
+
+    apps = await find_apps(db, app)
+    if app is None:
+        tagged = {row["app_id"] async for row in db["releases"].find({"owned.tag": tag}, {"app_id": 1})}
+        apps = [one for one in apps if one["_id"] in tagged]
+        if not apps:
+            raise fail(f"no app has a release {tag}")
+        if len(apps) > 1:
+            raise fail(f"several apps have a release {tag}: give --app ({', '.join(one['name'] for one in apps)})", USAGE_ERROR)
+    return apps[0]
+
+
+def _write(tag: str, app: str | None, to_file: Path | None, data: Path | None) -> None:
     from conman.cli import err, fail
     from conman.domain.proof import check, written
     from conman.git.adapter import GitError
@@ -81,8 +97,7 @@ def _write(tag: str, app: str, to_file: Path | None, data: Path | None) -> None:
     from conman.services.proof import prove as make_proof
 
     async def work(db: Database, git: GitAdapter, _progress: Progress) -> bytes:
-        [found] = await find_apps(db, app)
-        return written(await make_proof(db, git, found, tag))
+        return written(await make_proof(db, git, await _app_of(db, tag, app), tag))
 
     try:
         content = with_stores(data, "proving", work)
@@ -91,9 +106,10 @@ def _write(tag: str, app: str, to_file: Path | None, data: Path | None) -> None:
     problems = check(content).problems
     if problems:
         raise fail(f"what is recorded does not hold together, no proof is written: {' '.join(problems)}")
-    if to_file is None:
+    if to_file == Path("-"):
         sys.stdout.buffer.write(content)
         return
+    to_file = to_file or Path(f"{tag.replace('/', '-')}.proof.json")
     try:
         to_file.touch(mode=0o600, exist_ok=False)
         to_file.write_bytes(content)

@@ -128,7 +128,7 @@ def _check_line(proof: Mapping[str, Any], found: Findings) -> None:
     outside: list[str] = [one["changeset_id"] for one in members if one["head_sha"] not in merged]
     if outside:
         found.trusted.append(f"That the base contained already what these changesets bring: {', '.join(outside)}.")
-    if len(outside) < len(members) and found.ok:
+    if whole and len(outside) < len(members) and found.ok:
         found.proved.append(f"It merges the heads of {len(members) - len(outside)} of its {len(members)} changesets.")
 
 
@@ -155,11 +155,16 @@ def _check_facts(proof: Mapping[str, Any], found: Findings) -> None:
         found.hold(told == (release["candidate_sha"], release["base_sha"]), "The audit has another candidate or base.")
     for member in members:
         _check_member(member, events, found)
+    _check_gates(proof, events, validated, found)
     found.hold(release["tag_sha"] == release["published_sha"], "The tag does not point at the published commit.")
     if found.ok:
         votes = sum(len(one["votes"]) for one in members)
         found.proved.append(f"Tag, commits, order, submitted heads and {votes} votes are those that the audit's events tell of.")
-        found.trusted.append("What jobs say of gates, the titles, and the commands that are configured now: no event holds them.")
+        found.trusted.append(
+            "The names, titles and authors, how many approvals were required, which votes were void or carried, the release's"
+            " other states, its deployments, and the commands that are configured now: no event is held against them."
+        )
+        found.trusted.append("That no other event speaks of the release: of those that are not shown there are digests only.")
         found.trusted.append("That whoever wrote the audit told the truth: a chain shows what was changed after it was sealed.")
 
 
@@ -181,6 +186,54 @@ def _check_member(member: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
             for event in mine
         )
         found.hold(given, f"No event says that {vote['reviewer_user_id']} gave the vote on {changeset} that is shown.")
+
+
+def _check_gates(
+    proof: Mapping[str, Any], events: Sequence[Mapping[str, Any]], validated: Mapping[str, Any] | None, found: Findings
+) -> None:
+    """The audit names the gates without which nobody approves and no release is valid, and the commit that each judged.
+
+    The commit's own text says which tree that is. Gates of events from before they named any are only said.
+    """
+    texts: dict[str, str | None] = {commit["sha"]: commit["raw"] for commit in proof["commits"]}
+    texts |= {member["head_sha"]: member["head_commit"] for member in proof["members"]}
+    named: dict[str, str] = {}
+    if validated is not None:
+        named |= dict.fromkeys(validated["after"].get("job_ids", ()), validated["git_sha"])
+    for member in proof["members"]:
+        for event in events:
+            after = event["after"]
+            mine = (event["entity_type"], event["entity_id"], event["action"]) == (
+                "changeset",
+                member["changeset_id"],
+                "approved",
+            )
+            if mine and after["revision_number"] == member["revision_number"] and "gate_job_id" in after:
+                named[after["gate_job_id"]] = after["head_sha"]
+                same = after["head_sha"] == member["head_sha"]
+                found.hold(same, f"{member['changeset_id']} was approved with another head than the one that was released.")
+    shown = {gate["job_id"]: gate for gate in proof["gates"]}
+    trees = 0
+    for job_id, commit in named.items():
+        gate = shown.get(job_id)
+        if not found.hold(gate is not None, f"The audit names the gate {job_id}, which is not shown.") or gate is None:
+            continue
+        verdict = (gate["state"], gate["commit_sha"])
+        found.hold(verdict == ("succeeded", commit), f"The audit says that the gate {job_id} has passed on {commit}.")
+        text = texts.get(commit)
+        if text is not None:
+            raw = text.encode()
+            found.hold(git_id("commit", raw) == commit, f"The commit {commit} was changed: its id is another one.")
+            found.hold(_headers(raw, "tree") == [gate["tree_id"]], f"The gate {job_id} judged another tree than is said.")
+            trees += 1
+    if named and found.ok:
+        found.proved.append(f"{len(named)} gates have passed as the audit's events tell, {trees} on the trees that are shown.")
+    if others := len(shown.keys() - named.keys()):
+        found.trusted.append(
+            f"What is said of {others} other gates (retried, failed, revalidations, deployments): no event holds it."
+        )
+    if trees < len(named):
+        found.trusted.append(f"The trees of {len(named) - trees} gates: the texts of their commits are not shown.")
 
 
 def _last(events: Sequence[Mapping[str, Any]], entity_id: str, action: str) -> Mapping[str, Any] | None:

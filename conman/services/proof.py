@@ -63,7 +63,7 @@ async def prove(db: Database, git: GitAdapter, app: Document, tag: str) -> dict[
             "published_by": published[-1]["actor_user_id"],
             "tag_sha": tags.get(TAGS + tag),
         },
-        "members": [await _member(db, member, events) for member in members],
+        "members": [await _member(db, git, repo, member, events) for member in members],
         "commits": await _line(git, repo, owned),
         "gates": await _gates(db, git, app, owned, members, entities),
         "deployments": [{"id": row["_id"], "state": row["owned"]["state"]} for row in deployments],
@@ -71,7 +71,7 @@ async def prove(db: Database, git: GitAdapter, app: Document, tag: str) -> dict[
     }
 
 
-async def _member(db: Database, member: Member, events: list[Document]) -> dict[str, Any]:
+async def _member(db: Database, git: GitAdapter, repo: str, member: Member, events: list[Document]) -> dict[str, Any]:
     changeset = await db["changesets"].find_one({"_id": member.changeset_id}, {"owned.votes": 1, "owned.required_approvals": 1})
     owned: Document = {} if changeset is None else changeset["owned"]
     action = {"approve": "approved", "request_changes": "changes_requested", "reject": "rejected"}
@@ -88,7 +88,8 @@ async def _member(db: Database, member: Member, events: list[Document]) -> dict[
         votes.append({**{name: vote.get(name) for name in names}, "at": max(given, default=None)})
     names = ("changeset_id", "title", "author_user_id", "revision_number", "head_sha", "base_sha")
     shown = {name: getattr(member, name) for name in names}
-    return {**shown, "required_approvals": owned.get("required_approvals"), "votes": votes}
+    head = commit_text(await git.commit(repo, member.head_sha))
+    return {**shown, "head_commit": head, "required_approvals": owned.get("required_approvals"), "votes": votes}
 
 
 async def _line(git: GitAdapter, repo: str, owned: Document) -> list[Document]:
@@ -165,9 +166,16 @@ async def _audit(db: Database, git: GitAdapter, app: Document, entities: list[st
         raise NotProvable("no event of the release is sealed and anchored yet: that takes a minute or two")
     first = min(places.values())
     anchor = await _first_above(git, repo, tip, max(places.values()))
-    cursor = db[SEALS].find({"chain": chain, "seq": {"$gte": first, "$lte": anchor.file.seq}}).sort([("seq", ASCENDING)])
-    seals = await cursor.to_list()
-    if [seal["seq"] for seal in seals] != list(range(first, anchor.file.seq + 1)):
+    query = {"chain": chain, "seq": {"$gte": first, "$lte": anchor.file.seq}}
+    contents: list[str] = []
+    previous_hash = ""
+    # Of what lies in between only digests are kept: that may be years of a busy app.
+    async for seal in db[SEALS].find(query, {"seq": 1, "content": 1, "previous_hash": 1}).sort([("seq", ASCENDING)]):
+        if seal["seq"] != first + len(contents):
+            break
+        previous_hash = previous_hash or seal["previous_hash"]
+        contents.append(seal["content"])
+    if len(contents) != anchor.file.seq - first + 1:
         raise NotProvable("the chain of the audit has gaps: conman audit verify tells where")
     text = commit_text(await git.commit(repo, anchor.commit))
     file = await git.read_file(repo, anchor.commit, ANCHOR_FILE)
@@ -177,8 +185,8 @@ async def _audit(db: Database, git: GitAdapter, app: Document, entities: list[st
     return {
         "chain": chain,
         "first": first,
-        "previous_hash": seals[0]["previous_hash"],
-        "contents": [seal["content"] for seal in seals],
+        "previous_hash": previous_hash,
+        "contents": contents,
         "events": [{"seq": places[one], "content": content_of(found[one])} for one in ordered],
         "anchor": {"sha": anchor.commit, "commit": text, "file": file.data.decode()},
     }

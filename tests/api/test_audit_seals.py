@@ -16,11 +16,13 @@ from conman.services.sealing import seal_all
 from tests.support.conman_stack import World
 
 
-async def conman(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
+async def conman(world: World, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command, as an operator runs it beside the stack."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CONMAN_")} | {"COLUMNS": "400"}
     command = [sys.executable, "-m", "conman", *arguments]
-    return await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True, check=False)
+    return await asyncio.to_thread(
+        subprocess.run, command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 async def test_a_release_is_sealed_verified_exported_and_proved(own: World, tmp_path: Path) -> None:
@@ -61,12 +63,13 @@ async def test_a_release_is_sealed_verified_exported_and_proved(own: World, tmp_
     assert again.returncode == 0, again.stderr
     assert copy.read_bytes() == whole
 
-    proof = tmp_path / "proof.json"
-    proved = await conman(own, "prove", tag, "--app", name, "--data", data, "--out", str(proof))
+    proof = tmp_path / f"{tag}.proof.json"
+    proved = await conman(own, "prove", tag, "--app", name, "--data", data, folder=tmp_path)
     assert proved.returncode == 0, proved.stderr
     repository = str(stack.data / "repositories" / own.app["repo_path"])
     checked = await conman(own, "prove", "--check", str(proof), "--repository", repository, "--json")
     assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert any("2 gates have passed" in one and "2 on the trees" in one for one in json.loads(checked.stdout)["proved"])
     shown = json.loads(proof.read_text())
     assert [vote["reviewer_user_id"] for vote in shown["members"][0]["votes"]] == [own.rob.id]
     assert {gate["job_type"] for gate in shown["gates"]} >= {"msuite_submit", "msuite_merge"}

@@ -16,7 +16,7 @@ from conman.domain.sealing import ANCHOR_FILE, anchor_bytes, digest_of, seals
 
 APP, RELEASE, CHANGESET = "app", "release", "changeset"
 AT = "2026-01-31T09:30:00.000Z"
-BASE, HEAD = "b" * 40, "a" * 40
+BASE = "b" * 40
 WHO = "Max <max@example.com> 1769851800 +0000"
 
 
@@ -32,14 +32,18 @@ def commit(tree: str, parents: list[str], message: str) -> dict[str, Any]:
     return {"sha": git_id("commit", raw.encode()), "parents": parents, "raw": raw}
 
 
+SUBMITTED = commit("d" * 40, [BASE], "Change a price")
+HEAD = SUBMITTED["sha"]
+
+
 def proof() -> dict[str, Any]:
     """A small release, whole."""
     merge = commit("c" * 40, [BASE, HEAD], "Merge a changeset, with a sign: \u00e9")
     published = merge["sha"]
     slice_ = [
         event(1, CHANGESET, "submitted", {"revision_number": 1, "head_sha": HEAD}, actor_user_id="ann"),
-        event(2, CHANGESET, "approved", {"revision_number": 1}, actor_user_id="rob"),
-        event(4, RELEASE, "validated", {"base_sha": BASE}, git_sha=published),
+        event(2, CHANGESET, "approved", {"revision_number": 1, "head_sha": HEAD, "gate_job_id": "g1"}, actor_user_id="rob"),
+        event(4, RELEASE, "validated", {"base_sha": BASE, "job_ids": ["g2"]}, git_sha=published),
         event(5, RELEASE, "published", {"tag": "r1", "ordered_changeset_ids": [CHANGESET]}, git_sha=published),
     ]
     others = {"e3": "3" * 64, "e6": "6" * 64}
@@ -68,11 +72,16 @@ def proof() -> dict[str, Any]:
                 "changeset_id": CHANGESET,
                 "revision_number": 1,
                 "head_sha": HEAD,
+                "head_commit": SUBMITTED["raw"],
                 "votes": [{"reviewer_user_id": "rob", "action": "approve", "revision_number": 1, "at": AT, "void": False}],
             }
         ],
         "commits": [merge],
-        "gates": [{"job_id": "j", "tree_id": "c" * 40, "reason_code": "ok"}],
+        "gates": [
+            {"job_id": "g1", "commit_sha": HEAD, "tree_id": "d" * 40, "state": "succeeded"},
+            {"job_id": "g2", "commit_sha": published, "tree_id": "c" * 40, "state": "succeeded"},
+            {"job_id": "g3", "commit_sha": None, "tree_id": None, "state": "failed"},
+        ],
         "audit": {
             "chain": APP,
             "first": 11,
@@ -92,7 +101,9 @@ def test_a_proof_that_nobody_touched_holds_and_says_what_it_does_not_prove() -> 
     assert (found.ok, found.problems) == (True, [])
     assert any("4 audit events" in one for one in found.proved)
     assert any("1 of its 1 changesets" in one for one in found.proved)
-    assert any("gates" in one for one in found.trusted)
+    assert any("2 gates have passed" in one and "2 on the trees" in one for one in found.proved)
+    assert any("1 other gates" in one for one in found.trusted)
+    assert any("deployments" in one for one in found.trusted)
     assert any("refs/conman/audit" in one for one in found.trusted)
 
 
@@ -125,6 +136,12 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], None]] = {
     "a vote of somebody else": lambda proof: proof["members"][0]["votes"][0].update(reviewer_user_id="eve"),
     "a vote on another revision": lambda proof: proof["members"][0]["votes"][0].update(revision_number=2),
     "another vote": lambda proof: proof["members"][0]["votes"][0].update(action="reject"),
+    "another tree of a changeset": lambda proof: proof["gates"][0].update(tree_id="e" * 40),
+    "another tree of the release": lambda proof: proof["gates"][1].update(tree_id="e" * 40),
+    "a gate that failed": lambda proof: proof["gates"][1].update(state="failed"),
+    "a gate on another commit": lambda proof: proof["gates"][0].update(commit_sha=BASE),
+    "a gate left out": lambda proof: proof["gates"].pop(0),
+    "another head's text": lambda proof: proof["members"][0].update(head_commit=proof["commits"][0]["raw"]),
     "a changed commit": lambda proof: proof["commits"][0].update(raw=proof["commits"][0]["raw"].replace("Max", "Eve")),
     "other parents": lambda proof: proof["commits"][0].update(parents=[BASE]),
     "no commits": lambda proof: proof["commits"].clear(),
@@ -160,4 +177,6 @@ def test_a_commit_that_can_not_be_shown_is_trusted_and_told() -> None:
     found = check(written(signed))
     assert found.ok
     assert any("signature" in one for one in found.trusted)
+    assert any("trees of 1 gates" in one for one in found.trusted)
+    assert not any("merges the heads" in one for one in found.proved)  # its parents are only said
     assert json.loads(written(signed))["commits"][0]["raw"] is None
