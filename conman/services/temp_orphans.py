@@ -11,13 +11,14 @@ bears no mark and its name is that of a deleted temp env of this one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import structlog
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from conman.config import Settings
 from conman.domain.app import BRANCHES
@@ -28,7 +29,7 @@ from conman.domain.temp_env import SERVED, TempEnv, TempEnvState, temp_branch
 from conman.domain.times import later
 from conman.git.adapter import GitAdapter, GitError
 from conman.services import temp_branches, temp_databases, temp_profiles
-from conman.services.clone_database import CloneDatabase, installation_id
+from conman.services.clone_database import installation_id
 from conman.services.mongo_connections import CloneError, Connection, connection_of
 from conman.services.secrets import SecretStore, unseal
 from conman.services.temp_env_use import COLLECTION
@@ -160,72 +161,119 @@ class _Round:
 
     async def _databases(self) -> AsyncIterator[_Orphan]:
         mine = await installation_id(self.db)
-        there: dict[frozenset[str], set[str]] = {}
-        for connection in (await self._connections()).values():
-            try:
-                there[connection.servers] = names = await _clones_on(connection)
-            except PyMongoError as error:
-                self.counts["failed"] += 1
-                log.warning("server_not_looked_at", server=connection.where, problem=type(error).__name__)
-                continue
-            for name in sorted(names):
-                if await self._is_orphan(connection, name, mine):
-                    yield _Orphan("database", f"{connection.where}/{name}", None, self._database_remover(connection, name))
+        there = await self._there()
+        for servers, names in there.items():
+            for name, seen_by in sorted(names.items()):
+                able = await self._able(seen_by, name, mine)
+                if able:
+                    orphan_name = f"{', '.join(sorted(servers))}/{name}"
+                    yield _Orphan("database", orphan_name, None, self._database_remover(able, name))
         await self._tell_missing(there)
 
-    async def _is_orphan(self, connection: Connection, name: str, mine: str) -> bool:
+    async def _there(self) -> dict[frozenset[str], dict[str, list[Connection]]]:
+        """On each server that answers the clones, each with who sees it: an account is shown what it may use."""
+        there: dict[frozenset[str], dict[str, list[Connection]]] = {}
+        away: set[frozenset[str]] = set()
+        for connection in await self._connections():
+            if connection.servers in away:
+                continue
+            try:
+                names = await _clones_on(connection)
+            except (CloneError, PyMongoError) as error:
+                self.counts["failed"] += 1
+                log.warning("server_not_looked_at", server=connection.where, problem=type(error).__name__)
+                if isinstance(error, ConnectionFailure):
+                    away.add(connection.servers)
+                continue
+            for name in names:
+                there.setdefault(connection.servers, {}).setdefault(name, []).append(connection)
+            there.setdefault(connection.servers, {})
+        return there
+
+    async def _able(self, seen_by: list[Connection], name: str, mine: str) -> list[Connection]:
+        """Which of those who see a clone can tell that it is an orphan of this installation."""
         temp_env_id = temp_env_of_database(name)
         if temp_env_id is None or await self._needed({"_id": temp_env_id}):
-            return False
-        clone = CloneDatabase(connection, name, mine)
-        try:
-            mark = await clone.mark()
-        except PyMongoError:
-            return False
-        finally:
-            await clone.close()
-        if mark is not None:
-            return mark["installation"] == mine
-        return await self.db[COLLECTION].find_one({"_id": temp_env_id}, {"_id": 1}) is not None
+            return []
+        able: list[Connection] = []
+        for connection in seen_by:
+            try:
+                async with temp_databases.opened(self.store, connection, name) as clone:
+                    mark = await clone.mark()
+            except CloneError:
+                continue
+            is_mine = (
+                await self.db[COLLECTION].find_one({"_id": temp_env_id}, {"_id": 1}) is not None
+                if mark is None
+                else mark.get("installation") == mine
+            )
+            if is_mine:
+                able.append(connection)
+        return able
 
-    def _database_remover(self, connection: Connection, name: str) -> Callable[[], Awaitable[Any]]:
+    def _database_remover(self, able: list[Connection], name: str) -> Callable[[], Awaitable[Any]]:
         async def remove() -> None:
-            async with temp_databases.opened(self.store, connection, name) as clone:
-                await clone.drop()
+            """By the first account that may."""
+            refusal: CloneError | None = None
+            for connection in able:
+                try:
+                    async with temp_databases.opened(self.store, connection, name) as clone:
+                        await clone.drop()
+                except CloneError as error:
+                    if not error.refused:
+                        raise
+                    refusal = error
+                else:
+                    return
+            if refusal is not None:
+                raise refusal
 
         return remove
 
-    async def _connections(self) -> dict[frozenset[str], Connection]:
-        """A connection to each server that a profile or the operator names."""
-        found: dict[frozenset[str], Connection] = {}
-        uri = self.settings.temp_database_uri
-        if uri is not None:
-            connection = await connection_of(uri.get_secret_value(), "CONMAN_TEMP_DATABASE_URI", trusted=True)
-            found[connection.servers] = connection
+    async def _connections(self) -> list[Connection]:
+        """A connection for each account on each server that the operator or a profile names, those that clones are made with
+        first.
+        """
+        found: dict[str, Connection] = {}
         query = {"content.database": {"$ne": None}, "deleted": {"$ne": True}}
+        sources: list[Callable[[], Awaitable[Connection | None]]] = [self._operators]
+        derived: list[Document] = []
+        others: list[Document] = []
         async for document in self.db[temp_profiles.PROFILES].find(query):
+            (derived if document.get("temp") else others).append(document)
+        sources += [partial(self._connection_of, document) for document in derived + others]
+        for source in sources:
             try:
-                connection = await self._connection_of(document)
-            except ConmanError as error:
-                log.warning("profile_not_looked_at", profile_id=document["_id"], problem=error.message)
-                continue
-            except CloneError:
-                continue  # No temp env can have been made from it, and none can be.
+                connection = await source()
+            except (CloneError, ConmanError) as error:
+                if isinstance(error, ConmanError) or error.again:
+                    self.counts["failed"] += 1
+                    log.warning("connection_not_looked_at", problem=error.message)
+                continue  # Else no temp env can have been made from it, and none can be.
             if connection is not None:
-                found.setdefault(connection.servers, connection)
-        return found
+                found.setdefault(connection.to(CLONE_PREFIX).uri, connection)
+        return list(found.values())
+
+    async def _operators(self) -> Connection | None:
+        uri = self.settings.temp_database_uri
+        if uri is None:
+            return None
+        return await connection_of(uri.get_secret_value(), "CONMAN_TEMP_DATABASE_URI", trusted=True)
 
     async def _connection_of(self, document: Document) -> Connection | None:
+        """Of a derived profile the one that it was made with: members may write another one into it since."""
+        if document.get("temp"):
+            own = await temp_profiles.own_database(self.store, document)
+            return None if own is None else own.connection
         profile = Profile.model_validate(document["content"])
         ref = profile.secrets.get(profile.database.connection_ref) if profile.database is not None else None
         if profile.database is None or ref is None:
             return None
         key = profile.database.connection_ref
         value = (await unseal(self.store, document["_id"], {key: ref}))[key]
-        patterns = () if document.get("temp") else self.settings.temp_database_server_patterns
-        return await connection_of(value, f"the secret {key}", allowed=patterns, trusted=bool(document.get("temp")))
+        return await connection_of(value, f"the secret {key}", allowed=self.settings.temp_database_server_patterns)
 
-    async def _tell_missing(self, there: dict[frozenset[str], set[str]]) -> None:
+    async def _tell_missing(self, there: Mapping[frozenset[str], Collection[str]]) -> None:
         """Tell of temp envs whose database is gone: nothing can put it back, its maker makes the temp env again."""
         states = [state.value for state in SERVED]
         async for row in self.db[COLLECTION].find({"owned.state": {"$in": states}, "owned.db_name": {"$ne": None}}):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from conman.domain.app import BRANCHES
+from conman.domain.profile_edit import ProfileEdit
 from conman.domain.temp_env import TempEnvState, temp_branch, temp_database
 from conman.git.adapter import RefUpdate
-from conman.services import mongo_connections
+from conman.services import mongo_connections, profile_changes, temp_orphans
 from conman.services.clock import new_id
+from conman.services.mongo_connections import Connection
 from conman.services.temp_databases import dumped_here
 from conman.services.temp_orphans import forget_dumps
 from tests.services.temp_site import TempSite, site
@@ -118,3 +120,42 @@ async def test_a_dump_goes_from_each_machine_once_its_temp_env_is_provisioned(si
         (site.settings.temp_dumps_folder / temp_env_id).mkdir(parents=True)
     await forget_dumps(site.db, site.settings)
     assert dumped_here(site.settings) == sorted([unknown, being_made.temp_env_id])
+
+
+async def test_what_a_member_writes_into_a_derived_profile_is_never_connected_to(
+    site: TempSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = await site.provisioned()
+    profile = await site.profile(ref)
+    change = ProfileEdit.model_validate({"secrets": {"DB": "mongodb://u:hush@169.254.169.254/x"}})
+    await profile_changes.edit(site.desk.platform, site.desk.call(), site.desk.app, profile["_id"], change, profile["version"])
+    asked: list[str] = []
+
+    async def noting(connection: Connection) -> set[str]:
+        asked.append(connection.where)
+        return await clones_on(connection)
+
+    clones_on = temp_orphans._clones_on
+    monkeypatch.setattr(temp_orphans, "_clones_on", noting)
+    counts = await site.sweep()
+    assert (counts["failed"], counts["missing"]) == (0, 0)
+    assert "169.254.169.254" not in str(asked)
+
+
+async def test_a_clone_that_one_account_does_not_see_is_looked_for_by_the_others_on_its_server(
+    site: TempSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, kept = await site.provisioned(), await site.provisioned()
+    host = site.uri.removeprefix("mongodb://").partition("/")[0]
+    await site.desk.edit("QA", secrets={"DB": f"mongodb://{host}/x?directConnection=true&appName=blind"})
+    await site.db["temp_envs"].delete_one({"_id": lost.temp_env_id})
+    clones_on = temp_orphans._clones_on
+
+    async def shown(connection: Connection) -> set[str]:
+        return set() if "blind" in connection.uri else await clones_on(connection)
+
+    monkeypatch.setattr(temp_orphans, "_clones_on", shown)
+    assert (await site.sweep())["missing"] == 0
+    await site.an_hour_later()
+    await site.sweep()
+    assert await site.databases() == [temp_database(kept.temp_env_id)]
