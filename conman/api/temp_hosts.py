@@ -25,7 +25,7 @@ from conman.api import rate_limits
 from conman.api.errors import RETRY_AFTER_SECONDS, STATUS, envelope, request_id_of
 from conman.api.file_replies import file_reply, media_type
 from conman.api.ranges import UnsatisfiableRangeError
-from conman.domain.errors import ConmanError, DomainError, ErrorCode, RateLimited, Unavailable, not_found
+from conman.domain.errors import ConmanError, DomainError, ErrorCode, RateLimited, Unavailable, invalid, not_found
 from conman.domain.rate_limit import Bucket, address_group
 from conman.domain.temp_env import TempEnv, TempEnvState
 from conman.domain.temp_words import is_label
@@ -113,13 +113,10 @@ class TempHostMiddleware:
             return
         request = Request(scope, receive)
         try:
-            found = await self.hosts.find(host_of(Headers(scope=scope).get("host", "")))
-            if found is None:
-                await self.app(scope, receive, send)
-                return
-            reply = await _Visit(self.platform, request, found).reply()
+            found = await self.hosts.find(host_of(_the_host(Headers(scope=scope))))
+            reply = await _Visit(self.platform, request, found).reply() if found is not None else None
         except ConmanError as error:
-            reply = refusal(request, error.code, error.message)
+            reply = refusal(request, error.code, error.message, details=error.details)
             if isinstance(error, RateLimited):
                 reply.headers["Retry-After"] = str(error.retry_after)
         except GitError as error:
@@ -128,7 +125,15 @@ class TempHostMiddleware:
         except PyMongoError as error:
             log.warning("dependency_away", error=str(error)[:500], request_id=request_id_of(request))
             reply = refusal(request, ErrorCode.UNAVAILABLE, "The database does not answer: try again in a moment.")
-        await reply(scope, receive, send)
+        await (reply or self.app)(scope, receive, send)
+
+
+def _the_host(headers: Headers) -> str:
+    """The `Host` header, or "". Raises `validation_error` for two (RFC 9112, 3.2): a proxy may have gone by the other."""
+    hosts = headers.getlist("host")
+    if len(hosts) > 1:
+        raise invalid("Host", "is there more than once: send one")
+    return hosts[0] if hosts else ""
 
 
 @dataclass(slots=True)
@@ -229,14 +234,14 @@ class _Visit:
             return reply
 
 
-def refusal(request: Request, code: ErrorCode, message: str, *, status: int | None = None) -> Response:
+def refusal(request: Request, code: ErrorCode, message: str, *, status: int | None = None, details: Any = None) -> Response:
     """A refusal as a small page for a browser, as the API's envelope for all others."""
     status = status or STATUS[code]
     reply: Response
     if "text/html" in request.headers.get("accept", ""):
         reply = HTMLResponse(_page(status, message, request_id_of(request)), status_code=status)
     else:
-        reply = envelope(request, code, message)
+        reply = envelope(request, code, message, details)
         reply.status_code = status
     more: dict[str, Any] = {**_HEADERS, "Content-Security-Policy": "default-src 'none'", "Cache-Control": "no-store"}
     reply.headers.update(more)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from conman.api.file_replies import media_type
-from conman.api.temp_hosts import host_of, is_below
+from conman.api.temp_hosts import TempHostMiddleware, host_of, is_below
 
 
 @pytest.mark.parametrize(
@@ -35,6 +40,31 @@ def test_a_host_is_told_without_case_port_and_the_dot_of_the_root(header: str, h
 )
 def test_only_names_under_a_domain_are_below_it(host: str, below: bool) -> None:
     assert is_below(host, "temp.example.com") is below
+
+
+async def test_a_request_that_names_two_hosts_reaches_neither() -> None:
+    async def api(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("the API was asked")
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    settings = SimpleNamespace(public_url="http://localhost:8080", host="localhost", temp_url_domain="localhost")
+    platform = SimpleNamespace(db=None, settings=settings)
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/api/me",
+        "headers": [(b"host", b"localhost"), (b"host", b"shop-workspace-calm-lake.localhost")],
+    }
+    await TempHostMiddleware(api, cast("Any", platform))(scope, receive, send)
+    assert sent[0]["status"] == 400
+    assert json.loads(sent[1]["body"])["error"]["details"][0]["field"] == "Host"
 
 
 @pytest.mark.parametrize(
