@@ -51,23 +51,30 @@ class FeedTail(Watch):
         self._app_id = app_id
         self._held: deque[Told] = deque(maxlen=EVENTS_HELD)
         self.last: int | None = None
+        self._shown = 0
         self._in_vain = 0
         super().__init__(f"the feed of app {app_id}", PACE)
 
     async def _look(self) -> bool:
         if self.last is None:
-            self.last = await feed.newest(self._db, self._app_id)
+            self.last = self._shown = await feed.newest(self._db, self._app_id)
             return True
-        before = last = self.last
-        while rows := await feed.read(self._db, self._app_id, last, EVENTS_PER_LOOK):
-            self._held.extend(map(Told.of, rows))
-            self.last = last = rows[-1]["seq"]
-        self._in_vain = 0 if last > before else self._in_vain + 1
+        last = self.last
+        while True:
+            rows = await feed.read(self._db, self._app_id, last, EVENTS_PER_LOOK)
+            if rows:
+                self._held.extend(map(Told.of, rows))
+                self.last = last = rows[-1]["seq"]
+            if len(rows) < EVENTS_PER_LOOK:  # what comes meanwhile is for the next look: nobody waits for a feed to pause
+                break
+        self._in_vain = 0 if last > self._shown else self._in_vain + 1
         if self._in_vain == LOOKS_IN_VAIN:
             # This process may have slept for so long that the next event has been removed.
             self._in_vain = 0
             self.last = max(last, await feed.newest(self._db, self._app_id))
-        return self.last != before
+        # A look that failed half-way has taken events in that nobody was woken for.
+        is_new, self._shown = self.last > self._shown, self.last
+        return is_new
 
     def behind(self, seq: int) -> list[Told] | None:
         """The held events behind a number; None where the next one is not held (any more)."""

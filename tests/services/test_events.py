@@ -7,13 +7,14 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
+from pymongo.errors import AutoReconnect
 
 from conman.domain.feed import FeedEvent, FeedType
 from conman.services import events
 from conman.services.events import Events, FeedTails, News, Reset, Silence, Start, follow
 from conman.services.platform import Platform
 from conman.store import feed
-from conman.store.database import Database
+from conman.store.database import Database, Document
 
 AT = "2026-01-31T09:30:00.000Z"
 APP = "app"
@@ -97,6 +98,27 @@ async def test_a_client_for_which_events_were_removed_before_it_read_them_is_tol
         async with asyncio.timeout(DEADLINE):
             while not isinstance(told := await anext(news), Reset):
                 assert isinstance(told, Silence | Events)
+
+
+async def test_what_a_look_took_in_before_the_database_failed_is_given_with_the_next_look(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "EVENTS_PER_LOOK", 2)
+    read, failures = feed.read, [AutoReconnect("the connection broke")]
+
+    async def failing_once(db: Database, app_id: str, after: int, limit: int) -> list[Document]:
+        if after == 2 and failures:
+            raise failures.pop()
+        return await read(db, app_id, after, limit)
+
+    monkeypatch.setattr(feed, "read", failing_once)
+    tails = FeedTails(db)
+    assert await tails.join(APP).moved(0, DEADLINE)
+    async with aclosing(follow(tails, APP, None, patience=DEADLINE)) as news:
+        assert await anext(news) == Start(0)
+        await tell(db, 1, 2)
+        assert await take(news, 2) == [1, 2]
+    tails.leave(APP)
 
 
 async def test_an_app_in_which_nothing_happens_is_silent_and_one_look_serves_all(
