@@ -57,6 +57,11 @@ async def installation_id(db: Database) -> str:
     return found["installation_id"]
 
 
+async def is_conmans_own(database: Database) -> bool:
+    """Whether it is the database of an installation of Conman, this one or another. Raises `PyMongoError`."""
+    return await database[INSTALLATIONS].find_one({"_id": _ID, "installation_id": {"$exists": True}}) is not None
+
+
 def problem_of(error: PyMongoError, doing: str) -> CloneError:
     """A library's error without its words: they may quote documents of the base, and addresses with passwords."""
     if isinstance(error, ConnectionFailure):

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import structlog
 from pymongo.asynchronous.database import AsyncDatabase
@@ -22,7 +23,7 @@ from conman.faults import fault_point
 from conman.services import clone_files, temp_profiles
 from conman.services.clock import now
 from conman.services.clone_copy import Copy, Tell
-from conman.services.clone_database import CloneDatabase, Filled, installation_id, problem_of
+from conman.services.clone_database import CloneDatabase, Filled, installation_id, is_conmans_own, problem_of
 from conman.services.clone_source import plans_of, size_of
 from conman.services.mongo_connections import CloneError, Connection
 from conman.services.secrets import SecretStore
@@ -32,6 +33,7 @@ from conman.store.database import Document
 log = structlog.get_logger(__name__)
 
 _MEBIBYTE = 1024 * 1024
+_SERVERS_OWN: Final = frozenset({"admin", "config", "local"})
 _SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -90,6 +92,7 @@ async def _clone(settings: Settings, temp_env_id: str, source: Connection, clone
     try:
         base = client[source.database]
         try:
+            await _refuse_what_is_no_apps(base)
             size = await size_of(base)
             plans = await plans_of(base)
         except PyMongoError as error:
@@ -112,6 +115,15 @@ async def _clone(settings: Settings, temp_env_id: str, source: Connection, clone
         return await _by_files(settings, temp_env_id, base, clone, tell)
     finally:
         await client.close()
+
+
+async def _refuse_what_is_no_apps(base: AsyncDatabase[Document]) -> None:
+    """A member writes the connection of a base, and may reach from the worker what the member's own machine does not: Conman's
+    database, by whatever name of its server, and those in which the server keeps its accounts and everybody's writes. A clone
+    would take them to a server of the member's choice. Raises `CloneError` and `PyMongoError`.
+    """
+    if base.name in _SERVERS_OWN or await is_conmans_own(base):
+        raise CloneError(f"The base {base.name!r} is no app's database, and is not cloned: choose another base profile.")
 
 
 async def _by_files(

@@ -14,7 +14,7 @@ from conman.domain.temp_env import TempEnvKind, TempEnvState, temp_database, tem
 from conman.git.adapter import RefUpdate, Signature, WriteFile
 from conman.git.local import LocalGit
 from conman.services import mongo_connections, temp_branches
-from conman.services.clone_database import CloneDatabase
+from conman.services.clone_database import CloneDatabase, installation_id
 from conman.services.clone_files import dump
 from conman.services.temp_databases import dumped_here
 from tests.services.temp_site import TempSite, site
@@ -177,6 +177,20 @@ async def test_a_base_over_the_limit_is_not_cloned(site: TempSite) -> None:
     with pytest.raises(ApplicationError, match="CONMAN_TEMP_DATABASE_MAX_MB") as told:
         await site.run("provision_database", ref, temp_database_max_mb=1)
     assert told.value.non_retryable
+
+
+@pytest.mark.parametrize("name", ["Conman's own", "admin", "local"])
+async def test_what_is_no_app_s_database_is_not_cloned(site: TempSite, name: str) -> None:
+    await installation_id(site.db)
+    host = site.uri.removeprefix("mongodb://").partition("/")[0].replace("127.0.0.1", "localhost")
+    base = site.db.name if name == "Conman's own" else name
+    await site.desk.edit("QA", secrets={"DB": f"mongodb://{host}/{base}?directConnection=true"})
+    ref = await site.temp_env()
+    await site.run("provision_profile", ref)
+    with pytest.raises(ApplicationError, match="no app's database") as told:
+        await site.run("provision_database", ref)
+    assert told.value.non_retryable
+    assert await site.client[temp_database(ref.temp_env_id)].list_collection_names() == ["_conman"]
 
 
 # -- Clean-up
