@@ -163,12 +163,17 @@ async def read(db: Database, app_id: str, after: int, limit: int) -> list[Docume
 
 
 async def forget(db: Database, before: str) -> int:
-    """Remove events that were told before a time; how many. The last one of an app stays: the next one counts on from it."""
+    """Remove events that were told before a time; how many. The last one of an app stays: the next one counts on from it.
+
+    Only the oldest ones go, up to the first that is not old: clocks of processes differ, and a hole would look like the end.
+    """
     gone = 0
     for app_id in await db[COLLECTION].distinct("app_id", {"told_at": {"$lt": before}}):
         last = _id(app_id, await newest(db, app_id))
-        old: Document = {"$or": [{"told_at": {"$lt": before}}, {"told_at": {"$exists": False}}]}
-        removed = await db[COLLECTION].delete_many({"_id": {"$gt": f"{app_id}:", "$lt": last}, **old})
+        of_app = {"$gt": f"{app_id}:", "$lt": last}
+        young = {"_id": of_app, "told_at": {"$gte": before}}
+        first = await db[COLLECTION].find_one(young, {"_id": 1}, sort=[("_id", ASCENDING)])
+        removed = await db[COLLECTION].delete_many({"_id": {**of_app, "$lt": first["_id"] if first is not None else last}})
         gone += removed.deleted_count
         # Without its time it is no reason to look at this app again before another event has become old.
         await db[COLLECTION].update_one({"_id": last, "told_at": {"$lt": before}}, {"$unset": {"told_at": ""}})

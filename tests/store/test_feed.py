@@ -103,6 +103,15 @@ async def test_old_events_go_but_the_last_one_stays_and_the_next_counts_on(db: D
     assert await kept(db, after=4) == [(5, "e")]
 
 
+async def test_an_old_event_behind_a_younger_one_stays_as_long_as_that_one(db: Database) -> None:
+    await feed.tell(db, [event(name) for name in "abcde"])
+    await age(db, 1, 3)  # 3 was told by a process whose clock is behind
+    assert await yesterday_is_forgotten(db) == 1
+    assert await kept(db, after=1) == [(2, "b"), (3, "c"), (4, "d"), (5, "e")]
+    await age(db, 2)
+    assert await yesterday_is_forgotten(db) == 2
+
+
 async def test_a_reader_goes_on_where_all_behind_its_number_is_kept_and_nowhere_else(db: Database) -> None:
     assert await feed.can_go_on(db, "app", 0)
     assert not await feed.can_go_on(db, "app", 1)
