@@ -74,14 +74,25 @@ def _is_text(data: bytes) -> bool:
     return True
 
 
+def _sent(etag: str, headers: Mapping[str, str]) -> dict[str, str]:
+    return {"ETag": etag, "Accept-Ranges": "bytes", **headers}
+
+
+def not_modified(request: Request, *, etag: str, headers: Mapping[str, str]) -> Response | None:
+    """The answer to who has this version already, for which the file need not be read; None: the file is wanted."""
+    if not matches(request.headers.get("if-none-match"), etag):
+        return None
+    return Response(status_code=304, headers=_sent(etag, headers))
+
+
 def file_reply(request: Request, data: bytes, *, etag: str, media_type: str, headers: Mapping[str, str]) -> Response:
     """The answer to a GET or HEAD of a file (RFC 9110 sections 13 and 14). Raises `UnsatisfiableRangeError`."""
-    sent = {"ETag": etag, "Accept-Ranges": "bytes", **headers}
-    if matches(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=sent)
-    size = len(data)
-    conditional = request.headers.get("if-range")
-    part = parse_range(request.headers.get("range") if conditional in (None, etag) else None, size)
+    same = not_modified(request, etag=etag, headers=headers)
+    if same is not None:
+        return same
+    sent, size = _sent(etag, headers), len(data)
+    is_ranged = request.method == "GET" and request.headers.get("if-range") in (None, etag)  # a HEAD has no ranges
+    part = parse_range(request.headers.get("range") if is_ranged else None, size)
     start, end = part or (0, size)
     if part is not None:
         sent["Content-Range"] = f"bytes {start}-{end - 1}/{size}"

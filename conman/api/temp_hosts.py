@@ -23,9 +23,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from conman.api import rate_limits
 from conman.api.errors import RETRY_AFTER_SECONDS, STATUS, envelope, request_id_of
-from conman.api.file_replies import file_reply, media_type
+from conman.api.file_replies import file_reply, media_type, not_modified
 from conman.api.ranges import UnsatisfiableRangeError
-from conman.domain.errors import ConmanError, DomainError, ErrorCode, RateLimited, Unavailable, invalid, not_found
+from conman.domain.errors import ConmanError, DomainError, ErrorCode, RateLimited, Unavailable, invalid
 from conman.domain.rate_limit import Bucket, address_group
 from conman.domain.temp_env import TempEnv, TempEnvState
 from conman.domain.temp_words import is_label
@@ -163,7 +163,9 @@ class _Visit:
         if state.state is TempEnvState.PROVISIONING:
             raise Unavailable(ErrorCode.UNAVAILABLE, "This temporary environment is being provisioned: try again in a moment.")
         if state.state is TempEnvState.FAILED:
-            raise not_found("temporary environment: it could not be provisioned")
+            raise DomainError(
+                ErrorCode.NOT_FOUND, "This temporary environment could not be provisioned: look at its job in Conman."
+            )
         await touch(self.platform.db, self.document["_id"], now())
         return await self._file(app, state, is_public=is_public)
 
@@ -223,10 +225,16 @@ class _Visit:
         found = await file_at(self.platform, app, state, self._path.removeprefix("/"))
         headers = {**_HEADERS, "Cache-Control": "no-cache" if is_public else "private, no-cache"}
         if isinstance(found, Folder):
-            return RedirectResponse(f"/{quote(found.path)}/", status_code=308, headers=headers)
-        kind, size = media_type(found.path, found.data), len(found.data)
+            query = self.request.url.query
+            return RedirectResponse(f"/{quote(found.path)}/" + (f"?{query}" if query else ""), status_code=308, headers=headers)
+        etag = f'"{found.blob_id}"'
+        same = not_modified(self.request, etag=etag, headers=headers)
+        if same is not None:
+            return same
+        content = await self.platform.git.read_blob(app["repo_path"], found.blob_id)
+        kind, size = media_type(found.path, content), len(content)
         try:
-            return file_reply(self.request, found.data, etag=f'"{found.blob_id}"', media_type=kind, headers=headers)
+            return file_reply(self.request, content, etag=etag, media_type=kind, headers=headers)
         except UnsatisfiableRangeError:
             message = f"The file has {size} bytes: ask for a range within it."
             reply = refusal(self.request, ErrorCode.VALIDATION_ERROR, message, status=416)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from conman.domain.errors import DomainError, not_found
+from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.paths import check_blocked, normalise_path
 from conman.domain.temp_env import TempEnv
 from conman.git.adapter import EntryType
@@ -18,11 +18,10 @@ INDEX: Final = "index.html"
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A file to send."""
+    """A file to send: its bytes are those of the blob."""
 
     path: str
     blob_id: str
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +37,18 @@ async def file_at(platform: Platform, app: Document, temp_env: TempEnv, path: st
     Raises `not_found` for all that is not served: what is not there or outside, what no path may be or the app blocks, a folder
     without a page, a symbolic link, a submodule.
     """
-    nothing = not_found("file")
+    nothing = DomainError(ErrorCode.NOT_FOUND, "This temporary environment has no such file: check the path.")
     wants_folder = path == "" or path.endswith("/")
     try:
         clean = normalise_path(path, folder=wants_folder)
         check_blocked(clean, app["settings"]["blocked_paths"])
     except DomainError as error:
         raise nothing from error
-    kind = await _kind(platform, app, temp_env, clean) if clean else EntryType.TREE
-    if kind is EntryType.TREE:
+    entry = await platform.git.entry(app["repo_path"], temp_env.head_sha, clean)
+    is_folder = entry is not None and entry.type is EntryType.TREE
+    if is_folder:
         page = f"{clean}/{INDEX}" if clean else INDEX
-        if await _kind(platform, app, temp_env, page) is not EntryType.BLOB:
-            raise nothing
-        if not wants_folder:
-            return Folder(clean)
-        clean = page
-    elif kind is not EntryType.BLOB or wants_folder:
+        entry = await platform.git.entry(app["repo_path"], temp_env.head_sha, page)
+    if entry is None or entry.type is not EntryType.BLOB or (wants_folder and not is_folder):
         raise nothing
-    content = await platform.git.read_file(app["repo_path"], temp_env.head_sha, clean)
-    if content is None:
-        raise nothing
-    return Served(clean, content.blob_id, content.data)
-
-
-async def _kind(platform: Platform, app: Document, temp_env: TempEnv, path: str) -> EntryType | None:
-    entry = await platform.git.entry(app["repo_path"], temp_env.head_sha, path)
-    return entry.type if entry is not None else None
+    return Folder(clean) if is_folder and not wants_folder else Served(entry.path, entry.blob_id)

@@ -204,6 +204,8 @@ async def test_members_get_its_files_with_their_types(world: World, site: Site, 
     assert (same.status_code, same.content) == (304, b"")
     part = await site.send(f"/{path}", person=world.rob, Range="bytes=1-2")
     assert (part.status_code, part.content) == (206, reply.content[1:3])
+    whole = await site.send(f"/{path}", "HEAD", person=world.rob, Range="bytes=1-2")
+    assert (whole.status_code, whole.headers["content-length"]) == (200, str(len(reply.content)))
 
 
 async def test_a_folder_shows_its_page_and_is_never_listed(world: World, site: Site) -> None:
@@ -211,6 +213,7 @@ async def test_a_folder_shows_its_page_and_is_never_listed(world: World, site: S
     assert await site.text("/docs/", world.rob) == FILES["docs/index.html"]
     moved = await site.send("/docs", person=world.rob)
     assert (moved.status_code, moved.headers["location"]) == (308, "/docs/")
+    assert (await site.send("/docs?page=2", person=world.rob)).headers["location"] == "/docs/?page=2"
     for path in ("/entities", "/entities/", "/LICENSE/"):
         assert_error(await site.send(path, person=world.rob), 404, "not_found")
 
