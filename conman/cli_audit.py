@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -66,7 +66,7 @@ def verify(
     sound = all(isinstance(one, str) or one.ok for _, one in results)
     unread = any(isinstance(one, str) or one.unread for _, one in results)
     if as_json:
-        told = [{"name": name, **(_unread(one) if isinstance(one, str) else one.as_dict())} for name, one in results]
+        told = [{"name": name, **_told(one)} for name, one in results]
         out.print_json(json.dumps({"ok": sound and not unread, "chains": told}))
     else:
         for name, one in results:
@@ -85,8 +85,10 @@ def verify(
     raise typer.Exit(NOT_SOUND if not sound else NOT_COMPARED if unread else 0)
 
 
-def _unread(why: str) -> dict[str, object]:
-    return {"ok": False, "not_compared": why}
+def _told(found: Verification | str) -> dict[str, Any]:
+    if isinstance(found, str):
+        return {"ok": False, "not_compared": [found]}
+    return {**found.as_dict(), "not_compared": list(found.unread)}
 
 
 @audit.command()
