@@ -7,6 +7,7 @@ is about to, and will tell the queue which members leave it: what is seen meanwh
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 
 import structlog
@@ -27,30 +28,42 @@ APPS_AT_ONCE = 8
 """How many repositories are asked at a time."""
 PAGE = 500
 """Apps read at once."""
+ROUND_SECONDS = 30.0
+"""How long a round goes on to look: with the last look's own deadlines far within the two minutes that upkeep's step has."""
 
 
-async def tell_queues(db: Database, git: GitAdapter, commands: Commands) -> int:
-    """Look at the integration branch of each app that is not archived; returns how many queues were told of another head."""
-    slots = asyncio.Semaphore(APPS_AT_ONCE)
+async def tell_queues(db: Database, git: GitAdapter, commands: Commands, *, seconds: float = ROUND_SECONDS) -> int:
+    """Look at the integration branch of each app that is not archived; returns how many queues were told of another head.
 
-    async def look(app: Document) -> bool:
-        async with slots:
-            return await _tell_queue(db, git, commands, app)
+    No look begins after `seconds`: a Git server that does not answer must not hold up what else upkeep does. Apps come in
+    another order each time, so that each has its turn.
+    """
+    apps = [app async for app in _apps(db)]
+    random.shuffle(apps)
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + seconds
 
-    told = 0
-    async for page in _pages(db):
-        told += sum(await asyncio.gather(*(look(app) for app in page)))
+    async def look() -> int:
+        told = 0
+        while apps and loop.time() < ends:
+            told += await _tell_queue(db, git, commands, apps.pop())
+        return told
+
+    told = sum(await asyncio.gather(*(look() for _ in range(APPS_AT_ONCE))))
+    if apps:
+        log.warning("integration_branches_not_looked_at", apps=len(apps))
     return told
 
 
-async def _pages(db: Database) -> AsyncIterator[list[Document]]:
+async def _apps(db: Database) -> AsyncIterator[Document]:
     # Of an app that is about to be archived, or to move to another branch, whoever does that tells the queue.
     open_apps = {"archived": False, "ready": True, "closing": {"$exists": False}}
     after = ""
     while True:
         found = db["apps"].find({**open_apps, "_id": {"$gt": after}}, {"repo_path": 1, "integration_branch": 1})
         page = await found.sort([("_id", ASCENDING)]).limit(PAGE).to_list()
-        yield page
+        for app in page:
+            yield app
         if len(page) < PAGE:
             return
         after = page[-1]["_id"]
@@ -65,6 +78,8 @@ async def _tell_queue(db: Database, git: GitAdapter, commands: Commands, app: Do
     except GitError as error:
         log.warning("integration_branch_not_seen", app_id=app["_id"], error=str(error))
         return False
+    if head is None:
+        log.warning("integration_branch_missing", app_id=app["_id"], branch=app["integration_branch"])
     if queue is None or head is None or head == queue["owned"]["integration_sha"] or await _is_publishing(db, app["_id"]):
         return False
     known = queue["owned"]

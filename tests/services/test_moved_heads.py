@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from conman.domain.messages import IntegrationMovedCommand
 from conman.domain.queue import decide_integration_moved
 from conman.domain.queue_records import Queue
 from conman.git.adapter import GitError
-from conman.services.moved_heads import tell_queues
+from conman.services.moved_heads import APPS_AT_ONCE, tell_queues
 from conman.services.platform import Platform
 from conman.store.database import Database
 
@@ -91,6 +92,24 @@ async def test_the_queue_of_a_branch_that_was_moved_is_told_once_and_one_broken_
     assert await told(db, git, commands) == ["moved"]
     assert (commands.sent[0][1].old_sha, commands.sent[0][1].new_sha) == (OLD, NEW)
     assert await told(db, git, commands) == []
+
+
+async def test_a_git_server_that_does_not_answer_holds_a_round_up_for_no_longer_than_its_time(
+    db: Database, commands: Commands
+) -> None:
+    names = [f"app-{number:02d}" for number in range(APPS_AT_ONCE * 3)]
+    for name in names:
+        await app(db, name)
+    asked = 0
+
+    async def answer_late() -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.2)
+
+    git = Git({f"{name}.git": OLD for name in names}, answer_late)
+    await tell_queues(db, git, commands, seconds=0.1)  # pyright: ignore[reportArgumentType]
+    assert asked <= APPS_AT_ONCE
 
 
 async def test_a_branch_that_is_set_back_and_moved_again_is_told_each_time(db: Database, commands: Commands) -> None:
