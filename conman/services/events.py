@@ -71,9 +71,12 @@ class FeedTail(Watch):
         if self._in_vain == LOOKS_IN_VAIN:
             # This process may have slept for so long that the next event has been removed.
             self._in_vain = 0
-            self.last = max(last, await feed.newest(self._db, self._app_id))
+            newest = await feed.newest(self._db, self._app_id)
+            if newest > last:
+                self._held.clear()  # what is held has no hole
+                self.last = last = newest
         # A look that failed half-way has taken events in that nobody was woken for.
-        is_new, self._shown = self.last > self._shown, self.last
+        is_new, self._shown = last > self._shown, last
         return is_new
 
     def behind(self, seq: int) -> list[Told] | None:
