@@ -122,11 +122,18 @@ async def connection_of(uri: str, what: str, *, allowed: Sequence[str] = (), tru
             f"{what} is no connection string that can be used: write it as mongodb://user:password@host:port/database"
         ) from None
     options = {str(name).lower(): value for name, value in dict(parsed["options"]).items()}
-    servers = frozenset(f"{host}:{port}".lower() if port else str(host) for host, port in parsed["nodelist"])
+    servers = frozenset(_server(host, port) for host, port in parsed["nodelist"])
     if not trusted:
         _refuse_foreign(what, options, servers, allowed)
     database: str | None = parsed["database"]
     return Connection(uri.strip(), servers, database, options.get("authsource"))
+
+
+def _server(host: str, port: int | None) -> str:
+    """As people write it; a socket on the worker has no port."""
+    if port is None:
+        return host
+    return f"[{host}]:{port}".lower() if ":" in host else f"{host}:{port}".lower()
 
 
 def _refuse_foreign(what: str, options: dict[str, Any], servers: frozenset[str], allowed: Sequence[str]) -> None:
@@ -135,7 +142,8 @@ def _refuse_foreign(what: str, options: dict[str, Any], servers: frozenset[str],
         raise CloneError(
             f"{what} asks the worker to log in with an identity of its own, which temp envs don't do: use a user and a password"
         )
-    outside = sorted(server for server in servers if allowed and not any(fnmatchcase(server, one) for one in allowed))
+    patterns = [one.replace("[", "[[]") for one in allowed]  # The brackets of an IPv6 address choose no characters.
+    outside = sorted(server for server in servers if allowed and not any(fnmatchcase(server, one) for one in patterns))
     if outside:
         raise CloneError(
             f"{what} names {', '.join(outside)}, which is none of CONMAN_TEMP_DATABASE_SERVERS: ask the operator to add it, or"

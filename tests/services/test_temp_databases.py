@@ -267,3 +267,12 @@ async def test_a_clone_is_read_where_it_is_written_whatever_its_app_is_told_to_d
     assert (own.read_preference, own.read_concern.level) == (ReadPreference.PRIMARY, "local")
     assert own.write_concern.document == {"w": "majority"}
     await clone.close()
+
+
+async def test_servers_are_allowed_by_patterns_of_names_and_addresses() -> None:
+    allowed = ("*.example.com:270??", "[2001:db8::*]:27017")
+    for uri in ("mongodb://A.Example.com/x", "mongodb://a.example.com:27018/x", "mongodb://[2001:db8::7]/x"):
+        await connection_of(uri, "it", allowed=allowed)
+    for uri in ("mongodb://a.example.com:8080/x", "mongodb://a.example.com,b.example.org/x", "mongodb://[2001:db9::7]/x"):
+        with pytest.raises(CloneError, match="CONMAN_TEMP_DATABASE_SERVERS"):
+            await connection_of(uri, "it", allowed=allowed)
