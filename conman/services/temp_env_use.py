@@ -1,4 +1,4 @@
-"""The use of temp envs (`spec.md` 13): one small write for each, at most one a second, and nothing in any history.
+"""The use of temp envs (`spec.md` 13): one small write for each, at most ten a second, and nothing in any history.
 
 Whoever serves a use writes `last_activity_at` at the record's top level; the process of the temp env reads it when it wakes
 (docs/adr/0031-temp-envs-by-host.md).
@@ -15,7 +15,7 @@ from conman.store import records
 from conman.store.database import Database
 
 COLLECTION = "temp_envs"
-APART = timedelta(seconds=1)
+APART = timedelta(milliseconds=100)
 """Uses of one temp env that come closer together than this, in one process, are one."""
 MOST_NOTED = 10_000
 """Of so many temp envs a process remembers when it wrote last; of others a write may come early."""
