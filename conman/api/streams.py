@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -126,11 +126,12 @@ def _asker(request: Request, wanted: Capability) -> tuple[str, str, Capability]:
 class EventStream(StreamingResponse):
     """A reply of server-sent events that holds one of its user's places while it lasts."""
 
-    def __init__(self, streams: Streams, user_id: str, events: AsyncIterator[str]) -> None:
+    def __init__(self, streams: Streams, user_id: str, events: AsyncGenerator[str, None]) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(events, media_type="text/event-stream", headers=headers)
         self._streams = streams
         self._user_id = user_id
+        self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the class."""
@@ -140,10 +141,11 @@ class EventStream(StreamingResponse):
     async def stream_response(self, send: Send) -> None:
         """As the base, for a reader who may stop to read."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async for chunk in self.body_iterator:
-            if not await self._streams.send(send, chunk.encode() if isinstance(chunk, str) else bytes(chunk)):
-                log.info("stream_not_read", user_id=self._user_id)
-                return
+        async with aclosing(self._events):  # what a reader who was cut off followed is left now, not when it is collected
+            async for text in self._events:
+                if not await self._streams.send(send, text.encode()):
+                    log.info("stream_not_read", user_id=self._user_id)
+                    return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -162,7 +164,7 @@ def stream(
     streams.admitted(request, wanted)
     clock = asyncio.get_running_loop().time
 
-    async def events() -> AsyncIterator[str]:
+    async def events() -> AsyncGenerator[str, None]:
         sent = clock()
         try:
             async with aclosing(news):
@@ -189,11 +191,32 @@ def frame(name: str, content: dict[str, Any] | str, event_id: object = None) -> 
 
 
 class ApiServer(uvicorn.Server):
-    """A server that ends its streams first when it stops: they would not end by themselves."""
+    """A server that ends its streams first when it stops, since they would not end by themselves; and that lets go of a
+    connection whose reader takes nothing.
+
+    Closing one waits until what was sent is taken, which it never is then: it would keep its file descriptor for good.
+    """
 
     def __init__(self, config: uvicorn.Config, streams: Streams) -> None:
         super().__init__(config)
         self._streams = streams
+        self._closing: set[asyncio.Transport] = set()
+        self._look_at = 0.0
+
+    async def on_tick(self, counter: int) -> bool:
+        """See the class; called by the base ten times a second."""
+        at = asyncio.get_running_loop().time()
+        if at >= self._look_at:
+            self._look_at = at + STALLED_SECONDS
+            self._abort_stalled()
+        return await super().on_tick(counter)
+
+    def _abort_stalled(self) -> None:
+        transports = (connection.transport for connection in self.server_state.connections)
+        closing = {transport for transport in transports if transport.is_closing()}
+        for transport in closing & self._closing:
+            transport.abort()
+        self._closing = closing
 
     async def shutdown(self, sockets: Any = None) -> None:
         """See the class."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 
 import pytest
-from starlette.types import Message
+import uvicorn
+from starlette.types import Message, Receive, Scope, Send
 
-from conman.api.streams import Streams, frame
+from conman.api import streams as api_streams
+from conman.api.streams import ApiServer, EventStream, Streams, frame
 from conman.domain.errors import DomainError, ErrorCode, RateLimited
 
 
@@ -70,3 +74,37 @@ async def test_what_a_reader_takes_is_sent_as_it_is() -> None:
 def test_an_event_is_one_block_whatever_its_text() -> None:
     assert frame("line", {"text": "a\n\nb"}, 7) == 'id: 7\nevent: line\ndata: {"text": "a\\n\\nb"}\n\n'
     assert frame("ended", {}) == "event: ended\ndata: {}\n\n"
+
+
+async def test_who_takes_nothing_keeps_neither_a_place_nor_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_streams, "STALLED_SECONDS", 0.3)
+    streams, left = Streams(most=1, most_of_user=1), asyncio.Event()
+
+    async def endless() -> AsyncGenerator[str, None]:
+        try:
+            while True:
+                yield "data: " + "x" * 65_536 + "\n\n"
+        finally:
+            left.set()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await EventStream(streams, "ann", endless())(scope, receive, send)
+
+    server = ApiServer(uvicorn.Config(app, port=0, lifespan="off", log_config=None), streams)
+    serving = asyncio.create_task(server.serve())
+    async with asyncio.timeout(30):
+        while not server.started:  # noqa: ASYNC110  the server has no event for it
+            await asyncio.sleep(0.01)
+        address = server.servers[0].sockets[0].getsockname()
+        with socket.socket() as reader:
+            reader.setblocking(False)
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await asyncio.get_running_loop().sock_connect(reader, address)
+            await asyncio.get_running_loop().sock_sendall(reader, b"GET / HTTP/1.1\r\nHost: conman\r\n\r\n")
+            await left.wait()
+            while server.server_state.connections:  # noqa: ASYNC110  nor for this
+                await asyncio.sleep(0.01)
+        with streams.place("ann"):
+            pass
+        server.should_exit = True
+        await serving
