@@ -170,15 +170,15 @@ async def reopen(db: Database, mail: str) -> Document:
 async def forget_old(db: Database, at: str, days: int) -> int:
     """Remove mails, and notices, that have ended and are older than so many days, 0 for none; how many documents.
 
-    Their ids begin with the time of their event. What has not ended stays, and its notice with it.
+    Their ids begin with the time of their event. What has not ended stays, and a notice as long as there is a mail of it.
     """
     if days == 0:
         return 0
     first_kept = first_id_of(milliseconds(later(at, -timedelta(days=days))))
     old: Document = {"_id": {"$lt": first_kept}}
-    still_open = {**old, "state": {"$in": [state.value for state in OPEN]}}
-    needed = [row["notice_id"] async for row in db["mails"].find(still_open, {"notice_id": 1})]
-    ended_notices: Document = {"_id": {"$lt": first_kept, "$nin": needed}, "state": {"$ne": NoticeState.PENDING.value}}
     gone = await db["mails"].delete_many({**old, "state": {"$nin": [state.value for state in OPEN]}})
-    notices = await db["notifications"].delete_many(ended_notices)
+    # Only now, when nobody can reopen what has ended: a mail that is left is tried, or may be tried again.
+    needed = {row["notice_id"] async for row in db["mails"].find(old, {"notice_id": 1})}
+    ended: Document = {"_id": {"$lt": first_kept, "$nin": sorted(needed)}, "state": {"$ne": NoticeState.PENDING.value}}
+    notices = await db["notifications"].delete_many(ended)
     return gone.deleted_count + notices.deleted_count

@@ -6,9 +6,12 @@ import asyncio
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
+from unittest.mock import Mock
 
 import pytest
 from pymongo.errors import DuplicateKeyError
+from pymongo.results import DeleteResult
 from typer.testing import CliRunner, Result
 
 from conman.cli import cli
@@ -19,7 +22,7 @@ from conman.domain.times import later
 from conman.services import mail_reports, mails
 from conman.services.clock import new_id, now
 from conman.services.mail_reports import Wanted
-from conman.store.database import Database
+from conman.store.database import Database, Document
 from tests.mail.post import Post
 from tests.support.crashes import crash_at
 
@@ -190,6 +193,21 @@ async def test_what_has_ended_is_forgotten_after_its_days_and_what_is_open_never
     assert await mails.forget_old(post.db, late, 90) == 2
     assert {row["_id"] async for row in post.db["notifications"].find({})} == {reopened, pending}
     assert [len(await post.rows(one)) for one in (ended, reopened, pending)] == [0, 1, 0]
+
+
+async def test_a_mail_that_is_reopened_while_old_ones_are_forgotten_keeps_its_notice(post: Post) -> None:
+    notice_id = await post.notice(ACCOUNT_CREATED, emails=["a@example.com"])
+    (mail,) = await post.mails(notice_id)
+    await mails.failed(post.db, mail, MailReason.GAVE_UP)
+    await mails.end_notice(post.db, notice_id, canceled=False)
+
+    async def delete_many(query: Document) -> DeleteResult:
+        await mails.reopen(post.db, mail)
+        return await post.db["mails"].delete_many(query)
+
+    collections = {"notifications": post.db["notifications"], "mails": Mock(find=post.db["mails"].find, delete_many=delete_many)}
+    assert await mails.forget_old(cast("Database", collections), later(now(), timedelta(days=91)), 90) == 0
+    assert await post.mails(notice_id) == [mail]
 
 
 async def test_operators_find_mails_by_what_they_know_of_them(post: Post) -> None:
