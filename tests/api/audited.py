@@ -96,13 +96,6 @@ POST   A/temp-envs/{t}/undo-expire              temp_environment.undo_expired
 POST   A/temp-envs/{t}/recreate                 temp_environment.recreated
 POST   A/temp-envs/{t}/open
 
-POST   A/temp-envs                              file.checkpoint temp_environment.created
-DELETE A/temp-envs/{t}                          temp_environment.expired
-POST   A/temp-envs/{t}/extend                   temp_environment.extended
-POST   A/temp-envs/{t}/undo-expire              temp_environment.undo_expired
-POST   A/temp-envs/{t}/recreate                 temp_environment.recreated
-POST   A/temp-envs/{t}/open
-
 POST   A/jobs/{j}/cancel                        job.canceled
 POST   A/jobs/{j}/retry                         job.retried
 """
