@@ -13,6 +13,7 @@ from conman.activities.repositories import head_of, integration_branch
 from conman.domain.app import candidate_ref
 from conman.domain.exclusions import Exclusions
 from conman.domain.messages import AssembleStart, ComposeReply, ExclusionsQuestion, JobProgress
+from conman.domain.outgoing import job_start
 from conman.faults import fault_point
 from conman.git.adapter import GitAdapter
 from conman.services.clock import now
@@ -42,7 +43,7 @@ class ComposeActivities:
         repo, branch = await integration_branch(self.db, start.app_id)
         await self.db["jobs"].update_one(
             {"_id": start.job_id, "state": "queued"},
-            {"$set": {"state": "running", "attempt": 1, "started_at": now()}, "$inc": {"version": 1}},
+            {"$set": job_start(now()), "$inc": {"version": 1}},
         )
         await feed.tell_jobs(self.db, [start.job_id])
         base = await head_of(self.git, repo, branch)

@@ -17,6 +17,7 @@ from conman.domain.decision import Actor, Command
 from conman.domain.deployment import TERMINAL, Deployment
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.messages import AssembleStart, ComposeReply, UndoRelease
+from conman.domain.outgoing import job_start
 from conman.domain.release import Release, ReleaseState
 from conman.domain.rollback import Step, check_undoable
 from conman.domain.rollback_messages import RollbackBegun, RollbackNews, RollbackQuestion, RollbackStep, RollbackView
@@ -74,7 +75,7 @@ class RollbackActivities:
         """
         await self.db["jobs"].update_one(
             {"_id": start.job_id, "state": "queued"},
-            {"$set": {"state": "running", "attempt": 1, "started_at": now()}, "$inc": {"version": 1}},
+            {"$set": job_start(now()), "$inc": {"version": 1}},
         )
         await feed.tell_jobs(self.db, [start.job_id])
         repo, branch = await integration_branch(self.db, start.app_id)
