@@ -24,11 +24,16 @@ SHOWN = (*(field.name for field in fields(AuditEvent) if field.name != "id"), "s
 """The fields of an event that readers see (`api.md` 4)."""
 
 
+FROM_THE_FIRST = "0"
+"""Stands for the id before all others."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
     """What is asked for; None leaves a field open. `earliest` and `latest` are times, both ends in, as they were sent.
 
-    `after` is the id of the last event seen: the answer goes on from there, oldest first. Without it the newest come first.
+    `after` is the id of the last event seen: the answer goes on from there, oldest first, or begins with the first event
+    (`FROM_THE_FIRST`). Without it the newest come first.
     """
 
     entity_type: str | None = None
@@ -91,9 +96,9 @@ def _ids(wanted: AuditFilter) -> Document:
         bounds["$gte"] = first_id_of(max(milliseconds(earliest), 0))
     if latest is not None:
         bounds["$lt"] = first_id_of(max(milliseconds(latest) + 1, 0))
-    if wanted.after is not None:
+    if wanted.after is not None and wanted.after != FROM_THE_FIRST:
         if not is_uuid(wanted.after):
-            raise invalid("after", "is the id of the last event seen")
+            raise invalid("after", "is the id of the last event seen, or 0 for the first events")
         bounds["$gt"] = wanted.after
     return {"_id": bounds} if bounds else {}
 

@@ -13,7 +13,7 @@ from conman.services.audit_log import AuditFilter, event_record, find_events
 
 router = APIRouter(tags=["audit"])
 
-After = Query(None, max_length=64, description="id of the last event seen: oldest first from there")
+After = Query(None, max_length=64, description="id of the last event seen, or 0: oldest first from there")
 EntityType = Query(None, max_length=64, description="such as changeset or app")
 EntityId = Query(None, max_length=64, description="id of the record that was changed")
 Action = Query(None, max_length=64, description="such as submitted")
