@@ -73,7 +73,7 @@ async def _approvals(process: Process) -> None:
         left = expires - workflow.now()
         try:
             await workflow.wait_condition(
-                lambda wanted=wanted: process.must_end or len(process.entity.state.approvals) >= wanted,
+                lambda wanted=wanted: process.must_end or process.entity.gone or len(process.state.approvals) >= wanted,
                 timeout=max(left, timedelta(0)),
                 timeout_summary="approvals expire",
             )

@@ -162,9 +162,9 @@ class Process:
         return None if complete and state.after_deployment_id is not None else state.approvals_expire_at
 
     def other_votes(self) -> Callable[[], bool]:
-        """Whether the votes are other ones than now."""
+        """Whether the votes are other ones than now, or nobody's any more."""
         before = self.state.approvals
-        return lambda: self.entity.state.approvals != before
+        return lambda: self.entity.gone or self.state.approvals != before
 
     # -- Work
 

@@ -29,6 +29,7 @@ with workflow.unsafe.imports_passed_through():
         SupersedeCommand,
     )
     from conman.domain.deployment import TERMINAL, Deployment, DeploymentState, Move, Phase
+    from conman.domain.errors import DomainError
     from conman.domain.jobs import ReasonCode
     from conman.domain.messages import EndDeployment, EntityStart
 
@@ -95,12 +96,18 @@ class DeploymentWorkflow(Resynced):
     async def _run(self) -> str | None:
         """The state at the end; None when the process goes on in a fresh run."""
         if await self.entity.load() and self.entity.state.state not in TERMINAL:
-            ending = await self._ending()
-            if ending is None:
-                return None
-            await self._end(ending)
-            if workflow.patched(WHOLE_PROCESS):
-                await self._tell_the_line()
+            try:
+                ending = await self._ending()
+            except DomainError:
+                # Its record is gone, as in a backup from before it was made: then its lock counts as free.
+                if not self.entity.gone:
+                    raise
+            else:
+                if ending is None:
+                    return None
+                await self._end(ending)
+                if workflow.patched(WHOLE_PROCESS):
+                    await self._tell_the_line()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return "gone" if self.entity.gone else self.entity.state.state.value
 
@@ -118,7 +125,7 @@ class DeploymentWorkflow(Resynced):
             except FreshRun:
                 self.entity.draining = True
                 await workflow.wait_condition(lambda: self.process.must_end or workflow.all_handlers_finished())
-                if not self.process.must_end:
+                if not self.process.must_end and not self.entity.gone:
                     return None
                 self.entity.draining = False
 

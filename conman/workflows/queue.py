@@ -16,6 +16,7 @@ from conman.workflows.revalidation import RevalidationWorkflow
 with workflow.unsafe.imports_passed_through():
     from conman.domain import queue as rules
     from conman.domain.decision import Actor, Decision
+    from conman.domain.errors import DomainError
     from conman.domain.ids import derived_uuid7
     from conman.domain.messages import (
         EjectCommand,
@@ -78,9 +79,14 @@ class QueueWorkflow(Resynced):
                     self.entity.draining = True
                     await workflow.wait_condition(workflow.all_handlers_finished)
                     await whole(self._work())
-                    while self.verdicts:  # they came meanwhile, and are not in what is carried
+                    while self.verdicts and not self.entity.gone:  # they came meanwhile, and are not in what is carried
                         await whole(self._work())
+                    if self.entity.gone:
+                        break
                     workflow.continue_as_new(start.model_copy(update={"carried": self.entity.carry()}))
+            except DomainError:
+                if not self.entity.gone:
+                    raise
             except asyncio.CancelledError:
                 # A queue has no end that a person could mean; reconcile would start it again.
                 workflow.logger.warning("the queue of app %s was asked to cancel and goes on", self.app_id)

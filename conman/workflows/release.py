@@ -100,6 +100,9 @@ class ReleaseWorkflow(Resynced):
                 await workflow.wait_condition(lambda seen=seen: self.entity.changes != seen or self._may_continue())
                 if self._may_continue():
                     await self._continue(start)
+            except DomainError:
+                if not self.entity.gone:
+                    raise
             except asyncio.CancelledError:
                 canceled = True
         await workflow.wait_condition(workflow.all_handlers_finished)

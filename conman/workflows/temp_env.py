@@ -105,7 +105,7 @@ class TempEnvWorkflow(Resynced):
                 if self.entity.should_continue_as_new() and not self.canceled:
                     self.entity.draining = True
                     await workflow.wait_condition(lambda: self.canceled or workflow.all_handlers_finished())
-                    if not self.canceled:
+                    if not self.canceled and not self.entity.gone:
                         return True
                     self.entity.draining = False
                 await self._step()

@@ -81,7 +81,7 @@ async def test_the_next_command_does_not_go_back_to_a_record_that_is_behind(worl
     entity = changeset(world)
     older = copy.deepcopy(world.store.owned("changesets", world.id("changeset")))
     await world.send(entity, "submit", await submit(world))
-    await world.until(lambda: shown(world).gate.state is JobState.SUCCEEDED, "the verdict")
+    await world.until(lambda: (gate := shown(world).gate) and gate.state is JobState.SUCCEEDED, "the verdict")
     world.store.insert("changesets", world.id("changeset"), older)
     await world.send(entity, "review", await review(world))
     assert shown(world).state is ChangesetState.APPROVED
@@ -120,3 +120,15 @@ async def test_a_record_that_is_ahead_is_adopted(world: World) -> None:
     await _knows(world, entity, lambda: 4)
     await world.send(entity, "review", await review(world))
     assert (shown(world).title, shown(world).version, world.store.actions()) == ("Renamed", 5, ["approved"])
+
+
+@pytest.mark.parametrize("kind", ["changeset", "queue", "release", "deployment"])
+async def test_a_record_that_is_gone_ends_its_workflow(world: World, kind: str) -> None:
+    """As in a backup from before it was made."""
+    entity, place, _, _ = await _entities(world, kind)
+    handle = await world.start(entity)
+    await _knows(world, entity, lambda: world.store.owned(*place)["version"])
+    del world.store.records[place]
+    await _resync(world, entity)
+    async with asyncio.timeout(SECONDS):
+        assert await handle.result() == "gone"
