@@ -6,7 +6,6 @@ before: an upgrade replaces them all.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from pymongo import ASCENDING, UpdateOne
@@ -17,6 +16,9 @@ from conman.domain.environment import EnvironmentDefinition
 
 _Database = AsyncDatabase[dict[str, Any]]
 _EVENTS_AT_ONCE = 1000
+_UNAUTHORIZED = 13
+_NO_SUCH_INDEX = (26, 27)
+"""MongoDB's codes `Unauthorized`, `NamespaceNotFound` and `IndexNotFound`."""
 
 RETIRED: tuple[tuple[str, str], ...] = (
     ("memberships", "app_id_user_id"),
@@ -30,11 +32,20 @@ async def bring_up_to_date(db: _Database) -> None:
     """All steps, before the indexes are made. Raises `PyMongoError`."""
     for collection, name in RETIRED:
         if name in await db[collection].index_information():
-            with suppress(OperationFailure):  # another process that starts has dropped it meanwhile
-                await db[collection].drop_index(name)
+            await _drop(db, collection, name)
     await _give_memberships_their_slot(db)
     await _list_environments_in_their_app(db)
     await _have_all_events_wait_for_their_seals(db)
+
+
+async def _drop(db: _Database, collection: str, name: str) -> None:
+    try:
+        await db[collection].drop_index(name)
+    except OperationFailure as error:
+        dropped_by_another_start = error.code in _NO_SUCH_INDEX
+        left_to_an_administrator = error.code == _UNAUTHORIZED and collection == "audit"  # docs/mongodb-roles.md
+        if not (dropped_by_another_start or left_to_an_administrator):
+            raise
 
 
 async def _give_memberships_their_slot(db: _Database) -> None:
