@@ -28,6 +28,7 @@ from conman.services.sync import conflict_paths, head_for_submit
 from conman.services.votes import ineligible, take_back_ineligible
 from conman.store import memberships, records
 from conman.store.database import Document
+from conman.store.outgoing import deliver
 from conman.workflows.client import EntityWorkflow
 
 
@@ -44,6 +45,7 @@ async def submit(platform: Platform, call: Call, app: Document, document: Docume
     state = owned(document)
     done = state.remembered(call.command_id)
     if done is not None:  # its Git work must not be done again: newer edits are not part of this submit
+        await deliver(platform.db, "changesets", document)  # the job that the answer names may still be on its way
         return dict(done.result)
     target(state.state, Move.RESUBMIT if again else Move.SUBMIT)
     workspace = await records.get(platform.db, "workspaces", state.workspace_id, what="workspace")

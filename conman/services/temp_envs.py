@@ -404,6 +404,7 @@ async def _send(
     state = owned(document)
     done = state.remembered(call.command_id)
     if done is not None:
+        await deliver(platform.db, COLLECTION, document)  # the job that the answer names may still be on its way
         return done.result
     decide(state)
     start = platform.commands.temp_env_start(document["app_id"], document["_id"], state.label)
