@@ -12,7 +12,6 @@ from temporalio.exceptions import ApplicationError
 from conman.activities.heartbeat import heartbeating
 from conman.domain.mail import MailEnd, MailReason, NoticeEnd, Wave
 from conman.domain.notification import NotifyStart
-from conman.faults import fault_point
 from conman.mail.transport import NotSentError
 from conman.services import mails
 from conman.services.sending import MisconfiguredError, Sending
@@ -51,9 +50,7 @@ class NoticeActivities:
     async def end_notice(self, end: NoticeEnd) -> dict[str, int]:
         """Write a notice's end; how many of its mails ended in which state."""
         async with heartbeating():
-            counts = await mails.end_notice(self.db, end.notice_id, canceled=end.canceled)
-        fault_point("notice.ended")
-        return counts
+            return await mails.end_notice(self.db, end.notice_id, canceled=end.canceled)
 
 
 class MailActivities:

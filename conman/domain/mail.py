@@ -153,12 +153,16 @@ class Refusal(Model):
 
 
 class Wave(Model):
-    """The next mails of a notice; none: it is done. `found` False: there is no such notice (yet)."""
+    """The next mails of a notice; none: it is done, and `ended` counts its mails by how they ended, if the look wrote its end.
+
+    `found` False: there is no such notice (yet).
+    """
 
     found: bool = True
     app_id: str | None = None
     actor_user_id: str | None = None
     mail_ids: list[str] = Field(default_factory=list[str])
+    ended: dict[str, int] | None = None
 
 
 class MailEnd(Model):

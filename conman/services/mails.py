@@ -26,7 +26,7 @@ _DUPLICATE = 11000
 
 
 async def next_wave(db: Database, notice_id: str) -> Wave:
-    """The rows of a notice that have not ended, at most `WAVE`; the first time, they are made."""
+    """The rows of a notice that have not ended, at most `WAVE`; the first time, they are made. With none left, it ends."""
     document = await db["notifications"].find_one({"_id": notice_id})
     if document is None:
         return Wave(found=False)
@@ -38,7 +38,8 @@ async def next_wave(db: Database, notice_id: str) -> Wave:
         await db["notifications"].update_one({"_id": notice_id}, {"$set": {"expanded": True}})
     left = db["mails"].find(_left(notice_id), {"_id": 1})
     ids = [row["_id"] async for row in left.sort("_id").limit(WAVE)]
-    return Wave(app_id=notice.app_id, actor_user_id=notice.actor_user_id, mail_ids=ids)
+    ended = None if ids else await end_notice(db, notice_id, canceled=False)
+    return Wave(app_id=notice.app_id, actor_user_id=notice.actor_user_id, mail_ids=ids, ended=ended)
 
 
 def _left(notice_id: str) -> Document:
@@ -135,6 +136,7 @@ async def end_notice(db: Database, notice_id: str, *, canceled: bool) -> dict[st
     if not await close_notice(db, notice_id, state, counts):
         # It had ended before; some of its mails were tried again since.
         await db["notifications"].update_one({"_id": notice_id}, {"$set": {"counts": counts}})
+    fault_point("notice.ended")
     return counts
 
 

@@ -33,7 +33,7 @@ class NotifyWorkflow:
     async def run(self, start: NotifyStart) -> dict[str, int]:
         """Send what has not ended; returns how many mails ended in which state."""
         try:
-            while wave := await self._next(start):
+            while (wave := await self._next(start)) is not None and wave.mail_ids:
                 await asyncio.gather(*(self._send(mail_id) for mail_id in wave.mail_ids))
                 info = workflow.info()
                 if info.is_continue_as_new_suggested() or info.get_current_history_length() >= options.CONTINUE_AFTER_EVENTS:
@@ -42,10 +42,12 @@ class NotifyWorkflow:
             if not is_cancelled_exception(error):
                 raise
             return await self._end(start, canceled=True)
-        return await self._end(start, canceled=False)
+        if wave is None or wave.ended is None:
+            return await self._end(start, canceled=False)
+        return self._show_end("Done", wave.ended)
 
     async def _next(self, start: NotifyStart) -> Wave | None:
-        """The next mails; None when none is left."""
+        """The next mails, or the end of the notice; None when there is no such notice."""
         for _ in range(LOOKS):
             wave = await workflow.execute_activity(
                 "expand_notice", start, result_type=Wave, **options.bulk(summary=f"mails of notice {start.notice_id}")
@@ -57,7 +59,7 @@ class NotifyWorkflow:
         else:
             return None
         if not wave.mail_ids:
-            return None
+            return wave
         if updates := options.notice_is_of(wave.app_id, wave.actor_user_id):
             workflow.upsert_search_attributes(updates)
         workflow.set_current_details(f"Sends {len(wave.mail_ids)} mails; each is tried for a day.")
@@ -87,5 +89,8 @@ class NotifyWorkflow:
             result_type=dict[str, int],
             **options.bulk(summary=f"end notice {start.notice_id}"),
         )
-        workflow.set_current_details(f"{'Canceled' if canceled else 'Done'}: {tally(counts) or 'nobody was to be told'}.")
+        return self._show_end("Canceled" if canceled else "Done", counts)
+
+    def _show_end(self, how: str, counts: dict[str, int]) -> dict[str, int]:
+        workflow.set_current_details(f"{how}: {tally(counts) or 'nobody was to be told'}.")
         return counts

@@ -53,13 +53,14 @@ class Mailroom:
         return end
 
     @activity.defn
-    async def expand_notice(self, _start: NotifyStart) -> Wave:
+    async def expand_notice(self, start: NotifyStart) -> Wave:
         self.looks += 1
         self.on_look(self.looks)
         if not self.there:
             return Wave(found=False)
         left = [mail for mail, state in self.mails.items() if state in OPEN][: self.wave]
-        return Wave(app_id=self.app_id, actor_user_id=self.actor, mail_ids=left)
+        ended = None if left else self._ended(NoticeEnd(notice_id=start.notice_id))
+        return Wave(app_id=self.app_id, actor_user_id=self.actor, mail_ids=left, ended=ended)
 
     @activity.defn
     async def send_mail(self, mail_id: str) -> MailEnd:
@@ -82,6 +83,9 @@ class Mailroom:
 
     @activity.defn
     async def end_notice(self, end: NoticeEnd) -> dict[str, int]:
+        return self._ended(end)
+
+    def _ended(self, end: NoticeEnd) -> dict[str, int]:
         self.ended.append(end)
         for mail, state in self.mails.items():
             if end.canceled and state in OPEN:
