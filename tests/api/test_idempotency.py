@@ -14,8 +14,9 @@ from tests.api.api_routes import MUTATING
 from tests.api.audited import AUDITED, check_request, events_of, names_of
 from tests.api.keyed_requests import SCENARIOS, Request, fresh
 from tests.support.conman_stack import PASSWORD, World, assert_error, b64
+from tests.support.sizes import size
 
-AT_ONCE = 20
+AT_ONCE = size(8, 20)
 
 
 def test_every_mutating_route_has_a_scenario() -> None:
@@ -59,7 +60,7 @@ async def repeat(request: Request, key: str, body: dict[str, Any], request_id: s
 
 
 @pytest.mark.parametrize("route", SCENARIOS)
-async def test_twenty_repeats_at_once_and_one_later_get_the_same_answer_and_have_one_effect(world: World, route: str) -> None:
+async def test_repeats_at_once_and_one_later_get_the_same_answer_and_have_one_effect(world: World, route: str) -> None:
     request = await SCENARIOS[route](world)
     key = uuid.uuid4().hex
     asked = [uuid.uuid4().hex for _ in range(AT_ONCE + 1)]
@@ -88,13 +89,13 @@ async def test_what_the_requests_set_going_leaves_no_more_events_in_their_names(
         assert names_of(await events_of(world, asked)) == sorted(AUDITED[route]), route
 
 
-async def test_twenty_repeats_at_once_make_one_app_in_the_repository_that_they_made(world: World) -> None:
+async def test_repeats_at_once_make_one_app_in_the_repository_that_they_made(world: World) -> None:
     name = fresh("app")
     body = {"name": name, "repo_path": f"twenty/{name}.git", "create_repository": True}
     request = Request(world.stack.admin, "POST", "/apps", body)
     key = uuid.uuid4().hex
-    replies = await asyncio.gather(*(repeat(request, key, body, uuid.uuid4().hex) for _ in range(20)))
-    assert [reply.status_code for reply in replies] == [201] * 20, [reply.text for reply in replies]
+    replies = await asyncio.gather(*(repeat(request, key, body, uuid.uuid4().hex) for _ in range(AT_ONCE)))
+    assert [reply.status_code for reply in replies] == [201] * AT_ONCE, [reply.text for reply in replies]
     assert len({reply.json()["data"]["id"] for reply in replies}) == 1
     other = {**body, "name": fresh("app")}
     assert_error(await repeat(request, uuid.uuid4().hex, other, uuid.uuid4().hex), 409, "conflict")
