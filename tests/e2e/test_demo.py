@@ -18,7 +18,7 @@ import pytest
 
 from conman.demo.edits import BROKEN, GOOD
 from conman.embedded.files import DataLock
-from tests.support.sizes import some_of
+from tests.support.sizes import some_of, thorough
 
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(1200)]
 
@@ -122,6 +122,7 @@ def test_a_signal_before_the_end_stops_the_stack_and_is_no_success(tmp_path: Pat
     assert processes(data) == []
 
 
+@thorough
 def test_a_stack_that_dies_ends_the_demo_with_its_last_line_and_leaves_nothing(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with started(data) as process:
@@ -150,6 +151,7 @@ def test_a_folder_in_use_is_said_in_one_line(tmp_path: Path) -> None:
     assert processes(data) == []
 
 
+@thorough
 def test_killing_the_demo_itself_leaves_nothing(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with started(data) as process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -9,6 +10,7 @@ import pytest
 from faults_app import App
 from faults_direct import Direct, fresh_id
 
+from conman.activities import resync
 from conman.domain.changeset_news import QueueNews
 from conman.domain.jobs import JobType, ReasonCode
 from conman.domain.messages import (
@@ -470,7 +472,8 @@ async def test_an_environment_is_switched_once(direct: Direct, crash: str) -> No
     assert (await direct.run(direct.targets.verify_environment, request)).healthy
 
 
-async def test_a_missing_workflow_is_started_once(direct: Direct) -> None:
+async def test_a_missing_workflow_is_started_once(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resync, "PATIENCE", timedelta(milliseconds=100))  # no worker answers here
     deployment, owned = await direct.deployment()
     with crash_at("missing.started"):
         await direct.run(direct.reconcile.start_missing)

@@ -346,7 +346,7 @@ CASES: dict[str, Callable[[App], Awaitable[None]]] = {
 }
 
 
-@pytest.mark.parametrize("case", some(CASES, one_in=2))
+@pytest.mark.parametrize("case", some(CASES, one_in=3))
 async def test_a_deployment_survives_the_death_of_its_worker_at_each_step(
     case: str, side_by_side: Callable[[str], Awaitable[None]]
 ) -> None:

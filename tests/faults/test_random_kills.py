@@ -53,7 +53,7 @@ async def killed_twice(app: App, *, seed: int) -> None:
 
 
 CASES: dict[str, Callable[[App], Awaitable[None]]] = {
-    f"seed-{seed}": partial(killed_twice, seed=seed) for seed in range(1, 1 + size(2, 4))
+    f"seed-{seed}": partial(killed_twice, seed=seed) for seed in range(1, 1 + size(1, 4))
 }
 
 

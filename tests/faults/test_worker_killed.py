@@ -213,7 +213,7 @@ CASES: dict[str, Callable[[App], Awaitable[None]]] = {
 }
 
 
-@pytest.mark.parametrize("case", some(CASES, one_in=3))
+@pytest.mark.parametrize("case", some(CASES, one_in=4))
 async def test_a_new_worker_completes_what_the_killed_one_began(
     case: str, side_by_side: Callable[[str], Awaitable[None]]
 ) -> None:

@@ -354,20 +354,9 @@ async def _stop(child: asyncio.subprocess.Process) -> None:
             await child.wait()
 
 
-_shared: Stack | None = None
-
-
-@pytest_asyncio.fixture(scope="session")
+@pytest_asyncio.fixture(scope="package")
 async def stack() -> AsyncIterator[Stack]:
-    """The session's one stack; a second folder that imports this fixture gets the same."""
-    global _shared
-    if _shared is not None:
-        yield _shared
-        return
+    """The one stack of a folder's tests in this process; it ends with them, since it costs a tenth of a core while it rests."""
     with tempfile.TemporaryDirectory(prefix="conman-stack-", ignore_cleanup_errors=True) as folder:
         async with running_stack(Path(folder)) as made:
-            _shared = made
-            try:
-                yield made
-            finally:
-                _shared = None
+            yield made

@@ -9,9 +9,15 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+import pytest
+
 T = TypeVar("T")
 
 THOROUGH = os.environ.get("CONMAN_TESTS") == "thorough"
+
+
+thorough = pytest.mark.skipif(not THOROUGH, reason="make thorough")
+"""What tells little beside its neighbours, at a high cost."""
 
 
 def size(usual: int, thorough: int) -> int:

@@ -1,4 +1,7 @@
-"""`python tests/workflows/replay.py FILE…`: replay recorded histories; prints one line of JSON: file → what went wrong."""
+"""`python tests/workflows/replay.py [--open] FILE…`: replay recorded histories; prints a line of JSON: file → what went wrong.
+
+`--open`: in the sandbox of workers, at a third of the cost. What the strict one refuses does not depend on the hash seed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from codec_samples import A, B
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
-from conman.worker import WORKFLOWS, sandbox
+from conman.worker import WORKFLOWS, open_sandbox, sandbox
 from conman.workflows.codec import KeyringCodec, data_converter
 
 
@@ -20,18 +23,19 @@ def load(path: Path) -> WorkflowHistory:
     return WorkflowHistory.from_json(path.stem, path.read_text(encoding="utf-8"))
 
 
-async def replay(path: Path) -> None:
+async def replay(path: Path, *, as_workers: bool = False) -> None:
     """Run today's code on a history, with a keyring that was rotated since. Raises what the code did differently."""
     converter = data_converter(KeyringCodec({**B, **A}))
-    await Replayer(workflows=WORKFLOWS, workflow_runner=sandbox(), data_converter=converter).replay_workflow(load(path))
+    runner = open_sandbox() if as_workers else sandbox()
+    await Replayer(workflows=WORKFLOWS, workflow_runner=runner, data_converter=converter).replay_workflow(load(path))
 
 
-async def replay_all(paths: list[Path]) -> dict[str, str | None]:
+async def replay_all(paths: list[Path], *, as_workers: bool) -> dict[str, str | None]:
     """What went wrong with each; None for nothing."""
     found: dict[str, str | None] = {}
     for path in paths:
         try:
-            await replay(path)
+            await replay(path, as_workers=as_workers)
             found[path.name] = None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
             found[path.name] = f"{type(error).__name__}: {error}"
@@ -39,4 +43,5 @@ async def replay_all(paths: list[Path]) -> dict[str, str | None]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(replay_all([Path(name) for name in sys.argv[1:]]))))
+    names = [name for name in sys.argv[1:] if name != "--open"]
+    print(json.dumps(asyncio.run(replay_all([Path(name) for name in names], as_workers="--open" in sys.argv))))
