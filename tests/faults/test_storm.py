@@ -1,4 +1,4 @@
-"""Many changesets are queued and some releases published in quick succession, while workers die: each ends as its files say.
+"""Many changesets are queued and five releases published in quick succession, while workers die: each ends as its files say.
 
 The 150 of `make thorough` take about two and a half minutes on a quiet machine, most of it to get into the queue.
 """
@@ -21,8 +21,8 @@ from temporalio.client import Client
 
 from tests.support.sizes import size
 
-QUEUED_AT_FIRST = size(18, 150)
-RELEASES = size(4, 5)
+QUEUED_AT_FIRST = size(20, 150)
+RELEASES = 5
 MEMBERS = 2
 AT_ONCE = 8
 """Changesets that are brought into the queue at once."""
