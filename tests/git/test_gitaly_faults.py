@@ -39,6 +39,7 @@ from conman.git.adapter import (
     StaleFile,
     StaleRef,
 )
+from tests.support.sizes import some_of
 
 Status = grpc.StatusCode
 WRITING = {
@@ -164,7 +165,9 @@ async def tried(stack: Stack, act: Act, method: str, fault: Fault) -> Trial:
 
 
 @pytest.mark.parametrize(
-    ("on", "act"), [pytest.param(mode, act, id=f"{mode}-{act.name}") for act in READS for mode in act.modes], indirect=["on"]
+    ("on", "act"),
+    some_of([pytest.param(mode, act, id=f"{mode}-{act.name}") for act in READS for mode in act.modes], one_in=2),
+    indirect=["on"],
 )
 async def test_a_read_is_right_or_fails_and_says_that_it_can_be_repeated(on: Stack, act: Act, tmp_path: Path) -> None:
     right, _ = await rightly(on.template, tmp_path, act, on.shas)
@@ -187,7 +190,9 @@ async def test_a_read_is_right_or_fails_and_says_that_it_can_be_repeated(on: Sta
 
 
 @pytest.mark.parametrize(
-    ("on", "act"), [pytest.param(mode, act, id=f"{mode}-{act.name}") for act in WRITES for mode in act.modes], indirect=["on"]
+    ("on", "act"),
+    some_of([pytest.param(mode, act, id=f"{mode}-{act.name}") for act in WRITES for mode in act.modes], one_in=2),
+    indirect=["on"],
 )
 async def test_a_write_is_done_once_or_not_at_all_and_says_which_or_that_it_can_be_repeated(
     on: Stack, act: Act, tmp_path: Path

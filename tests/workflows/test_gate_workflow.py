@@ -138,5 +138,6 @@ async def test_a_cancel_in_the_pause_between_two_attempts_ends_it(world: World) 
         GateWorkflow.run, gate(world), id=world.id("job"), task_queue=options.queue_name(options.Queue.MAIN)
     )
     await world.until(lambda: len(world.fakes.runs) == 1 and not world.fakes.running, "the first attempt is over")
+    await world.pausing(handle)
     await handle.cancel()
     assert (await handle.result()).reason_code is ReasonCode.CANCELED

@@ -183,6 +183,7 @@ async def test_a_canceled_notice_sends_no_more_and_says_so(world: World, mailroo
     mailroom.server = server
     handle = await start(world)
     await world.until(lambda: mailroom.mails["quick"] is SENT and mailroom.attempts["stuck"] == 1, "one is sent, one hangs")
+    await world.completed(handle, activities=2)  # the look and the first mail: a cancel would meet its end
     await handle.cancel()
     assert await handle.result() == {"sent": 1, "skipped": 1}
     assert mailroom.reasons["stuck"] is MailReason.CANCELED

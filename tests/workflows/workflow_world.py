@@ -115,6 +115,18 @@ class World:
                     return
                 await asyncio.sleep(0.01)
 
+    async def pausing(self, handle: WorkflowHandle[Any, Any]) -> None:
+        """Wait until the workflow has nothing to wait for but a timer.
+
+        A cancel that meets the end of an activity is asked of what the time-skipping server no longer knows, and it then hangs.
+        """
+        async with asyncio.timeout(SECONDS):
+            while True:
+                events = (await handle.fetch_history()).events
+                if events and events[-1].HasField("timer_started_event_attributes"):
+                    return
+                await asyncio.sleep(0.01)
+
     async def canceled(self, handle: WorkflowHandle[Any, Any]) -> None:
         """Wait until the workflow has taken note of a cancel."""
         async with asyncio.timeout(SECONDS):
