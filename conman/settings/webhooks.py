@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
-from typing import Annotated, Any
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+from conman.settings.networks import Networks
 
 
 class WebhookSettings(BaseSettings):
     """How the events of apps leave (`docs/webhooks.md`)."""
 
-    webhook_networks: Annotated[list[str], NoDecode] = Field(
+    webhook_networks: Networks = Field(
         default=[],
         description="Networks (CIDR) that webhooks may reach although they are not public, also over http://, separated by spaces"
         " or commas; whoever may change an app's settings can have messages sent there. Unset: public addresses by https:// only;"
@@ -41,18 +41,3 @@ class WebhookSettings(BaseSettings):
         default=None,
         description="PEM file with the authorities that vouch for receivers of webhooks. Unset: the system's.",
     )
-
-    @field_validator("webhook_networks", mode="before")
-    @classmethod
-    def _split_networks(cls, value: Any) -> Any:
-        return value.replace(",", " ").split() if isinstance(value, str) else value
-
-    @field_validator("webhook_networks")
-    @classmethod
-    def _are_networks(cls, value: list[str]) -> list[str]:
-        for one in value:
-            try:
-                ipaddress.ip_network(one)
-            except ValueError as error:
-                raise ValueError(f"{one!r} is neither an address nor a network such as 10.0.0.0/8") from error
-        return value
