@@ -28,7 +28,7 @@ from conman.domain.clone import OWN_PREFIX, check_clone_name, temp_env_of_databa
 from conman.domain.jobs import ReasonCode
 from conman.services.clock import new_id
 from conman.services.mongo_connections import CloneError, Connection
-from conman.store.database import Database, Document
+from conman.store.database import DUPLICATE_KEY, Database, Document
 
 OWN: Final = OWN_PREFIX
 """Conman's own collection in a clone."""
@@ -44,7 +44,6 @@ RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(
 """Documents as the server sent them: no type is lost, since none is read."""
 
 _SURE = WriteConcern(w="majority")
-_DUPLICATE_KEY = 11000
 _MISSING = 26
 
 
@@ -219,7 +218,7 @@ class CloneDatabase:
             await self.raw(collection).insert_many(documents, ordered=ordered, bypass_document_validation=True)
         except BulkWriteError as error:
             failures = (error.details or {}).get("writeErrors", [])
-            if ordered or not failures or any(one.get("code") != _DUPLICATE_KEY for one in failures):
+            if ordered or not failures or any(one.get("code") != DUPLICATE_KEY for one in failures):
                 raise
 
     # -- How far a restore is

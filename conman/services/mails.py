@@ -17,12 +17,10 @@ from conman.faults import fault_point
 from conman.services.addressees import RULES
 from conman.services.clock import now
 from conman.store import records
-from conman.store.database import Database, Document
+from conman.store.database import DUPLICATE_KEY, Database, Document
 
 WAVE = 1000
 """Mails of one notice that are under way at once: a workflow may have 2,000 activities open."""
-
-_DUPLICATE = 11000
 
 
 async def next_wave(db: Database, notice_id: str) -> Wave:
@@ -56,7 +54,7 @@ async def _make_rows(db: Database, notice_id: str, at: str, notice: Notice) -> N
         await db["mails"].bulk_write(upserts, ordered=False)
     except BulkWriteError as error:
         problems: list[dict[str, Any]] = error.details["writeErrors"]
-        if any(problem["code"] != _DUPLICATE for problem in problems):
+        if any(problem["code"] != DUPLICATE_KEY for problem in problems):
             raise
         # Another attempt of the same step, which was thought dead, has made the rows.
 

@@ -20,7 +20,7 @@ from conman.domain.outgoing import audit_entry
 from conman.domain.sealing import GENESIS, PLATFORM, Batch, batch_of, chain_of, is_noted, is_sealable, plan, seal_of
 from conman.domain.times import milliseconds
 from conman.faults import fault_point
-from conman.store.database import Database, Document
+from conman.store.database import DUPLICATE_KEY, Database, Document
 from conman.store.outgoing import deliver
 
 log = structlog.get_logger(__name__)
@@ -31,8 +31,6 @@ UNSEALED = "audit_unsealed"
 
 BATCH = 500
 """How many events are sealed by one write of their chain's head."""
-
-_DUPLICATE = 11000
 
 
 class ChainBroken(Exception):
@@ -143,7 +141,7 @@ async def _finish(db: Database, head: Document) -> None:
 async def _check_duplicates(db: Database, batch: Batch, error: BulkWriteError) -> None:
     """Seals that are there already are this batch's own, by an attempt before this one. Raises the error for all else."""
     told = error.details or {}
-    if told.get("writeConcernErrors") or any(one["code"] != _DUPLICATE for one in told.get("writeErrors", [])):
+    if told.get("writeConcernErrors") or any(one["code"] != DUPLICATE_KEY for one in told.get("writeErrors", [])):
         raise error
     kept = {row["_id"]: row async for row in db[SEALS].find({"_id": {"$in": list(batch.ids)}})}
     if any(seal.event_id not in kept or seal_of(kept[seal.event_id]) != seal for seal in batch.seals):

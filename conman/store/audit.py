@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from pymongo.errors import BulkWriteError
 
 from conman.faults import fault_point
-from conman.store.database import Database, Document
-
-_THERE_ALREADY = 11000
+from conman.store.database import DUPLICATE_KEY, Database, Document
 
 
 async def append(db: Database, events: Sequence[Document]) -> None:
@@ -36,5 +34,5 @@ async def _insert_once(db: Database, collection: str, documents: Sequence[Docume
     except BulkWriteError as error:
         told = error.details or {}
         refused = told.get("writeErrors", [])
-        if told.get("writeConcernErrors") or any(one["code"] != _THERE_ALREADY for one in refused):
+        if told.get("writeConcernErrors") or any(one["code"] != DUPLICATE_KEY for one in refused):
             raise

@@ -19,6 +19,10 @@ Document = dict[str, Any]
 Database = AsyncDatabase[Document]
 
 
+DUPLICATE_KEY = 11000
+"""MongoDB's code for a key that is there already."""
+
+
 class StoreError(Exception):
     """MongoDB can't be used; the text says what to do."""
 

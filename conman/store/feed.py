@@ -23,12 +23,9 @@ from pymongo.errors import BulkWriteError
 from conman.domain.feed import JOB_FIELDS, FeedEvent, told_of_job
 from conman.domain.times import format_time
 from conman.faults import fault_point
-from conman.store.database import Database, Document
+from conman.store.database import DUPLICATE_KEY, Database, Document
 
 COLLECTION = "feed"
-DUPLICATE = 11000
-"""MongoDB's code for a key that is there already."""
-
 
 TRUSTED_SECONDS = 60.0
 """How long a writer goes on from the end that its process saw last. Far less than events are kept: else the number behind it
@@ -114,7 +111,7 @@ def _taken(error: BulkWriteError) -> int:
     """The row at which an insert stopped, since its number or its event is there already. Raises what is another refusal."""
     refused = error.details or {}
     problems = refused.get("writeErrors", [])
-    if refused.get("writeConcernErrors") or len(problems) != 1 or problems[0]["code"] != DUPLICATE:
+    if refused.get("writeConcernErrors") or len(problems) != 1 or problems[0]["code"] != DUPLICATE_KEY:
         raise error
     return problems[0]["index"]
 

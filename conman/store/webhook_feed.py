@@ -24,10 +24,9 @@ from pymongo.errors import BulkWriteError
 from conman.domain.ids import first_id_of
 from conman.domain.times import later, milliseconds
 from conman.domain.webhook import EVENTS, DeliveryState, Subscription, is_told, message
-from conman.store.database import Database, Document
+from conman.store.database import DUPLICATE_KEY, Database, Document
 
 DELIVERIES: Final = "webhook_deliveries"
-_DUPLICATE: Final = 11000
 
 KNOWN_FOR_SECONDS: Final = 5.0
 """How long a process believes what it has read of webhooks; it reads them once in this time, if anything happens at all."""
@@ -107,7 +106,7 @@ async def _keep(db: Database, wanted: Sequence[tuple[Document, Subscription]]) -
     try:
         made = (await db[DELIVERIES].bulk_write(upserts, ordered=False)).upserted_count
     except BulkWriteError as error:
-        if any(problem["code"] != _DUPLICATE for problem in error.details["writeErrors"]):
+        if any(problem["code"] != DUPLICATE_KEY for problem in error.details["writeErrors"]):
             raise
         made = error.details["nUpserted"]  # Another process that delivers the same events made the others.
     tell = _known_of(db).tell
