@@ -15,6 +15,7 @@ from conman.services.workspaces import extra_workspace
 from conman.store.database import Document, ensure_indexes
 from tests.services.desk import desk
 from tests.services.people import Office
+from tests.services.registry import Registry
 from tests.services.shop import REPO, Shop
 from tests.support.mongo import db, mongo_uri
 
@@ -53,3 +54,12 @@ async def office(mongo_uri: str) -> AsyncIterator[Office]:
 async def platform(office: Office) -> AsyncIterator[Platform]:
     async with office.process() as made:
         yield made
+
+
+@pytest.fixture
+async def registry(mongo_uri: str) -> AsyncIterator[Registry]:
+    made = Registry(mongo_uri, f"test_{uuid.uuid4().hex[:12]}")
+    async with made.process() as platform:
+        await ensure_indexes(platform.db)
+        yield made
+        await platform.db.client.drop_database(made.database)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,20 +19,11 @@ from conman.services.clock import now
 from conman.services.platform import Platform
 from conman.services.secrets import unseal
 from conman.store import locks, records
-from conman.store.database import Document, ensure_indexes
+from conman.store.database import Document
 from conman.store.outgoing import deliver
 from tests.services.registry import Registry
 from tests.support.conman_stack import wait_for
 from tests.support.crashes import crash_at
-
-
-@pytest.fixture
-async def registry(mongo_uri: str) -> AsyncIterator[Registry]:
-    made = Registry(mongo_uri, f"test_{uuid.uuid4().hex[:12]}")
-    async with made.process() as platform:
-        await ensure_indexes(platform.db)
-        yield made
-        await platform.db.client.drop_database(made.database)
 
 
 @pytest.fixture

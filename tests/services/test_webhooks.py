@@ -7,7 +7,6 @@ import base64
 import json
 import socket
 import ssl
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
@@ -30,7 +29,7 @@ from conman.services.platform import Platform
 from conman.services.webhook_http import NoAnswerError, Poster
 from conman.services.webhook_sending import WebhookSending
 from conman.store import records, webhook_feed
-from conman.store.database import Document, ensure_indexes
+from conman.store.database import Document
 from conman.store.outgoing import sweep
 from tests.services import receiver as moods
 from tests.services.receiver import Mood, Receiver, answers, receiving, self_signed
@@ -40,15 +39,6 @@ from tests.support.crashes import crash_at
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 HOME = ["127.0.0.0/8"]
 HELD = {"reason": "a word of somebody@example.com", "until": None}
-
-
-@pytest.fixture
-async def registry(mongo_uri: str) -> AsyncIterator[Registry]:
-    made = Registry(mongo_uri, f"test_{uuid.uuid4().hex[:12]}")
-    async with made.process() as platform:
-        await ensure_indexes(platform.db)
-        yield made
-        await platform.db.client.drop_database(made.database)
 
 
 @pytest.fixture
