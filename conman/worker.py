@@ -16,7 +16,7 @@ from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client, ScheduleActionStartWorkflow
 from temporalio.service import RPCError, RPCStatusCode
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from conman import __version__
@@ -102,27 +102,22 @@ def sandbox() -> SandboxedWorkflowRunner:
     The pure domain and the models pass through it, since they are deterministic and slow to import twice. The options do too:
     inside a copy of them, workflows would not see the configured prefix of the task queues.
     """
-    return _sandbox("conman.domain", "conman.workflows.options")
+    modules = ("conman.domain", "conman.workflows.options", "pydantic", "pydantic_core")
+    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*modules))
 
 
-def open_sandbox() -> SandboxedWorkflowRunner:
-    """The sandbox of a worker: the workflows' modules pass through too, which have been held to `sandbox` by tests and replays.
+def no_sandbox() -> UnsandboxedWorkflowRunner:
+    """How a worker runs workflows, which have been held to `sandbox` by tests and replays: at a quarter less computing.
 
-    Else each workflow imports them anew from the disk: 6 to 13 ms of computing for each one that starts or comes back into the
-    cache, and a mixture of versions when the files under a running worker are replaced. They keep nothing in their modules.
+    docs/adr/0025-two-sandboxes-for-workflows.md
     """
-    return _sandbox("conman.domain", "conman.workflows")
-
-
-def _sandbox(*modules: str) -> SandboxedWorkflowRunner:
-    passing = SandboxRestrictions.default.with_passthrough_modules(*modules, "pydantic", "pydantic_core")
-    return SandboxedWorkflowRunner(restrictions=passing)
+    return UnsandboxedWorkflowRunner()
 
 
 def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
     """One Temporal worker per task queue."""
     settings, client = platform.settings, platform.commands.client
-    starter = NoticeStarter(platform.commands)
+    starter = NoticeStarter(platform.commands, platform.db)
     store = StoreActivities(
         platform.db, settings.job_log_days, starter, settings.feed_hours, mail_keep_days=settings.mail_keep_days
     )
@@ -161,7 +156,7 @@ def make_workers(platform: Platform, queues: set[Queue]) -> list[Worker]:
                 ],
                 100,
                 workflows=WORKFLOWS,
-                workflow_runner=open_sandbox(),
+                workflow_runner=no_sandbox(),
                 sticky_queue_schedule_to_start_timeout=options.STICKY_TIMEOUT,
             )
         )

@@ -1,6 +1,6 @@
-"""`python tests/workflows/replay.py [--open] FILE…`: replay recorded histories; prints a line of JSON: file → what went wrong.
+"""`python tests/workflows/replay.py [--as-workers] FILE…`: replay recorded histories; prints, as JSON, file → what went wrong.
 
-`--open`: in the sandbox of workers, at a third of the cost. What the strict one refuses does not depend on the hash seed.
+`--as-workers`: in no sandbox, at a third of the cost. What the strict one refuses does not depend on the hash seed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from codec_samples import A, B
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
-from conman.worker import WORKFLOWS, open_sandbox, sandbox
+from conman.worker import WORKFLOWS, no_sandbox, sandbox
 from conman.workflows.codec import KeyringCodec, data_converter
 
 
@@ -26,7 +26,7 @@ def load(path: Path) -> WorkflowHistory:
 async def replay(path: Path, *, as_workers: bool = False) -> None:
     """Run today's code on a history, with a keyring that was rotated since. Raises what the code did differently."""
     converter = data_converter(KeyringCodec({**B, **A}))
-    runner = open_sandbox() if as_workers else sandbox()
+    runner = no_sandbox() if as_workers else sandbox()
     await Replayer(workflows=WORKFLOWS, workflow_runner=runner, data_converter=converter).replay_workflow(load(path))
 
 
@@ -43,5 +43,5 @@ async def replay_all(paths: list[Path], *, as_workers: bool) -> dict[str, str | 
 
 
 if __name__ == "__main__":
-    names = [name for name in sys.argv[1:] if name != "--open"]
-    print(json.dumps(asyncio.run(replay_all([Path(name) for name in names], as_workers="--open" in sys.argv))))
+    names = [name for name in sys.argv[1:] if name != "--as-workers"]
+    print(json.dumps(asyncio.run(replay_all([Path(name) for name in names], as_workers="--as-workers" in sys.argv))))
