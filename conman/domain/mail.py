@@ -166,11 +166,15 @@ class Wave(Model):
 
 
 class MailEnd(Model):
-    """How a mail ended; ids and codes only, since it stands in a workflow's history."""
+    """How a mail ended; ids and codes only, since it stands in a workflow's history.
+
+    `notice` counts all mails of its notice by how they ended, when this was the last one and the notice ended with it.
+    """
 
     state: MailState
     reason: MailReason | None = None
     code: int | None = None
+    notice: dict[str, int] | None = None
 
     @property
     def label(self) -> str:

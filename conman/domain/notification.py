@@ -14,6 +14,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from conman.domain.decision import Model
+from conman.domain.mail import Wave
 from conman.domain.tokens import TokenPurpose
 
 
@@ -137,6 +138,7 @@ def recipients(notice: Notice, user_ids: Sequence[str], emails: Sequence[str], a
 
 
 class NotifyStart(Model):
-    """How `notify:{notice_id}` is started."""
+    """How `notify:{notice_id}` is started. `wave`: who started it has looked at the notice already, and found these mails."""
 
     notice_id: str
+    wave: Wave | None = None

@@ -22,7 +22,10 @@ Rule = Callable[[Database, Notice], Awaitable[list[Recipient]]]
 
 async def named(db: Database, notice: Notice) -> list[Recipient]:
     """Those whom the notice names."""
-    accounts = {row["email"]: row["_id"] async for row in db["users"].find({"email": {"$in": notice.emails}}, {"email": 1})}
+    accounts: dict[str, str] = {}
+    if notice.emails:
+        found = db["users"].find({"email": {"$in": notice.emails}}, {"email": 1})
+        accounts = {row["email"]: row["_id"] async for row in found}
     return recipients(notice, notice.user_ids, notice.emails, accounts)
 
 

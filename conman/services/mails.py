@@ -22,6 +22,9 @@ from conman.store.database import DUPLICATE_KEY, Database, Document
 WAVE = 1000
 """Mails of one notice that are under way at once: a workflow may have 2,000 activities open."""
 
+FEW = 50
+"""Up to so many mails of a notice look, each as it ends, whether it was the last."""
+
 
 async def next_wave(db: Database, notice_id: str) -> Wave:
     """The rows of a notice that have not ended, at most `WAVE`; the first time, they are made. With none left, it ends."""
@@ -29,27 +32,48 @@ async def next_wave(db: Database, notice_id: str) -> Wave:
     if document is None:
         return Wave(found=False)
     notice = Notice.model_validate(document["notice"])
-    if document["state"] == NoticeState.PENDING and not document.get("expanded", False):
-        await _make_rows(db, notice_id, document["created_at"], notice)
+    if document["state"] == NoticeState.PENDING and "mail_ids" not in document:
+        document = await _settled(db, document, notice)
+        mail_ids = await _make_rows(db, document, notice)
         fault_point("notice.expanded")
-        # From here on it is settled who is told: a second look may find other members.
-        await db["notifications"].update_one({"_id": notice_id}, {"$set": {"expanded": True}})
-    left = db["mails"].find(_left(notice_id), {"_id": 1})
+        document["mail_ids"] = mail_ids
+        await db["notifications"].update_one({"_id": notice_id}, {"$set": {"mail_ids": mail_ids}})
+    left = db["mails"].find(_left(document), {"_id": 1})
     ids = [row["_id"] async for row in left.sort("_id").limit(WAVE)]
-    ended = None if ids else await end_notice(db, notice_id, canceled=False)
+    ended = None if ids else await _end_notice(db, document, canceled=False)
     return Wave(app_id=notice.app_id, actor_user_id=notice.actor_user_id, mail_ids=ids, ended=ended)
 
 
-def _left(notice_id: str) -> Document:
-    return {"notice_id": notice_id, "state": {"$in": [state.value for state in OPEN]}}
+async def _settled(db: Database, document: Document, notice: Notice) -> Document:
+    """The notice with who is told of it: settled once, since a second look may find other members."""
+    if "told" not in document:
+        told = [recipient.model_dump() for recipient in await RULES[notice.kind](db, notice)]
+        open_still = {"_id": document["_id"], "told": {"$exists": False}}
+        await db["notifications"].update_one(open_still, {"$set": {"told": told}})
+        fault_point("notice.settled")
+        document = await records.get(db, "notifications", document["_id"])
+    return document
 
 
-async def _make_rows(db: Database, notice_id: str, at: str, notice: Notice) -> None:
-    told = await RULES[notice.kind](db, notice)
-    rows = [_row(notice_id, at, notice, recipient) for recipient in told]
+def _mails_of(notice: Document) -> Document:
+    """A notice's mails, by their ids: on some servers a look by anything else takes the longer the more mails there are.
+
+    A notice that an earlier version expanded does not name them.
+    """
+    return {"_id": {"$in": notice["mail_ids"]}} if "mail_ids" in notice else {"notice_id": notice["_id"]}
+
+
+def _left(notice: Document) -> Document:
+    return {**_mails_of(notice), "state": {"$in": [state.value for state in OPEN]}}
+
+
+async def _make_rows(db: Database, document: Document, notice: Notice) -> list[str]:
+    told = [Recipient.model_validate(recipient) for recipient in document["told"]]
+    rows = [_row(document["_id"], document["created_at"], notice, recipient) for recipient in told]
     upserts = [UpdateOne({"_id": row["_id"]}, {"$setOnInsert": row}, upsert=True) for row in rows]
+    ids = [row["_id"] for row in rows]
     if not upserts:
-        return
+        return ids
     try:
         await db["mails"].bulk_write(upserts, ordered=False)
     except BulkWriteError as error:
@@ -57,6 +81,7 @@ async def _make_rows(db: Database, notice_id: str, at: str, notice: Notice) -> N
         if any(problem["code"] != DUPLICATE_KEY for problem in problems):
             raise
         # Another attempt of the same step, which was thought dead, has made the rows.
+    return ids
 
 
 def _row(notice_id: str, at: str, notice: Notice, recipient: Recipient) -> Document:
@@ -123,12 +148,16 @@ async def _move(db: Database, mail: str, state: MailState, fields: Document, *, 
 
 async def end_notice(db: Database, notice_id: str, *, canceled: bool) -> dict[str, int]:
     """End a notice whose mails have ended; of a canceled one, what has not left is skipped. How many ended in which state."""
+    document = await db["notifications"].find_one({"_id": notice_id})
+    return await _end_notice(db, document or {"_id": notice_id}, canceled=canceled)
+
+
+async def _end_notice(db: Database, notice: Document, *, canceled: bool) -> dict[str, int]:
+    notice_id: str = notice["_id"]
     if canceled:
-        async for row in db["mails"].find(
-            {"notice_id": notice_id, "state": {"$in": [state.value for state in OPEN]}}, {"_id": 1}
-        ):
+        async for row in db["mails"].find(_left(notice), {"_id": 1}):
             await skipped(db, row["_id"], MailReason.CANCELED)
-    rows = db["mails"].find({"notice_id": notice_id}, {"state": 1, "reason": 1, "refusal": 1})
+    rows = db["mails"].find(_mails_of(notice), {"state": 1, "reason": 1, "refusal": 1})
     counts = counted([end_of(row) async for row in rows])
     state = NoticeState.CANCELED if canceled else NoticeState.DONE
     if not await close_notice(db, notice_id, state, counts):
@@ -136,6 +165,17 @@ async def end_notice(db: Database, notice_id: str, *, canceled: bool) -> dict[st
         await db["notifications"].update_one({"_id": notice_id}, {"$set": {"counts": counts}})
     fault_point("notice.ended")
     return counts
+
+
+async def with_notice(db: Database, notice: Document, end: MailEnd) -> MailEnd:
+    """A mail's end; when it was the last of its notice that had not ended, the notice ends with it.
+
+    Of several that end at the same moment at least one finds none left. Where a notice has many mails they don't each look
+    through all others: its workflow does, in the end.
+    """
+    if len(notice.get("mail_ids", ())) > FEW or await db["mails"].find_one(_left(notice), {"_id": 1}) is not None:
+        return end
+    return end.model_copy(update={"notice": await _end_notice(db, notice, canceled=False)})
 
 
 async def close_notice(db: Database, notice_id: str, state: NoticeState, counts: dict[str, int] | None = None) -> bool:

@@ -65,17 +65,22 @@ class Sending:
         self.transport = transport
 
     async def attempt(self, mail: str) -> MailEnd:
-        """Try to send a mail; one that has ended stays as it is.
+        """Try to send a mail; one that has ended stays as it is. With its last mail the notice ends.
 
         Raises `NotSentError` when another try may succeed, `MisconfiguredError` when one on a mended worker may.
         """
         row = await records.get(self.db, "mails", mail, what="mail")
+        told = await records.get(self.db, "notifications", row["notice_id"], what="notice")
+        return await mails.with_notice(self.db, told, await self._attempt(row, Notice.model_validate(told["notice"])))
+
+    async def _attempt(self, row: Document, notice: Notice) -> MailEnd:
+        mail: str = row["_id"]
         if MailState(row["state"]) not in OPEN:
             return mails.end_of(row)
-        notice = Notice.model_validate((await records.get(self.db, "notifications", row["notice_id"], what="notice"))["notice"])
         account = await self._account(row)
+        app = None if notice.app_id is None else await records.find(self.db, "apps", notice.app_id)
         withholding = withheld(
-            await self._addressee(notice, account), by_account=row["user_id"] is not None, always_sent=notice.kind in ALWAYS_SENT
+            await self._addressee(app, account), by_account=row["user_id"] is not None, always_sent=notice.kind in ALWAYS_SENT
         )
         if withholding is not None:
             return await mails.skipped(self.db, mail, withholding)
@@ -84,7 +89,7 @@ class Sending:
             return await mails.skipped(self.db, mail, token.dead)
         email: str = account["email"] if account is not None else row["email"]
         try:
-            outgoing = await self._compose(row, notice, email, account, token)
+            outgoing = await self._compose(row, notice, email, account, app, token)
         except BadAddressError:
             return await mails.failed(self.db, mail, MailReason.BAD_ADDRESS)
         if await mails.begin(self.db, mail, email) is None:
@@ -109,10 +114,9 @@ class Sending:
         query = {"_id": row["user_id"]} if row["user_id"] is not None else {"email": row["email"]}
         return await self.db["users"].find_one(query)
 
-    async def _addressee(self, notice: Notice, account: Document | None) -> Addressee:
+    async def _addressee(self, app: Document | None, account: Document | None) -> Addressee:
         if account is None:
             return Addressee(has_account=False)
-        app = None if notice.app_id is None else await records.find(self.db, "apps", notice.app_id)
         return Addressee(
             has_account=True,
             disabled=account["disabled"],
@@ -144,23 +148,23 @@ class Sending:
         return _Token(text, dead, document or {})
 
     async def _compose(
-        self, row: Document, notice: Notice, email: str, account: Document | None, token: _Token | None
+        self, row: Document, notice: Notice, email: str, account: Document | None, app: Document | None, token: _Token | None
     ) -> Outgoing:
         base = public_base(self.settings)
-        name = await self._name("users", account["_id"]) if account is not None else None
+        name = _name_of(account)
         words = Words(
             link=notice_link(base, notice, None if token is None else token.text),
             preferences_link=preferences_link(base),
             recipient_name=name,
-            actor_name=await self._name("users", notice.actor_user_id),
-            app_name=await self._name("apps", notice.app_id),
+            actor_name=await self._user_name(notice.actor_user_id, account),
+            app_name=_name_of(app),
             role=None if token is None else token.record.get("role"),
             expires_at=None if token is None else token.record["expires_at"],
             data=_clean(notice.data),
-            environment_name=await self._environment_name(notice),
+            environment_name=_environment_name(notice, app),
             release_tag=await self._tag(notice.data.get("release_id")),
-            requester_name=await self._name("users", notice.data.get("requested_by")),
-            author_name=await self._name("users", notice.data.get("author_user_id")),
+            requester_name=await self._user_name(notice.data.get("requested_by"), account),
+            author_name=await self._user_name(notice.data.get("author_user_id"), account),
         )
         envelope = Envelope(
             mail_id=row["_id"],
@@ -172,20 +176,25 @@ class Sending:
         )
         return compose(envelope, render(notice.kind, words))
 
-    async def _name(self, collection: str, record_id: str | None) -> str | None:
-        document = None if record_id is None else await records.find(self.db, collection, record_id)
-        return None if document is None else one_line(document["name"]) or None
-
-    async def _environment_name(self, notice: Notice) -> str | None:
-        """The name that it has now; None for one that is archived, or where the notice is about none."""
-        wanted = notice.entity_id if notice.entity_type == "environment" else notice.data.get("environment_id")
-        app = None if notice.app_id is None or wanted is None else await records.find(self.db, "apps", notice.app_id)
-        listed = [] if app is None else app["environments"]
-        return next((one_line(one["name"]) or None for one in listed if one["id"] == wanted), None)
+    async def _user_name(self, user_id: str | None, known: Document | None) -> str | None:
+        if user_id is None:
+            return None
+        return _name_of(known if known is not None and known["_id"] == user_id else await records.find(self.db, "users", user_id))
 
     async def _tag(self, release_id: str | None) -> str | None:
         release = None if release_id is None else await records.find(self.db, "releases", release_id)
         return None if release is None else release["owned"]["tag"]
+
+
+def _name_of(document: Document | None) -> str | None:
+    return None if document is None else one_line(document["name"]) or None
+
+
+def _environment_name(notice: Notice, app: Document | None) -> str | None:
+    """The name that it has now; None for one that is archived, or where the notice is about none."""
+    wanted = notice.entity_id if notice.entity_type == "environment" else notice.data.get("environment_id")
+    listed = [] if app is None or wanted is None else app["environments"]
+    return next((one_line(one["name"]) or None for one in listed if one["id"] == wanted), None)
 
 
 def _clean(value: Any) -> Any:

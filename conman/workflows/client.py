@@ -24,6 +24,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from conman.domain.decision import Command
 from conman.domain.deploy_messages import DriftCheckStart
 from conman.domain.errors import DomainError, ErrorCode, Unavailable
+from conman.domain.mail import Wave
 from conman.domain.messages import EntityStart
 from conman.domain.notification import NotifyStart
 from conman.domain.temp_env import ENTITY_TYPE
@@ -147,22 +148,22 @@ class Commands:
         workflow_id = options.temp_env_workflow(temp_env_id)
         return EntityWorkflow("temp-env", workflow_id, start, ENTITY_TYPE, f"temp env {label or temp_env_id}")
 
-    async def start_notice(self, notice_id: str, *, again: bool = False) -> None:
+    async def start_notice(self, notice_id: str, wave: Wave | None = None, *, again: bool = False) -> None:
         """Start the workflow that sends a notice, once and for all (`durability.md` 21); one that runs already is healthy.
 
-        `again` starts another one after one that has ended, for mails that somebody wants tried again. Raises
-        `WorkflowAlreadyStartedError` when one has ended and `again` is False, `TimeoutError` or `RPCError` when Temporal does
-        not answer.
+        `wave` are its first mails, where they are known: they are not looked for again. `again` starts another one after one that
+        has ended, for mails that somebody wants tried again. Raises `WorkflowAlreadyStartedError` when one has ended and `again`
+        is False, `TimeoutError` or `RPCError` when Temporal does not answer.
         """
         await self.client.start_workflow(
             "notify",
-            NotifyStart(notice_id=notice_id),
+            NotifyStart(notice_id=notice_id, wave=wave),
             id=options.notify_workflow(notice_id),
             task_queue=options.queue_name(options.Queue.MAIN),
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE if again else WorkflowIDReusePolicy.REJECT_DUPLICATE,
             task_timeout=options.WORKFLOW_TASK_TIMEOUT,
-            search_attributes=options.notice_search_attributes(notice_id),
+            search_attributes=options.notice_search_attributes(notice_id, *((wave.app_id, wave.actor_user_id) if wave else ())),
             static_summary=f"notice {notice_id}",
             static_details=f"Tells people by mail what the record `{notice_id}` in `notifications` says.",
         )

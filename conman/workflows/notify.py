@@ -18,6 +18,9 @@ LOOKS = 10
 LOOK_AGAIN = timedelta(minutes=1)
 """How often and how long apart a notice that is not there is looked for: upkeep delivers it within a minute, if there is one."""
 
+ENDS_WITH_LAST = "ends-with-its-last-mail"
+"""Patch: a notice that starts with its mails does not look for them, and ends with the last of them; before, it looked."""
+
 
 @workflow.defn(name="notify")
 class NotifyWorkflow:
@@ -33,11 +36,18 @@ class NotifyWorkflow:
     async def run(self, start: NotifyStart) -> dict[str, int]:
         """Send what has not ended; returns how many mails ended in which state."""
         try:
-            while (wave := await self._next(start)) is not None and wave.mail_ids:
-                await asyncio.gather(*(self._send(mail_id) for mail_id in wave.mail_ids))
+            ends_with_last = workflow.patched(ENDS_WITH_LAST)
+            wave = (start.wave if ends_with_last else None) or await self._next(start)
+            while wave is not None and wave.mail_ids:
+                self._show(wave)
+                ends = await asyncio.gather(*(self._send(mail_id) for mail_id in wave.mail_ids))
+                done = next((end.notice for end in ends if end.notice is not None), None)
+                if done is not None and ends_with_last:
+                    return self._show_end("Done", done)
                 info = workflow.info()
                 if info.is_continue_as_new_suggested() or info.get_current_history_length() >= options.CONTINUE_AFTER_EVENTS:
-                    workflow.continue_as_new(start)
+                    workflow.continue_as_new(NotifyStart(notice_id=start.notice_id))
+                wave = await self._next(start)
         except (ActivityError, asyncio.CancelledError) as error:
             if not is_cancelled_exception(error):
                 raise
@@ -58,17 +68,18 @@ class NotifyWorkflow:
             await workflow.sleep(LOOK_AGAIN)
         else:
             return None
-        if not wave.mail_ids:
-            return wave
-        if updates := options.notice_is_of(wave.app_id, wave.actor_user_id):
+        if wave.mail_ids and (updates := options.notice_is_of(wave.app_id, wave.actor_user_id)):
             workflow.upsert_search_attributes(updates)
-        workflow.set_current_details(f"Sends {len(wave.mail_ids)} mails; each is tried for a day.")
         return wave
 
-    async def _send(self, mail_id: str) -> None:
+    def _show(self, wave: Wave) -> None:
+        workflow.set_current_details(f"Sends {len(wave.mail_ids)} mails; each is tried for a day.")
+
+    async def _send(self, mail_id: str) -> MailEnd:
         end = await self._to_its_end(mail_id)
         self.counts = counted([end], self.counts)
         workflow.set_current_details(f"Sends mails, each tried for a day; so far: {tally(self.counts)}.")
+        return end
 
     async def _to_its_end(self, mail_id: str) -> MailEnd:
         try:

@@ -317,9 +317,10 @@ def webhook_workflow(app_id: str) -> str:
     return f"webhook:{app_id}"
 
 
-def notice_search_attributes(notice_id: str) -> TypedSearchAttributes:
-    """What the workflow of a notice starts with; app and actor follow once it has read the notice."""
-    return TypedSearchAttributes([SearchAttributePair(ENTITY_TYPE, "notice"), SearchAttributePair(ENTITY_ID, notice_id)])
+def notice_search_attributes(notice_id: str, app_id: str | None = None, actor: str | None = None) -> TypedSearchAttributes:
+    """What the workflow of a notice starts with; app and actor follow once it has read the notice, unless who starts it has."""
+    found = ((ENTITY_TYPE, "notice"), (ENTITY_ID, notice_id), (APP_ID, app_id), (ACTOR, actor))
+    return TypedSearchAttributes([SearchAttributePair(key, value) for key, value in found if value is not None])
 
 
 def notice_is_of(app_id: str | None, actor: str | None) -> list[SearchAttributeUpdate[str]]:

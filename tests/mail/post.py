@@ -126,6 +126,6 @@ class Post:
         return await self.db["mails"].find({"notice_id": notice_id}).sort("recipient").to_list()
 
     async def send(self, notice_id: str) -> MailEnd:
-        """One attempt at a notice's only mail."""
+        """One attempt at a notice's only mail; how the mail ended, without what the notice counts then."""
         (row,) = await self.rows(notice_id) or [{"_id": (await self.mails(notice_id))[0]}]
-        return await self.sending().attempt(row["_id"])
+        return (await self.sending().attempt(row["_id"])).model_copy(update={"notice": None})

@@ -18,6 +18,7 @@ from conman.cli import cli
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.mail import MailEnd, MailReason, MailState, Refusal, SmtpStep
 from conman.domain.notification import NoticeKind, NoticeState
+from conman.domain.roles import Role
 from conman.domain.times import later
 from conman.services import mail_reports, mails
 from conman.services.clock import new_id, now
@@ -52,6 +53,51 @@ async def test_two_expansions_at_once_make_one_set_of_rows(post: Post) -> None:
     waves = await asyncio.gather(*(mails.next_wave(post.db, notice_id) for _ in range(5)))
     assert len(await post.rows(notice_id)) == 10
     assert all(len(wave.mail_ids) == 10 for wave in waves)
+
+
+@pytest.mark.parametrize("point", ["notice.settled", "notice.expanded"])
+async def test_who_joins_after_a_crash_is_not_told_of_what_was_before(post: Post, point: str) -> None:
+    first = await post.member(Role.REVIEWER)
+    app = await post.app()
+    notice_id = await post.notice(NoticeKind.CHANGESET_SUBMITTED, app_id=app["_id"])
+    with crash_at(point):
+        await post.mails(notice_id)
+    await post.member(Role.REVIEWER)
+    assert len(await post.mails(notice_id)) == 1
+    assert [row["recipient"] for row in await post.rows(notice_id)] == [first]
+
+
+async def test_a_notice_ends_with_its_last_mail_and_counts_them_all(post: Post) -> None:
+    notice_id = await post.notice(ACCOUNT_CREATED, emails=["a@example.com", "b@example.com"])
+    first, second = await post.mails(notice_id)
+    assert (await post.sending().attempt(first)).notice is None
+    assert await notice_state(post, notice_id) == NoticeState.PENDING
+    with crash_at("notice.ended"):
+        await post.sending().attempt(second)
+    end = await post.sending().attempt(second)  # the second run of the step sends nothing, and tells the same
+    assert end.notice == {"sent": 2, "failed": 0, "skipped": 0}
+    assert len(post.way.handed_over) == 2
+    assert await notice_state(post, notice_id) == NoticeState.DONE
+
+
+async def test_where_there_are_many_mails_they_do_not_each_look_through_the_others(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mails, "FEW", 1)
+    notice_id = await post.notice(ACCOUNT_CREATED, emails=["a@example.com", "b@example.com"])
+    ends = [await post.sending().attempt(mail) for mail in await post.mails(notice_id)]
+    assert [end.notice for end in ends] == [None, None]
+    assert (await mails.next_wave(post.db, notice_id)).ended == {"sent": 2, "failed": 0, "skipped": 0}
+
+
+async def test_a_notice_that_an_earlier_version_expanded_is_sent_by_its_rows(post: Post) -> None:
+    notice_id = await post.notice(ACCOUNT_CREATED, emails=["a@example.com"])
+    (mail,) = await post.mails(notice_id)
+    await mails.failed(post.db, mail, MailReason.GAVE_UP)
+    await mails.end_notice(post.db, notice_id, canceled=False)
+    await post.db["notifications"].update_one({"_id": notice_id}, {"$unset": {"told": "", "mail_ids": ""}})
+    await mails.reopen(post.db, mail)
+    assert await post.mails(notice_id) == [mail]
 
 
 async def test_a_crash_after_the_rows_were_made_makes_no_others(post: Post) -> None:

@@ -17,6 +17,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
 from conman.activities.reconcile_notices import start_missing_notices
+from conman.domain.mail import Wave
 from conman.domain.notification import NoticeKind
 from conman.embedded.testing import time_skipping_environment
 from conman.services import mail_reports
@@ -184,7 +185,7 @@ async def test_a_notice_out_of_a_backup_is_closed_and_not_sent_again(office: Off
     await start_notices(office.platform, notice_id)
     await office.ended(notice_id)
     await office.post.db["mails"].delete_many({"notice_id": notice_id})
-    before = {"$set": {"state": "pending"}, "$unset": {"expanded": "", "counts": "", "ended_at": ""}}
+    before = {"$set": {"state": "pending"}, "$unset": {"mail_ids": "", "told": "", "counts": "", "ended_at": ""}}
     await office.post.db["notifications"].update_one({"_id": notice_id}, before)
     assert await start_missing_notices(office.post.db, office.platform.commands) == 0
     assert (await office.notice(notice_id))["state"] == "done"
@@ -203,7 +204,7 @@ async def test_a_notice_whose_workflow_was_terminated_is_closed(office: Office) 
 async def test_a_temporal_that_does_not_answer_neither_fails_nor_holds_up_the_request(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def hang(_commands: Commands, _notice_id: str) -> None:
+    async def hang(_commands: Commands, _notice_id: str, _wave: Wave | None) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Commands, "start_notice", hang)

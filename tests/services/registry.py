@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from conman.config import Settings
 from conman.domain.decision import Actor
 from conman.domain.errors import DomainError
+from conman.domain.mail import Wave
 from conman.git.memory import MemoryGit
 from conman.services.apps import create_app
 from conman.services.call import Call
@@ -56,7 +57,7 @@ class Workflows:
     async def start(self, entity: Started) -> None:
         self.started.append(entity.workflow_id)
 
-    async def start_notice(self, notice_id: str) -> None:
+    async def start_notice(self, notice_id: str, _wave: Wave | None = None) -> None:
         self.started.append(f"notify:{notice_id}")
 
     async def send(self, entity: str | Started, update: str, command: Any) -> dict[str, Any]:

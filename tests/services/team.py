@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from conman.domain.errors import DomainError, ErrorCode, Unavailable
+from conman.domain.mail import Wave
 from conman.domain.roles import Role
 from conman.services.clock import new_id, now
 from conman.services.members import add_member
@@ -36,7 +37,7 @@ class Told:
         self.commands.append((entity, command))
         return {}
 
-    async def start_notice(self, _notice_id: str) -> None:
+    async def start_notice(self, _notice_id: str, _wave: Wave | None = None) -> None:
         """Mails are no part of these tests."""
 
 

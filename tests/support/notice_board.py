@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import cast
 
+from conman.domain.mail import Wave
 from conman.workflows.client import Commands
 
 
@@ -14,7 +15,7 @@ class NoticeBoard:
 
     started: list[str] = field(default_factory=list)
 
-    async def start_notice(self, notice_id: str) -> None:
+    async def start_notice(self, notice_id: str, _wave: Wave | None = None) -> None:
         self.started.append(notice_id)
 
     @property

@@ -34,6 +34,7 @@ from conman.domain.changeset import ChangesetState, Move
 from conman.domain.deploy_messages import DriftCheckStart, DriftPlace, DriftQuestion, DriftReply, DriftRound
 from conman.domain.drift import DriftItem
 from conman.domain.jobs import JobState, ReasonCode
+from conman.domain.mail import Wave
 from conman.domain.messages import (
     Answer,
     EjectCommand,
@@ -356,6 +357,16 @@ async def notify_sends(world: World) -> Recorded:
     return {"notify-sends": workflow_id}
 
 
+async def notify_knows_its_mails(world: World) -> Recorded:
+    """A notice that starts with its two mails."""
+    world.fakes.mailroom.expects("one", "two")
+    notice_id = world.id("known-notice")
+    await world.commands.start_notice(notice_id, Wave(app_id=world.app_id, mail_ids=["one", "two"]))
+    workflow_id = options.notify_workflow(notice_id)
+    await world.client.get_workflow_handle(workflow_id).result()
+    return {"notify-knows-its-mails": workflow_id}
+
+
 async def webhook_rests(world: World) -> Recorded:
     """A webhook whose receiver takes nothing in the first round; one message waits for its own time."""
     world.fakes.hook.script = [Round(failed=1, wait_seconds=0), Round(taken=1, failed=1, wait_seconds=0.5), Round(taken=1)]
@@ -457,6 +468,7 @@ SCENARIOS: list[Scenario] = [
     rollback_goes_on,
     rollback_refused,
     notify_sends,
+    notify_knows_its_mails,
     webhook_rests,
     upkeep_round,
     sealing_rounds,

@@ -35,6 +35,8 @@ class Mailroom:
     reasons: dict[str, MailReason | None] = field(default_factory=dict)
     there: bool = True
     wave: int = 1000
+    few: bool = True
+    """Whether the notice ends with its last mail; where there are many, it ends with a last look."""
     app_id: str | None = None
     actor: str | None = None
     server: Script = accepts
@@ -73,13 +75,18 @@ class Mailroom:
                 end = await self.server(mail_id, self.attempts[mail_id])
         finally:
             self.under_way -= 1
-        return self._end(mail_id, end)
+        return self._with_notice(self._end(mail_id, end))
 
     @activity.defn
     async def give_up_mail(self, mail_id: str) -> MailEnd:
         if self.mails[mail_id] in OPEN:
-            return self._end(mail_id, MailEnd(state=MailState.FAILED, reason=MailReason.GAVE_UP))
-        return MailEnd(state=self.mails[mail_id], reason=self.reasons[mail_id])
+            return self._with_notice(self._end(mail_id, MailEnd(state=MailState.FAILED, reason=MailReason.GAVE_UP)))
+        return self._with_notice(MailEnd(state=self.mails[mail_id], reason=self.reasons[mail_id]))
+
+    def _with_notice(self, end: MailEnd) -> MailEnd:
+        if not self.few or any(state in OPEN for state in self.mails.values()):
+            return end
+        return end.model_copy(update={"notice": self._ended(NoticeEnd(notice_id=""))})
 
     @activity.defn
     async def end_notice(self, end: NoticeEnd) -> dict[str, int]:
