@@ -18,16 +18,18 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest_asyncio
 
 from conman.store.database import Database, connect
+
+T = TypeVar("T")
 
 PASSWORD = "a password for tests 1"
 ROLES = ("user", "reviewer", "config_manager", "app_admin")
@@ -35,6 +37,8 @@ ENDED = ("succeeded", "failed", "canceled")
 DEADLINE_SECONDS = 60.0
 """The longest that anything is waited for: nothing is expected to take this long, it makes a hang a failure."""
 POLL_SECONDS = 0.03
+AT_ONCE = 6
+"""Flows that a fixture of many has under way: enough to keep a stack busy."""
 FIRST_START_SECONDS = 1800.0
 """A first start on a machine fetches or builds the servers."""
 STOP_SECONDS = 60.0
@@ -79,6 +83,17 @@ async def wait_for(look: Callable[[], Awaitable[Any]], what: str, deadline: floa
             return found
         assert time.monotonic() < until, f"waited {deadline:.0f} s in vain for {what}"
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def a_few_at_once(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results in order. A machine that is busy with more at once lets the last of them wait longer than a command may."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(coroutine: Coroutine[Any, Any, T]) -> T:
+        async with slots:
+            return await coroutine
+
+    return await asyncio.gather(*(one(coroutine) for coroutine in work))
 
 
 def last(path: str) -> str:
