@@ -281,6 +281,8 @@ def decide_delete(temp_env_id: str, temp: TempEnv, expire_job_id: str, user_id: 
     Raises `invalid_transition` while it is provisioned and once it is deleted.
     """
     state = moved(temp.state, TempEnvMove.DELETE)
+    if temp.state is TempEnvState.EXPIRED and temp.expire_job_id is not None:
+        return Decision(temp.model_copy(), result={"job_id": temp.expire_job_id})  # it has ended already, and goes
     job_id = temp.expire_job_id or expire_job_id
     after = temp.model_copy(update={"state": state, "expire_job_id": job_id, "deleted_by": user_id})
     return _over(temp_env_id, temp, after, Cause.DELETE, result={"job_id": job_id})

@@ -36,7 +36,8 @@ ROLES = ("user", "reviewer", "config_manager", "app_admin")
 ENDED = ("succeeded", "failed", "canceled")
 DEADLINE_SECONDS = 60.0
 """The longest that anything is waited for: nothing is expected to take this long, it makes a hang a failure."""
-POLL_SECONDS = 0.03
+FIRST_PAUSE, LONGEST_PAUSE = 0.03, 0.2
+"""Between two looks at something that is waited for, seconds: each look costs a busy machine what it could do meanwhile."""
 AT_ONCE = 6
 """Flows that a fixture of many has under way: enough to keep a stack busy."""
 FIRST_START_SECONDS = 1800.0
@@ -76,13 +77,14 @@ def assert_error(reply: httpx.Response, status: int, code: str) -> dict[str, Any
 
 async def wait_for(look: Callable[[], Awaitable[Any]], what: str, deadline: float = DEADLINE_SECONDS) -> Any:
     """The first true answer, within `deadline` seconds."""
-    until = time.monotonic() + deadline
+    until, pause = time.monotonic() + deadline, FIRST_PAUSE
     while True:
         found = await look()
         if found:
             return found
         assert time.monotonic() < until, f"waited {deadline:.0f} s in vain for {what}"
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(pause)
+        pause = min(1.3 * pause, LONGEST_PAUSE)
 
 
 async def a_few_at_once(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

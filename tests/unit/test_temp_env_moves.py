@@ -243,6 +243,9 @@ def test_what_its_profile_keeps_waits_for_a_delete(keeps: bool) -> None:
     deleted = moves.decide_delete(ID, after, uid("delete"), uid("max"))
     assert moves.wants_clean_up(written(deleted))
     assert deleted.result == {"job_id": uid("delete" if keeps else "expire")}
+    assert [event.action for event in deleted.events] == (["expired"] if keeps else [])
+    again = moves.decide_delete(ID, written(deleted), uid("again"), uid("ann"))
+    assert (again.events, again.jobs, again.result) == ((), (), deleted.result)
 
 
 @pytest.mark.parametrize("state", ALL, ids=str)
