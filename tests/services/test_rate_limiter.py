@@ -10,7 +10,7 @@ import pytest
 from conman.api import rate_limits
 from conman.api.rate_limits import RateLimiter
 from conman.config import Settings
-from conman.domain.rate_limit import WINDOW_SECONDS, Bucket
+from conman.domain.rate_limit import WINDOW_SECONDS, Bucket, portion
 from conman.services.clock import now
 from conman.services.expiry import RATE_WINDOWS, forget_expired
 from conman.services.platform import Platform
@@ -58,7 +58,9 @@ async def test_all_processes_together_never_serve_more_than_the_limit(
         counter = limiter(process)
         return sum(await asyncio.gather(*(served(counter, bucket, limit // 4) for _ in range(4))))
 
-    assert sum(await asyncio.gather(*(office.apart(alone) for _ in range(3)))) == limit
+    # The local server may show a writer the counter as another one has left it just then: so it may refuse one too early.
+    too_early = 3 * portion(bucket, limit)
+    assert limit - too_early <= sum(await asyncio.gather(*(office.apart(alone) for _ in range(3)))) <= limit
 
 
 async def test_reads_cost_few_writes_and_writes_are_counted_each(platform: Platform, clock: list[float]) -> None:

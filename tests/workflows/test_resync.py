@@ -58,6 +58,8 @@ async def test_a_record_put_back_to_what_it_was_is_written_again_and_the_audit_s
     entity, place, update, command = await _entities(world, kind)
     older = copy.deepcopy(world.store.owned(*place))
     await world.send(entity, update, command)
+    if kind == "deployment":  # it goes on by itself until it waits for the other approvals
+        await world.until(lambda: world.store.owned(*place)["phase"] == "approvals", "the approvals to be waited for")
     await _knows(world, entity, lambda: world.store.owned(*place)["version"])
     known = world.store.owned(*place)
     world.store.insert(*place, older)
