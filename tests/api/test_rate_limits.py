@@ -19,6 +19,7 @@ import pytest_asyncio
 from conman.domain.rate_limit import WINDOW_SECONDS
 from conman.embedded.ports import lease
 from tests.support.conman_stack import PASSWORD, Person, Stack, assert_error, b64, make_world, running_stack, wait_for
+from tests.support.plain_http import NO_TLS
 
 AUTH, FILES, READS, WRITES = 10, 6, 12, 4
 PROXY = "127.0.0.1"
@@ -43,7 +44,7 @@ async def another_api(data: Path, **variables: str) -> AsyncIterator[str]:
         child = await asyncio.create_subprocess_exec(*command, env=environment, cwd=data, stdout=log, stderr=log)
         url = f"http://127.0.0.1:{port.port}/api"
         try:
-            async with httpx.AsyncClient(trust_env=False) as client:
+            async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
 
                 async def live() -> bool:
                     assert child.returncode is None, log.name
@@ -85,8 +86,8 @@ async def two(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Two]:
         running_stack(folder) as stack,
         another_api(stack.data, **SMALL) as one,
         another_api(stack.data, **SMALL) as other,
-        httpx.AsyncClient(base_url=one, trust_env=False, timeout=60) as here,
-        httpx.AsyncClient(base_url=other, trust_env=False, timeout=60) as there,
+        httpx.AsyncClient(base_url=one, trust_env=False, timeout=60, verify=NO_TLS) as here,
+        httpx.AsyncClient(base_url=other, trust_env=False, timeout=60, verify=NO_TLS) as there,
     ):
         world = await make_world(stack)
         workspace = await world.workspace(world.eve)
@@ -195,7 +196,7 @@ async def test_auth_routes_are_counted_by_address_before_anything_else(two: Two)
 async def test_without_a_trusted_proxy_nobody_chooses_their_address(two: Two) -> None:
     async with (
         another_api(two.stack.data, CONMAN_RATE_LIMIT_AUTH="3") as url,
-        httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=60, verify=NO_TLS) as client,
     ):
         await begin()
         replies = [

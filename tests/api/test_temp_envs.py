@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from conman.domain.times import milliseconds
 from tests.support.conman_stack import Person, World, assert_error, last, make_world, wait_for
+from tests.support.plain_http import NO_TLS
 
 FILES: dict[str, str | bytes] = {
     "index.html": "<h1>shop</h1>",
@@ -41,7 +42,7 @@ class Site:
         """A request without following redirects or keeping cookies."""
         known = person.headers if person is not None else {}
         names = {name.replace("_", "-"): value for name, value in headers.items()}
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
             host = {"Host": urlsplit(self.url).netloc}
             return await client.request(method, f"{self.world.stack.url}{path}", headers={**host, **known, **names})
 

@@ -25,6 +25,7 @@ from conman.services.payload_keys import payloads_in
 from conman.workflows.codec import key_of
 from conman.workflows.upkeep import UPKEEP_ID
 from tests.support.conman_stack import Stack, World, last, make_world, running_stack, wait_for
+from tests.support.plain_http import NO_TLS
 
 KEY = base64.b64encode(b"k" * 32).decode()
 OTHER = base64.b64encode(b"o" * 32).decode()
@@ -113,7 +114,7 @@ async def test_who_joins_has_the_keys_and_another_key_stops_the_start(stack: Sta
 
 async def test_the_web_ui_asks_the_codec_server_which_decodes_for_its_pages(stack: Stack, tmp_path: Path) -> None:
     ui = stack.ready["temporal_ui_url"]
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=30, verify=NO_TLS) as http:
         settings = (await http.get(f"{ui}/api/v1/settings")).json()
         assert settings["Codec"]["Endpoint"] == "http://127.0.0.1:8234"
 

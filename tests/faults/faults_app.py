@@ -18,6 +18,7 @@ from faults_processes import SECONDS, Cell, until
 from pymongo.asynchronous.database import AsyncDatabase
 
 from conman.store.database import connect
+from tests.support.plain_http import NO_TLS
 
 Document = dict[str, Any]
 ENDED = ("succeeded", "failed", "canceled")
@@ -249,7 +250,7 @@ async def running_app(cell: Cell) -> AsyncIterator[App]:
     """An app with an empty repository, an author, a reviewer and a manager."""
     settings = cell.settings()
     mongo = connect(settings.mongo_uri or "")
-    async with httpx.AsyncClient(base_url=f"{cell.url}/api", trust_env=False, timeout=SECONDS) as client:
+    async with httpx.AsyncClient(base_url=f"{cell.url}/api", trust_env=False, timeout=SECONDS, verify=NO_TLS) as client:
         try:
             admin = await _log_in(client, **cell.admin)
             path = {"name": "shop", "repo_path": "team/shop.git", "create_repository": True}

@@ -27,6 +27,7 @@ from conman.embedded import guard
 from conman.embedded.ports import PortLease, lease
 from conman.embedded.stack import EmbeddedStack
 from conman.settings.vault import generate_keyring
+from tests.support.plain_http import NO_TLS
 
 SECONDS = 90.0
 """The longest that anything is waited for. Nothing is expected to take this long: it makes a hang a failure."""
@@ -283,7 +284,7 @@ class Cell:
         return url
 
     async def _answering(self, url: str, api: Process) -> Process:
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, verify=NO_TLS) as client:
 
             async def live() -> bool:
                 assert api.alive, api.said()

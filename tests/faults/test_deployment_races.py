@@ -15,6 +15,7 @@ from faults_app import App, Person
 from faults_invariants import DEPLOYED, DEPLOYED_ONCE, RELEASED
 from faults_processes import SECONDS
 
+from tests.support.plain_http import NO_TLS
 from tests.support.sizes import size
 
 ROUNDS = size(5, 15)
@@ -27,7 +28,9 @@ async def test_of_two_apis_that_race_for_an_environment_exactly_one_request_wins
     await app.cell.worker()
     release = await app.published()
     path, wanted = app.deploy_path(), {"release_id": release}
-    async with httpx.AsyncClient(base_url=f"{await app.cell.another_api()}/api", trust_env=False, timeout=SECONDS) as client:
+    async with httpx.AsyncClient(
+        base_url=f"{await app.cell.another_api()}/api", trust_env=False, timeout=SECONDS, verify=NO_TLS
+    ) as client:
         there = Person(client, app.max.headers["Authorization"].removeprefix("Bearer "))
         for number in range(1, ROUNDS + 1):
             gate = app.hold("deploy")

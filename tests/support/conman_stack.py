@@ -28,6 +28,7 @@ import httpx
 import pytest_asyncio
 
 from conman.store.database import Database, connect
+from tests.support.plain_http import NO_TLS
 
 T = TypeVar("T")
 
@@ -351,7 +352,9 @@ async def _connected(folder: Path, ready: dict[str, Any]) -> AsyncIterator[Stack
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)
     mongo = connect(ready["mongo_uri"])
     try:
-        async with httpx.AsyncClient(base_url=f"{ready['api_url']}/api", timeout=60, limits=limits, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=f"{ready['api_url']}/api", timeout=60, limits=limits, trust_env=False, verify=NO_TLS
+        ) as client:
             stack = Stack(ready["api_url"], folder / "data", client, Person(client, "", "", {}), ready, mongo["conman"])
             stack.admin = await stack.log_in(ready["admin_email"], password=ready["admin_password"])
             yield stack
