@@ -193,7 +193,8 @@ async def test_a_hold_does_not_let_approvals_live_longer(world: World) -> None:
     world.fakes.judge = lambda _question: blocker("app_on_hold")
     now = await world.now()
     votes = [Approval(user_id=world.id(name), at=now) for name in ("manager", "bea")]
-    entity = await exceptional(world, approvals=votes)
+    soon = later(now, timedelta(hours=2))  # it looks again every few minutes, for as long as it may
+    entity = await exceptional(world, approvals=votes, approvals_expire_at=soon)
     await world.start(entity)
     assert await result(world, entity) == "canceled"
     assert world.store.actions() == ["approval_expired", "canceled"]
