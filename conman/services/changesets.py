@@ -13,6 +13,7 @@ from conman.domain.errors import DomainError, ErrorCode, invalid, not_found
 from conman.services.call import Call, has_happened
 from conman.services.overrides import overrides_canonical
 from conman.services.platform import Platform
+from conman.services.workspace_end import give_back_abandoned
 from conman.store import records
 from conman.store.database import Document
 
@@ -59,6 +60,8 @@ async def create(
     except DuplicateKeyError as error:
         there = await platform.db["changesets"].find_one({"open_slot": workspace["_id"]})
         if there is not None and "owned" not in there:  # a deletion of the workspace has taken its place
+            if await give_back_abandoned(platform.db, workspace["_id"]):
+                return await create(platform, call, app, workspace, title=title, description=description)
             raise not_found("workspace") from error
         raise DomainError(
             ErrorCode.CONFLICT,

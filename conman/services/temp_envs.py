@@ -43,6 +43,7 @@ from conman.services.checkpoints import commit_pending
 from conman.services.clock import now
 from conman.services.platform import Platform
 from conman.services.temp_env_use import COLLECTION
+from conman.services.workspace_end import give_back_abandoned
 from conman.store import records
 from conman.store.database import Database, Document
 from conman.store.outgoing import deliver
@@ -121,6 +122,8 @@ async def _refuse_second(db: Database, slot: str, temp_env_id: str) -> None:
     if holder is None or holder["_id"] == temp_env_id:  # a repeat of this request was faster
         return
     if "owned" not in holder:
+        if await give_back_abandoned(db, slot.partition(":")[2]):
+            return
         raise not_found("workspace")
     state = owned(holder)
     raise DomainError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 from pymongo.errors import DuplicateKeyError
 
@@ -11,12 +12,13 @@ from conman.domain.app import BRANCHES, journal_ref, pending_ref, scratch_ref
 from conman.domain.decision import Event
 from conman.domain.errors import DomainError, ErrorCode
 from conman.domain.temp_env import TempEnvKind
+from conman.domain.times import later
 from conman.domain.workspace import BaseRef, JournalEntry, MoveKind, move_event
 from conman.faults import fault_point
 from conman.git.adapter import RefUpdate, StaleRef
 from conman.services.apps import integration_head
 from conman.services.call import Call, has_happened
-from conman.services.clock import new_id
+from conman.services.clock import new_id, now
 from conman.services.platform import Platform
 from conman.services.temp_env_use import COLLECTION as TEMP_ENVS
 from conman.services.workspace_history import move_by, record_history
@@ -24,6 +26,9 @@ from conman.services.workspace_refs import TRIES, Standing, look, move, scratch,
 from conman.services.workspaces import Start, baseline, pending_edits
 from conman.store import records
 from conman.store.database import Database, Document
+
+ABANDONED_AFTER: Final = timedelta(minutes=10)
+"""When a deletion that has not gone on has died with its process: each of its steps takes seconds."""
 
 
 async def reset(platform: Platform, call: Call, app: Document, workspace: Document) -> None:
@@ -93,10 +98,11 @@ async def delete(platform: Platform, call: Call, app: Document, workspace: Docum
     """
     if workspace["is_default"]:
         raise DomainError(ErrorCode.CONFLICT, "The default workspace can't be deleted: reset it to start afresh.")
-    await _take_places(platform, call, workspace)
+    mark = await _take_places(platform, call, workspace)
     fault_point("workspace.closed")
     await record_history(platform, app, workspace["_id"], call)
     seen = await look(platform, app, workspace)
+    await _still_has_places(platform.db, workspace["_id"], mark)
     event = Event(
         "workspace",
         workspace["_id"],
@@ -143,8 +149,8 @@ def _places(workspace_id: str) -> tuple[_Place, _Place]:
     )
 
 
-async def _take_places(platform: Platform, call: Call, workspace: Document) -> None:
-    """Take both places, or neither. Raises `conflict` naming who has one.
+async def _take_places(platform: Platform, call: Call, workspace: Document) -> str:
+    """Take both places, or neither; the mark that they bear. Raises `conflict` naming who has one.
 
     Each deletion leaves its mark on a place, also on one that another has taken; one that is refused gives back what has its mark
     still, since nobody else counts on that. It goes on when it has both at one moment: the second place has its mark still after
@@ -164,8 +170,31 @@ async def _take_places(platform: Platform, call: Call, workspace: Document) -> N
         except DomainError:
             await _give_back(platform.db, changesets, mark)
             raise
-        if await platform.db[changesets.collection].find_one({changesets.field: changesets.slot, "by": mark}, {"_id": 1}):
-            return
+        if await _has(platform.db, changesets, mark):
+            return mark
+
+
+async def _has(db: Database, place: _Place, mark: str) -> bool:
+    return await db[place.collection].find_one({place.field: place.slot, "by": mark}, {"_id": 1}) is not None
+
+
+async def _still_has_places(db: Database, workspace_id: str, mark: str) -> None:
+    """Raises `conflict` when it took so long that they were given back as those of a deletion that had died."""
+    for place in _places(workspace_id):
+        if not await _has(db, place, mark):
+            raise DomainError(
+                ErrorCode.CONFLICT, "The deletion took too long, and the workspace is in use again: delete it again."
+            )
+
+
+async def give_back_abandoned(db: Database, workspace_id: str) -> bool:
+    """Give back the places that a deletion took which died before it was settled: the workspace is of use again then."""
+    workspace = await records.find(db, "workspaces", workspace_id)
+    if workspace is None or workspace.get("deleting", False):
+        return False
+    dead = {"taken_at": {"$lt": later(now(), -ABANDONED_AFTER)}}
+    gone = [await db[place.collection].delete_one({"_id": _held(place), **dead}) for place in _places(workspace_id)]
+    return any(result.deleted_count for result in gone)
 
 
 def _held(place: _Place) -> str:
@@ -176,10 +205,11 @@ async def _take(db: Database, place: _Place, mark: str, at: str) -> None:
     """Take a place, or mark it where a deletion has it already. Raises `conflict` where a changeset or temp env has it."""
     rows = db[place.collection]
     while True:
-        if (await rows.update_one({"_id": _held(place)}, {"$set": {"by": mark}})).matched_count:
+        taken = {"by": mark, "taken_at": now()}
+        if (await rows.update_one({"_id": _held(place)}, {"$set": taken})).matched_count:
             return
         try:
-            await rows.insert_one({"_id": _held(place), place.field: place.slot, "created_at": at, "by": mark})
+            await rows.insert_one({"_id": _held(place), place.field: place.slot, "created_at": at, **taken})
         except DuplicateKeyError as error:
             holder = await rows.find_one({place.field: place.slot}, {"_id": 1})
             if holder is not None and holder["_id"] != _held(place):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from conman.domain.app import pending_ref, scratch_ref
 from conman.domain.errors import DomainError, ErrorCode
 from conman.git.adapter import RefUpdate
-from conman.services import checkpoints, saves, workspace_end, workspaces
+from conman.services import changesets, checkpoints, saves, workspace_end, workspaces
 from conman.services.call import Call, command_id, remember
 from conman.services.platform import Platform
 from conman.services.sync import head_for_submit, sync
 from conman.services.workspace_history import record_history
+from conman.store.database import Document
 from tests.services.shop import ANN, REPO, Shop
 from tests.support.crashes import crash_at
 
@@ -167,6 +169,40 @@ async def test_a_deletion_that_was_cut_short_is_finished(shop: Shop, point: str)
         assert len(await shop.audit(platform, "deleted")) == 1
         refs = await platform.git.list_refs(REPO, "refs/")
         assert sorted(refs) == ["refs/heads/main"]
+
+
+async def test_a_workspace_whose_deletion_died_early_is_of_use_again_later(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shop.platform() as platform:
+
+        async def changeset() -> Document:
+            return await changesets.create(platform, shop.call(), shop.app, shop.workspace, title="mine", description=None)
+
+        with crash_at("workspace.closed"):
+            await workspace_end.delete(platform, shop.call(), shop.app, shop.workspace)
+        with pytest.raises(DomainError) as refused:
+            await changeset()
+        assert refused.value.code is ErrorCode.NOT_FOUND
+        monkeypatch.setattr(workspace_end, "ABANDONED_AFTER", timedelta(0))
+        made = await changeset()
+        with pytest.raises(DomainError) as refused:
+            await workspace_end.delete(platform, shop.call(), shop.app, shop.workspace)
+        assert refused.value.details == {"changeset_id": made["_id"]}
+
+
+async def test_a_deletion_that_slept_until_it_was_taken_for_dead_deletes_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workspace_end, "ABANDONED_AFTER", timedelta(0))
+    async with shop.platform() as platform:
+
+        async def sleeps(*_: object) -> None:
+            await changesets.create(platform, shop.call(), shop.app, shop.workspace, title="mine", description=None)
+
+        monkeypatch.setattr(workspace_end, "record_history", sleeps)
+        with pytest.raises(DomainError) as refused:
+            await workspace_end.delete(platform, shop.call(), shop.app, shop.workspace)
+        assert refused.value.code is ErrorCode.CONFLICT
+        assert await workspaces.find(platform, shop.app, shop.workspace["_id"])
 
 
 async def test_what_comes_after_a_deletion_finds_no_workspace_and_brings_nothing_back(shop: Shop) -> None:
