@@ -98,11 +98,11 @@ async def delete(platform: Platform, call: Call, app: Document, workspace: Docum
     """
     if workspace["is_default"]:
         raise DomainError(ErrorCode.CONFLICT, "The default workspace can't be deleted: reset it to start afresh.")
-    mark = await _take_places(platform, call, workspace)
+    await _take_places(platform, call, workspace)
     fault_point("workspace.closed")
     await record_history(platform, app, workspace["_id"], call)
     seen = await look(platform, app, workspace)
-    await _still_has_places(platform.db, workspace["_id"], mark)
+    await _still_closed(platform.db, workspace["_id"])
     event = Event(
         "workspace",
         workspace["_id"],
@@ -149,8 +149,8 @@ def _places(workspace_id: str) -> tuple[_Place, _Place]:
     )
 
 
-async def _take_places(platform: Platform, call: Call, workspace: Document) -> str:
-    """Take both places, or neither; the mark that they bear. Raises `conflict` naming who has one.
+async def _take_places(platform: Platform, call: Call, workspace: Document) -> None:
+    """Take both places, or neither. Raises `conflict` naming who has one.
 
     Each deletion leaves its mark on a place, also on one that another has taken; one that is refused gives back what has its mark
     still, since nobody else counts on that. It goes on when it has both at one moment: the second place has its mark still after
@@ -170,18 +170,17 @@ async def _take_places(platform: Platform, call: Call, workspace: Document) -> s
         except DomainError:
             await _give_back(platform.db, changesets, mark)
             raise
-        if await _has(platform.db, changesets, mark):
-            return mark
+        if await platform.db[changesets.collection].find_one({changesets.field: changesets.slot, "by": mark}, {"_id": 1}):
+            return
 
 
-async def _has(db: Database, place: _Place, mark: str) -> bool:
-    return await db[place.collection].find_one({place.field: place.slot, "by": mark}, {"_id": 1}) is not None
+async def _still_closed(db: Database, workspace_id: str) -> None:
+    """Raises `conflict` when it took so long that its places were given back as those of a deletion that had died.
 
-
-async def _still_has_places(db: Database, workspace_id: str, mark: str) -> None:
-    """Raises `conflict` when it took so long that they were given back as those of a deletion that had died."""
+    Whichever deletion holds them now: it has found nothing open there.
+    """
     for place in _places(workspace_id):
-        if not await _has(db, place, mark):
+        if await db[place.collection].find_one({"_id": _held(place)}, {"_id": 1}) is None:
             raise DomainError(
                 ErrorCode.CONFLICT, "The deletion took too long, and the workspace is in use again: delete it again."
             )
