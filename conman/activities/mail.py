@@ -15,7 +15,6 @@ from conman.domain.notification import NotifyStart
 from conman.mail.transport import NotSentError
 from conman.services import mails
 from conman.services.sending import MisconfiguredError, Sending
-from conman.store import records
 from conman.store.database import Database
 
 log = structlog.get_logger(__name__)
@@ -43,8 +42,7 @@ class NoticeActivities:
     @activity.defn
     async def give_up_mail(self, mail_id: str) -> MailEnd:
         """End a mail that was tried for a day; one that has ended otherwise stays so."""
-        row = await records.get(self.db, "mails", mail_id, what="mail")
-        notice = await records.get(self.db, "notifications", row["notice_id"], what="notice")
+        _, notice = await mails.row_and_notice(self.db, mail_id)
         end = await mails.with_notice(self.db, notice, await mails.failed(self.db, mail_id, MailReason.GAVE_UP))
         log.warning("mail_given_up", mail_id=mail_id, state=end.state.value, code=end.code)
         return end

@@ -45,10 +45,9 @@ async def listed(db: Database, wanted: Wanted, limit: int) -> list[dict[str, Any
 
 async def found(db: Database, mail: str) -> dict[str, Any]:
     """One mail, and the event that it tells of. Raises `not_found`."""
-    row = await records.get(db, "mails", mail, what="mail")
+    row, record = await mails.row_and_notice(db, mail)
     account = None if row["user_id"] is None else await records.find(db, "users", row["user_id"])
-    notice = (await records.get(db, "notifications", row["notice_id"], what="notice"))["notice"]
-    about = {name: notice[name] for name in ("entity_type", "entity_id", "actor_user_id")}
+    about = {name: record["notice"][name] for name in ("entity_type", "entity_id", "actor_user_id")}
     return {**_shown(row, {} if account is None else {account["_id"]: account["email"]}), **about}
 
 

@@ -49,9 +49,11 @@ async def _settled(db: Database, document: Document, notice: Notice) -> Document
     if "told" not in document:
         told = [recipient.model_dump() for recipient in await RULES[notice.kind](db, notice)]
         open_still = {"_id": document["_id"], "told": {"$exists": False}}
-        await db["notifications"].update_one(open_still, {"$set": {"told": told}})
+        settled = await db["notifications"].find_one_and_update(
+            open_still, {"$set": {"told": told}}, return_document=ReturnDocument.AFTER
+        )
         fault_point("notice.settled")
-        document = await records.get(db, "notifications", document["_id"])
+        document = settled or await records.get(db, "notifications", document["_id"])  # else another look was first
     return document
 
 
@@ -98,6 +100,12 @@ def _row(notice_id: str, at: str, notice: Notice, recipient: Recipient) -> Docum
         "created_at": at,
         "updated_at": at,
     }
+
+
+async def row_and_notice(db: Database, mail: str) -> tuple[Document, Document]:
+    """A mail's row and the record of its notice. Raises `not_found`."""
+    row = await records.get(db, "mails", mail, what="mail")
+    return row, await records.get(db, "notifications", row["notice_id"], what="notice")
 
 
 async def begin(db: Database, mail: str, email: str) -> Document | None:

@@ -69,8 +69,7 @@ class Sending:
 
         Raises `NotSentError` when another try may succeed, `MisconfiguredError` when one on a mended worker may.
         """
-        row = await records.get(self.db, "mails", mail, what="mail")
-        told = await records.get(self.db, "notifications", row["notice_id"], what="notice")
+        row, told = await mails.row_and_notice(self.db, mail)
         return await mails.with_notice(self.db, told, await self._attempt(row, Notice.model_validate(told["notice"])))
 
     async def _attempt(self, row: Document, notice: Notice) -> MailEnd:

@@ -39,7 +39,7 @@ class NotifyWorkflow:
             ends_with_last = workflow.patched(ENDS_WITH_LAST)
             wave = (start.wave if ends_with_last else None) or await self._next(start)
             while wave is not None and wave.mail_ids:
-                self._show(wave)
+                workflow.set_current_details(f"Sends {len(wave.mail_ids)} mails; each is tried for a day.")
                 ends = await asyncio.gather(*(self._send(mail_id) for mail_id in wave.mail_ids))
                 done = next((end.notice for end in ends if end.notice is not None), None)
                 if done is not None and ends_with_last:
@@ -71,9 +71,6 @@ class NotifyWorkflow:
         if wave.mail_ids and (updates := options.notice_is_of(wave.app_id, wave.actor_user_id)):
             workflow.upsert_search_attributes(updates)
         return wave
-
-    def _show(self, wave: Wave) -> None:
-        workflow.set_current_details(f"Sends {len(wave.mail_ids)} mails; each is tried for a day.")
 
     async def _send(self, mail_id: str) -> MailEnd:
         end = await self._to_its_end(mail_id)
