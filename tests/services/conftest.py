@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -20,6 +22,8 @@ from tests.services.shop import REPO, Shop
 from tests.support.mongo import db, mongo_uri
 
 __all__ = ["db", "desk", "mongo_uri"]
+
+MadeT = TypeVar("MadeT", Office, Registry)
 
 
 @pytest.fixture
@@ -41,13 +45,19 @@ async def shop(mongo_uri: str, tmp_path: Path) -> AsyncIterator[Shop]:
         await platform.db.client.drop_database(made.database)
 
 
-@pytest.fixture
-async def office(mongo_uri: str) -> AsyncIterator[Office]:
-    made = Office(mongo_uri, f"test_{uuid.uuid4().hex[:12]}")
+@asynccontextmanager
+async def in_own_database(made: MadeT) -> AsyncIterator[MadeT]:
+    """What tests act on, with its database ready, which goes with it."""
     async with made.process() as platform:
         await ensure_indexes(platform.db)
         yield made
         await platform.db.client.drop_database(made.database)
+
+
+@pytest.fixture
+async def office(mongo_uri: str) -> AsyncIterator[Office]:
+    async with in_own_database(Office(mongo_uri, f"test_{uuid.uuid4().hex[:12]}")) as made:
+        yield made
 
 
 @pytest.fixture
@@ -58,8 +68,5 @@ async def platform(office: Office) -> AsyncIterator[Platform]:
 
 @pytest.fixture
 async def registry(mongo_uri: str) -> AsyncIterator[Registry]:
-    made = Registry(mongo_uri, f"test_{uuid.uuid4().hex[:12]}")
-    async with made.process() as platform:
-        await ensure_indexes(platform.db)
+    async with in_own_database(Registry(mongo_uri, f"test_{uuid.uuid4().hex[:12]}")) as made:
         yield made
-        await platform.db.client.drop_database(made.database)
