@@ -7,7 +7,8 @@ import pytest
 import pytest_asyncio
 
 from conman.domain.changeset import TRANSITIONS, ChangesetState, Move
-from tests.support.conman_stack import World, a_few_at_once, assert_error, make_world, wait_for
+from tests.support.conman_stack import AT_ONCE, World, assert_error, make_world, wait_for
+from tests.support.waiting import side_by_side
 
 COMMANDS = {
     "submit": Move.SUBMIT,
@@ -82,8 +83,10 @@ async def made_by_a_publish(world: World, wanted: list[ChangesetState]) -> list[
     clash = {"entities/shared.json": '{"by": "published"}', "first.quarrel": "x"}
     published = await world.queued(clash)
     others = [state for state in wanted if state is not S.RELEASED]
-    queued = await a_few_at_once(
-        world.queued({files[state].format(number=number): f'{{"by": {number}}}'}) for number, state in enumerate(others)
+    queued = await side_by_side(
+        enumerate(others),
+        lambda other: world.queued({files[other[1]].format(number=other[0]): f'{{"by": {other[0]}}}'}),
+        AT_ONCE,
     )
     await world.max.post(f"{await world.validated(published)}/publish")
 
@@ -101,7 +104,7 @@ async def made(world: World, apart: World) -> dict[tuple[ChangesetState, str], t
     wanted = [*LEGAL, *((state, "") for state in S)]
     theirs = [pair for pair in wanted if pair[0] in IN_THE_OTHER_APP]
     ours = [pair for pair in wanted if pair not in theirs]
-    paths = await a_few_at_once(made_in(world, state) for state, _ in ours)
+    paths = await side_by_side(ours, lambda pair: made_in(world, pair[0]), AT_ONCE)
     by_publish = await made_by_a_publish(apart, [state for state, _ in theirs])
     found = dict(zip(ours, [(world, path) for path in paths], strict=True))
     found |= dict(zip(theirs, [(apart, path) for path in by_publish], strict=True))

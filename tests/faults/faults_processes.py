@@ -9,7 +9,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -27,13 +26,12 @@ from conman.embedded import guard
 from conman.embedded.ports import PortLease, lease
 from conman.embedded.stack import EmbeddedStack
 from conman.settings.vault import generate_keyring
+from tests.support import waiting
 from tests.support.plain_http import NO_TLS
 
 SECONDS = 90.0
 """The longest that anything is waited for. Nothing is expected to take this long: it makes a hang a failure."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.3
-"""Between two looks, seconds: short for what comes at once, long for a timeout, since looks cost what others need."""
 KILLED = -signal.SIGKILL
 NURSERY = Path(__file__).with_name("faults_nursery.py")
 PROGRAMS = Path(__file__).with_name("faults_programs.py")
@@ -50,15 +48,7 @@ T = TypeVar("T")
 
 async def until(what: str, look: Callable[[], Awaitable[T]], seconds: float = SECONDS) -> T:
     """Wait for a condition: the first true answer. Raises `AssertionError` with what was waited for."""
-    deadline = time.monotonic() + seconds
-    pause = FIRST_PAUSE
-    while True:
-        found = await look()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}; last: {found!r}"
-        await asyncio.sleep(pause)
-        pause = min(1.3 * pause, LONGEST_PAUSE)
+    return await waiting.until(what, look, seconds)
 
 
 class Process:

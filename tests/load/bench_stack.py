@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import signal
-import ssl
 import subprocess
 import sys
 import time
@@ -22,6 +21,8 @@ import httpx
 import pygit2
 
 from tests.load.report import say
+from tests.support.plain_http import NO_TLS
+from tests.support.waiting import side_by_side
 
 PASSWORD = "a password for the bench"
 ENDED = ("succeeded", "failed", "canceled")
@@ -30,15 +31,13 @@ MAKERS = 8
 """Changesets that are made side by side: enough to keep two cores busy, few enough to hold up nobody."""
 PATIENCE_SECONDS = 600.0
 """What takes longer is taken for hanging, which ends the bench."""
-_TLS = ssl.create_default_context()
-"""One for all clients: each would make its own, which takes longer than a request."""
 
 
 class Person:
     """Somebody logged in, with a connection of their own: fifty people in one client wait for its pool, not for the API."""
 
     def __init__(self, url: str) -> None:
-        self.client = httpx.AsyncClient(base_url=f"{url}/api", timeout=120, verify=_TLS, trust_env=False)
+        self.client = httpx.AsyncClient(base_url=f"{url}/api", timeout=120, verify=NO_TLS, trust_env=False)
         self.headers: dict[str, str] = {}
 
     async def call(self, method: str, path: str, **more: Any) -> Any:
@@ -120,13 +119,7 @@ def _email(name: str) -> str:
 
 async def each(items: list[Any], work: Callable[[Any], Awaitable[Any]], at_once: int = MAKERS) -> list[Any]:
     """`work` on every item, `at_once` side by side; the results in order."""
-    slots = asyncio.Semaphore(at_once)
-
-    async def one(item: Any) -> Any:
-        async with slots:
-            return await work(item)
-
-    return await asyncio.gather(*(one(item) for item in items))
+    return await side_by_side(items, work, at_once)
 
 
 class App:

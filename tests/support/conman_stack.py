@@ -16,31 +16,27 @@ import os
 import signal
 import sys
 import tempfile
-import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest_asyncio
 
 from conman.store.database import Database, connect
 from tests.support.plain_http import NO_TLS
-
-T = TypeVar("T")
+from tests.support.waiting import until
 
 PASSWORD = "a password for tests 1"
 ROLES = ("user", "reviewer", "config_manager", "app_admin")
 ENDED = ("succeeded", "failed", "canceled")
 DEADLINE_SECONDS = 60.0
 """The longest that anything is waited for: nothing is expected to take this long, it makes a hang a failure."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.03, 0.2
-"""Between two looks at something that is waited for, seconds: each look costs a busy machine what it could do meanwhile."""
 AT_ONCE = 6
-"""Flows that a fixture of many has under way: enough to keep a stack busy."""
+"""Flows that a fixture of many has under way: with more at once the last of them wait longer than a command may."""
 FIRST_START_SECONDS = 1800.0
 """A first start on a machine fetches or builds the servers."""
 STOP_SECONDS = 60.0
@@ -78,25 +74,7 @@ def assert_error(reply: httpx.Response, status: int, code: str) -> dict[str, Any
 
 async def wait_for(look: Callable[[], Awaitable[Any]], what: str, deadline: float = DEADLINE_SECONDS) -> Any:
     """The first true answer, within `deadline` seconds."""
-    until, pause = time.monotonic() + deadline, FIRST_PAUSE
-    while True:
-        found = await look()
-        if found:
-            return found
-        assert time.monotonic() < until, f"waited {deadline:.0f} s in vain for {what}"
-        await asyncio.sleep(pause)
-        pause = min(1.3 * pause, LONGEST_PAUSE)
-
-
-async def a_few_at_once(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results in order. A machine that is busy with more at once lets the last of them wait longer than a command may."""
-    slots = asyncio.Semaphore(AT_ONCE)
-
-    async def one(coroutine: Coroutine[Any, Any, T]) -> T:
-        async with slots:
-            return await coroutine
-
-    return await asyncio.gather(*(one(coroutine) for coroutine in work))
+    return await until(what, look, deadline)
 
 
 def last(path: str) -> str:
