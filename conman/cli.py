@@ -22,6 +22,7 @@ from conman.cli_prove import prove
 from conman.cli_secrets import secrets
 from conman.cli_webhooks import webhooks
 from conman.config import Settings, SettingsError, load_settings
+from conman.leaving import run_program
 from conman.msuite import Form
 from conman.msuite.main import HELP as MSUITE_HELP
 
@@ -470,4 +471,4 @@ def admin_create(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script."""
-    cli(args=list(arguments) if arguments is not None else None)
+    run_program(lambda: cli(args=list(arguments) if arguments is not None else None))

@@ -11,6 +11,7 @@ from conman.embedded.cache import Cache
 from conman.embedded.errors import EmbeddedError
 from conman.embedded.mongo import find_mongo
 from conman.embedded.temporal import find_temporal, find_test_server
+from conman.leaving import run_program
 
 
 def _say(line: str) -> None:
@@ -37,4 +38,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(lambda: sys.exit(main()))

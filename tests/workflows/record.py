@@ -22,6 +22,7 @@ from workflow_world import running_world
 from conman.embedded.cache import Cache
 from conman.embedded.temporal import find_temporal
 from conman.embedded.testing import say
+from conman.leaving import run_program
 from conman.workflows import options
 from conman.workflows.codec import KeyringCodec, data_converter
 
@@ -89,6 +90,10 @@ def spoil() -> None:
     (INCOMPATIBLE / "gate-calls-another-activity.json").write_text(text + "\n", encoding="utf-8")
 
 
-if __name__ == "__main__":
+def main() -> None:
     asyncio.run(record(set(sys.argv[1:])))
     spoil()
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -14,6 +14,7 @@ from codec_samples import A, B
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
+from conman.leaving import run_program
 from conman.worker import WORKFLOWS, no_sandbox, sandbox
 from conman.workflows.codec import KeyringCodec, data_converter
 
@@ -42,6 +43,10 @@ async def replay_all(paths: list[Path], *, as_workers: bool) -> dict[str, str | 
     return found
 
 
-if __name__ == "__main__":
+def main() -> None:
     names = [name for name in sys.argv[1:] if name != "--as-workers"]
     print(json.dumps(asyncio.run(replay_all([Path(name) for name in names], as_workers="--as-workers" in sys.argv))))
+
+
+if __name__ == "__main__":
+    run_program(main)
