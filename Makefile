@@ -9,6 +9,8 @@ ONCE ?=
 EXAMPLES ?= 2000
 JOBS ?= 3
 GROWTH ?=
+# Each stack starts many Pythons. Where this is set, each of them compiles every library anew: half of a start's computing.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test thorough fuzz check lint types imports unit bench growth docs mail-pictures proto clean up servers
 
@@ -23,7 +25,7 @@ setup: .venv/.ready ## Install the locked dependencies into .venv
 
 .venv/.ready: pyproject.toml uv.lock $(filter .tools/bin/uv,$(UV))
 	@echo "installing the locked dependencies into .venv"
-	@$(UV) sync --frozen --quiet
+	@$(UV) sync --frozen --quiet --compile-bytecode
 	@touch $@
 
 demo: servers ## Run the main job on real files; ONCE=1 exits at the end
