@@ -18,11 +18,13 @@ from typing import Any
 import psutil
 import pytest
 
+from conman.embedded.ports import lease
 from conman.embedded.up import read_running
 
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(1200)]
 
 SECONDS = 60.0
+USUAL_PORTS = (8080, 7233, 8233, 27017)
 
 API = """
 import json, os, signal, sys, time
@@ -69,11 +71,12 @@ import asyncio, json, sys
 from pathlib import Path
 from conman.config import load_settings
 from conman.embedded.up import Commands, run_up
+from conman.leaving import run_program
 options = json.loads(sys.argv[1])
 commands = Commands(api=options["api"], worker=options["worker"])
-sys.exit(asyncio.run(run_up(
+run_program(lambda: sys.exit(asyncio.run(run_up(
     load_settings(**options["settings"]), ready_file=Path(options["ready"]), worker=options["with_worker"],
-    progress=lambda line: print(line, file=sys.stderr, flush=True), commands=commands)))
+    progress=lambda line: print(line, file=sys.stderr, flush=True), commands=commands))))
 """
 
 
@@ -183,12 +186,16 @@ async def test_up_tells_where_everything_is_and_stops_it_in_order(start: Callabl
 
 
 async def test_the_admin_and_the_key_stay_the_same_from_run_to_run(start: Callable[..., Up]) -> None:
+    # Others that start meanwhile want the usual ports too: both runs are to have ports of their own.
+    held = [lease([port]) for port in USUAL_PORTS]
     up = start()
     first = await up.until_ready()
     key = (up.data / "keys" / "secret").read_text()
     assert await up.end(signal.SIGINT) == 0
     again = start()
     assert await again.until_ready() == first
+    for port in held:
+        port.release()
     assert (up.data / "keys" / "secret").read_text() == key
 
 
