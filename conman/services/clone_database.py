@@ -28,7 +28,7 @@ from conman.domain.clone import OWN_PREFIX, check_clone_name, temp_env_of_databa
 from conman.domain.jobs import ReasonCode
 from conman.services.clock import new_id
 from conman.services.mongo_connections import CloneError, Connection
-from conman.store.database import DUPLICATE_KEY, Database, Document
+from conman.store.database import Database, Document, only_duplicates
 
 OWN: Final = OWN_PREFIX
 """Conman's own collection in a clone."""
@@ -217,9 +217,9 @@ class CloneDatabase:
         try:
             await self.raw(collection).insert_many(documents, ordered=ordered, bypass_document_validation=True)
         except BulkWriteError as error:
-            failures = (error.details or {}).get("writeErrors", [])
-            if ordered or not failures or any(one.get("code") != DUPLICATE_KEY for one in failures):
+            if ordered:
                 raise
+            only_duplicates(error)
 
     # -- How far a restore is
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError
@@ -17,7 +16,7 @@ from conman.faults import fault_point
 from conman.services.addressees import RULES
 from conman.services.clock import now
 from conman.store import records
-from conman.store.database import DUPLICATE_KEY, Database, Document
+from conman.store.database import Database, Document, only_duplicates
 
 WAVE = 1000
 """Mails of one notice that are under way at once: a workflow may have 2,000 activities open."""
@@ -79,10 +78,7 @@ async def _make_rows(db: Database, document: Document, notice: Notice) -> list[s
     try:
         await db["mails"].bulk_write(upserts, ordered=False)
     except BulkWriteError as error:
-        problems: list[dict[str, Any]] = error.details["writeErrors"]
-        if any(problem["code"] != DUPLICATE_KEY for problem in problems):
-            raise
-        # Another attempt of the same step, which was thought dead, has made the rows.
+        only_duplicates(error)  # Another attempt of the same step, which was thought dead, has made the rows.
     return ids
 
 

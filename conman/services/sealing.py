@@ -20,7 +20,7 @@ from conman.domain.outgoing import audit_entry
 from conman.domain.sealing import GENESIS, PLATFORM, Batch, batch_of, chain_of, is_noted, is_sealable, plan, seal_of
 from conman.domain.times import milliseconds
 from conman.faults import fault_point
-from conman.store.database import DUPLICATE_KEY, Database, Document
+from conman.store.database import Database, Document, only_duplicates
 from conman.store.outgoing import deliver
 
 log = structlog.get_logger(__name__)
@@ -140,9 +140,7 @@ async def _finish(db: Database, head: Document) -> None:
 
 async def _check_duplicates(db: Database, batch: Batch, error: BulkWriteError) -> None:
     """Seals that are there already are this batch's own, by an attempt before this one. Raises the error for all else."""
-    told = error.details or {}
-    if told.get("writeConcernErrors") or any(one["code"] != DUPLICATE_KEY for one in told.get("writeErrors", [])):
-        raise error
+    only_duplicates(error)
     kept = {row["_id"]: row async for row in db[SEALS].find({"_id": {"$in": list(batch.ids)}})}
     if any(seal.event_id not in kept or seal_of(kept[seal.event_id]) != seal for seal in batch.seals):
         raise ChainBroken(f"there are other seals from {batch.first} on: verify the audit") from error

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pymongo.errors import BulkWriteError
 
 from conman.faults import fault_point
-from conman.store.database import DUPLICATE_KEY, Database, Document
+from conman.store.database import Database, Document, only_duplicates
 
 
 async def append(db: Database, events: Sequence[Document]) -> None:
@@ -32,7 +32,4 @@ async def _insert_once(db: Database, collection: str, documents: Sequence[Docume
     try:
         await db[collection].insert_many(documents, ordered=False)
     except BulkWriteError as error:
-        told = error.details or {}
-        refused = told.get("writeErrors", [])
-        if told.get("writeConcernErrors") or any(one["code"] != DUPLICATE_KEY for one in refused):
-            raise
+        only_duplicates(error)

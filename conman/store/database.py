@@ -11,7 +11,7 @@ from typing import Any
 
 from pymongo import ASCENDING, AsyncMongoClient, IndexModel
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import PyMongoError
+from pymongo.errors import BulkWriteError, PyMongoError
 
 from conman.store.upgrade import bring_up_to_date
 
@@ -21,6 +21,18 @@ Database = AsyncDatabase[Document]
 
 DUPLICATE_KEY = 11000
 """MongoDB's code for a key that is there already."""
+
+
+def only_duplicates(error: BulkWriteError) -> list[Document]:
+    """The writes that a bulk write refused, each with its `index`, where nothing was wrong but that their keys are there already.
+
+    Raises the error for all else: another refusal, or a write that too few servers have confirmed.
+    """
+    told = error.details or {}
+    refused = told.get("writeErrors", [])
+    if not refused or told.get("writeConcernErrors") or any(one["code"] != DUPLICATE_KEY for one in refused):
+        raise error
+    return refused
 
 
 class StoreError(Exception):

@@ -23,7 +23,7 @@ from pymongo.errors import BulkWriteError
 from conman.domain.feed import JOB_FIELDS, FeedEvent, told_of_job
 from conman.domain.times import format_time
 from conman.faults import fault_point
-from conman.store.database import DUPLICATE_KEY, Database, Document
+from conman.store.database import Database, Document, only_duplicates
 
 COLLECTION = "feed"
 
@@ -109,11 +109,8 @@ async def _tell(db: Database, app_id: str, end: _End, events: list[FeedEvent]) -
 
 def _taken(error: BulkWriteError) -> int:
     """The row at which an insert stopped, since its number or its event is there already. Raises what is another refusal."""
-    refused = error.details or {}
-    problems = refused.get("writeErrors", [])
-    if refused.get("writeConcernErrors") or len(problems) != 1 or problems[0]["code"] != DUPLICATE_KEY:
-        raise error
-    return problems[0]["index"]
+    [refused] = only_duplicates(error)  # an ordered insert stops at the first
+    return refused["index"]
 
 
 async def newest(db: Database, app_id: str) -> int:

@@ -24,7 +24,7 @@ from pymongo.errors import BulkWriteError
 from conman.domain.ids import first_id_of
 from conman.domain.times import later, milliseconds
 from conman.domain.webhook import EVENTS, DeliveryState, Subscription, is_told, message
-from conman.store.database import DUPLICATE_KEY, Database, Document
+from conman.store.database import Database, Document, only_duplicates
 
 DELIVERIES: Final = "webhook_deliveries"
 
@@ -106,8 +106,7 @@ async def _keep(db: Database, wanted: Sequence[tuple[Document, Subscription]]) -
     try:
         made = (await db[DELIVERIES].bulk_write(upserts, ordered=False)).upserted_count
     except BulkWriteError as error:
-        if any(problem["code"] != DUPLICATE_KEY for problem in error.details["writeErrors"]):
-            raise
+        only_duplicates(error)
         made = error.details["nUpserted"]  # Another process that delivers the same events made the others.
     tell = _known_of(db).tell
     if tell is not None:
