@@ -21,7 +21,7 @@ from temporalio.client import Client
 
 from tests.support.sizes import size
 
-QUEUED_AT_FIRST = size(20, 150)
+QUEUED_AT_FIRST = size(14, 150)
 RELEASES = 5
 MEMBERS = 2
 AT_ONCE = 8

@@ -207,7 +207,7 @@ async def at_once(world: World, state: ChangesetState, pair: tuple[str, str], or
     return outcome(world, {first: await sending, second: await following})
 
 
-@pytest.mark.parametrize(("state", "one", "two"), some_of(PAIRS, one_in=3))
+@pytest.mark.parametrize(("state", "one", "two"), some_of(PAIRS, one_in=5))
 async def test_two_commands_at_once_give_what_one_after_the_other_gives(
     worlds: Iterator[World], state: ChangesetState, one: str, two: str
 ) -> None:

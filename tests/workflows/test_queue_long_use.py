@@ -28,12 +28,12 @@ from conman.workflows.codec import KeyringCodec, data_converter
 from tests.support.sizes import size
 
 PEOPLE = 8
-COMMANDS = size(40, 125)
+COMMANDS = size(24, 125)
 """Sent by each, twice."""
 LISTED = 3
 """Entries that each has in the queue at most."""
-PUBLISH_EVERY = size(25, 75)
-EVENTS = size(500, 1500)
+PUBLISH_EVERY = size(15, 75)
+EVENTS = size(300, 1500)
 """After so many events the history begins anew here: often enough for several boundaries, long enough to be used."""
 
 

@@ -29,7 +29,7 @@ def test_every_workflow_has_a_recorded_history() -> None:
     assert {kind(path) for path in RECORDED} == defined, "add a scenario, then: python tests/workflows/record.py"
 
 
-@pytest.mark.parametrize(("seed", "sandbox"), [("0", []), ("1", ["--as-workers"]), ("20261125", ["--as-workers"])])
+@pytest.mark.parametrize(("seed", "sandbox"), [("0", []), ("20261125", ["--as-workers"])])
 def test_every_recorded_history_replays_under_each_hash_seed(seed: str, sandbox: list[str]) -> None:
     # A seed holds for a whole process, so each gets one.
     process = subprocess.run(
