@@ -22,7 +22,7 @@ from conman.cli_prove import prove
 from conman.cli_secrets import secrets
 from conman.cli_webhooks import webhooks
 from conman.config import Settings, SettingsError, load_settings
-from conman.leaving import run_program
+from conman.leaving import run_to_exit
 from conman.msuite import Form
 from conman.msuite.main import HELP as MSUITE_HELP
 
@@ -92,16 +92,19 @@ def joined(data: Path | None, **overrides: Any) -> Settings:
     return read_settings(data=data, **overrides, **known)
 
 
-def run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Run to the end on uvloop; a failure to start is one line."""
-    import uvloop
+def run(work: Callable[[], Coroutine[Any, Any, Any]], *, only_serves: bool = False) -> Any:
+    """Run to the end; a failure to start is one line. What only serves HTTP, and never starts a program, runs on uvloop.
+
+    To start a program uvloop forks and runs Python in the child, which waits for ever when a thread of Temporal's SDK or of gRPC
+    was being made known to Python just then, and the loop waits for the child (docs/adr/0039).
+    """
     from pymongo.errors import PyMongoError
     from temporalio.service import RPCError
 
     from conman.store.database import StoreError
 
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=_uvloop if only_serves else None) as runner:
             return runner.run(work())
     except SettingsError as error:
         raise fail(str(error), USAGE_ERROR) from error
@@ -113,6 +116,12 @@ def run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         if isinstance(error, RuntimeError) and "connect" not in str(error).lower():
             raise
         raise fail(f"Temporal does not answer; check CONMAN_TEMPORAL_ADDRESS ({str(error).splitlines()[0][:160]})") from error
+
+
+def _uvloop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()
 
 
 def _print_version(wanted: bool) -> None:
@@ -192,7 +201,7 @@ def api(
         finally:
             await platform.close()
 
-    run(serve)
+    run(serve, only_serves=True)
 
 
 @cli.command()
@@ -313,7 +322,7 @@ def codec_server(
         err.print(line, soft_wrap=True, highlight=False, markup=False)
 
     try:
-        run(lambda: run_codec_server(codec, codec_server_options(settings), ready_file=ready_file, say=say))
+        run(lambda: run_codec_server(codec, codec_server_options(settings), ready_file=ready_file, say=say), only_serves=True)
     except CodecServerError as error:
         raise fail(str(error), USAGE_ERROR) from error
 
@@ -471,4 +480,4 @@ def admin_create(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script."""
-    run_program(lambda: cli(args=list(arguments) if arguments is not None else None))
+    run_to_exit(lambda: cli(args=list(arguments) if arguments is not None else None))

@@ -12,7 +12,7 @@ FAILED = 1
 INTERRUPTED = 130
 
 
-def run_program(work: Callable[[], object]) -> None:
+def run_to_exit(work: Callable[[], object]) -> None:
     """Run `work` as all of this process, which then ends by its exit code without the interpreter being taken down.
 
     Threads of the SDK outlive its clients and workers. One of them that comes back to an interpreter in the middle of being

@@ -11,7 +11,7 @@ from conman.embedded.cache import Cache
 from conman.embedded.errors import EmbeddedError
 from conman.embedded.mongo import find_mongo
 from conman.embedded.temporal import find_temporal, find_test_server
-from conman.leaving import run_program
+from conman.leaving import run_to_exit
 
 
 def _say(line: str) -> None:
@@ -38,4 +38,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_program(lambda: sys.exit(main()))
+    run_to_exit(lambda: sys.exit(main()))

@@ -91,12 +91,12 @@ async def _sdk_download(work: Path, target: Path, progress: Progress) -> bool:
     program = (
         "import asyncio, sys\n"
         "from temporalio.testing import WorkflowEnvironment\n"
-        "from conman.leaving import run_program\n"
+        "from conman.leaving import run_to_exit\n"
         "async def main():\n"
         "    environment = await WorkflowEnvironment.start_local(\n"
         "        download_dest_dir=sys.argv[1], dev_server_download_version=sys.argv[2])\n"
         "    await environment.shutdown()\n"
-        "run_program(lambda: asyncio.run(main()))\n"
+        "run_to_exit(lambda: asyncio.run(main()))\n"
     )
     progress(f"trying the Temporal SDK's own download of {CLI_VERSION}")
     process = await asyncio.create_subprocess_exec(

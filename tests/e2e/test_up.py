@@ -71,10 +71,10 @@ import asyncio, json, sys
 from pathlib import Path
 from conman.config import load_settings
 from conman.embedded.up import Commands, run_up
-from conman.leaving import run_program
+from conman.leaving import run_to_exit
 options = json.loads(sys.argv[1])
 commands = Commands(api=options["api"], worker=options["worker"])
-run_program(lambda: sys.exit(asyncio.run(run_up(
+run_to_exit(lambda: sys.exit(asyncio.run(run_up(
     load_settings(**options["settings"]), ready_file=Path(options["ready"]), worker=options["with_worker"],
     progress=lambda line: print(line, file=sys.stderr, flush=True), commands=commands))))
 """

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from conman.leaving import run_program
+from conman.leaving import run_to_exit
 from tests.load import bench_commands, bench_git, bench_growth, bench_queue, bench_streams
 from tests.load.bench_bare import bare_temporal
 from tests.load.bench_repository import make
@@ -67,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_to_exit(main)

@@ -18,7 +18,7 @@ import psutil
 
 from conman.config import Settings
 from conman.domain.temp_env import TempEnv, TempEnvKind, TempEnvState
-from conman.leaving import run_program
+from conman.leaving import run_to_exit
 from conman.services.clock import new_id, now
 from conman.services.platform import Platform, make_platform
 from conman.services.temp_env_use import touch
@@ -183,4 +183,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_to_exit(main)

@@ -10,7 +10,7 @@ import pytest
 
 BEGIN = """
     import atexit, sys, threading, time
-    from conman.leaving import run_program
+    from conman.leaving import run_to_exit
 
     class Tells:
         def __del__(self):
@@ -39,7 +39,7 @@ def ended(code: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_it_ends_by_its_own_code_and_says_why(ending: str, code: int, said: str) -> None:
-    process = ended(f"run_program(lambda: (print('done'), {ending}))")
+    process = ended(f"run_to_exit(lambda: (print('done'), {ending}))")
     assert (process.returncode, process.stdout) == (code, "done\n")
     assert process.stderr.endswith(said)
     assert bool(process.stderr) == bool(said)
@@ -55,7 +55,7 @@ def test_threads_are_waited_for_and_what_was_registered_runs() -> None:
             atexit.register(lambda: print("registered"))
             threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
 
-        run_program(work)
+        run_to_exit(work)
     """)
     assert (process.returncode, process.stdout, process.stderr) == (0, "thread\nregistered\n", "")
 
@@ -74,6 +74,6 @@ def test_what_nobody_could_read_is_no_success(own: int, code: int) -> None:
             print("nobody reads this")
             sys.exit({own})
 
-        run_program(work)
+        run_to_exit(work)
     """)
     assert (process.returncode, process.stderr) == (code, "")

@@ -22,7 +22,7 @@ from workflow_world import running_world
 from conman.embedded.cache import Cache
 from conman.embedded.temporal import find_temporal
 from conman.embedded.testing import say
-from conman.leaving import run_program
+from conman.leaving import run_to_exit
 from conman.workflows import options
 from conman.workflows.codec import KeyringCodec, data_converter
 
@@ -96,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_to_exit(main)

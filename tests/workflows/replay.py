@@ -14,7 +14,7 @@ from codec_samples import A, B
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
-from conman.leaving import run_program
+from conman.leaving import run_to_exit
 from conman.worker import WORKFLOWS, no_sandbox, sandbox
 from conman.workflows.codec import KeyringCodec, data_converter
 
@@ -49,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_to_exit(main)
