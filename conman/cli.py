@@ -22,7 +22,7 @@ from conman.cli_prove import prove
 from conman.cli_secrets import secrets
 from conman.cli_webhooks import webhooks
 from conman.config import Settings, SettingsError, load_settings
-from conman.leaving import run_to_exit
+from conman.leaving import leaving_when_stuck, run_to_exit
 from conman.msuite import Form
 from conman.msuite.main import HELP as MSUITE_HELP
 
@@ -195,7 +195,8 @@ def api(
                 forwarded_allow_ips=settings.trusted_proxies,
             )
             server = ApiServer(config, app.state.streams)
-            await server.serve()
+            with leaving_when_stuck():
+                await server.serve()
             if not server.started:
                 raise fail(f"the API could not start on {settings.host}:{settings.port}; see the log line above")
         finally:
@@ -231,7 +232,12 @@ def worker(
             raise fail(f"--queues: {', '.join(unknown) or 'nothing'} is unknown; choose from {', '.join(known)}", USAGE_ERROR)
         chosen = {known[name] for name in names}
     configure_logging(settings)
-    run(lambda: run_worker(settings, chosen))
+
+    async def work() -> None:
+        with leaving_when_stuck():
+            await run_worker(settings, chosen)
+
+    run(work)
 
 
 @cli.command("git-server")

@@ -1,15 +1,22 @@
-"""How a program that has used Temporal's SDK ends."""
+"""How programs end: by their own exit code, and when their event loop stands still."""
 
 from __future__ import annotations
 
+import asyncio
 import atexit
+import faulthandler
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 FAILED = 1
 INTERRUPTED = 130
+STUCK_SECONDS = 60.0
+"""So long an event loop may stand still: far longer than any call that holds the interpreter, and than the heartbeats' timeouts
+(`workflows/options.py`), after which Temporal has given its activities to others."""
+_LOOKS = 4
 
 
 def run_to_exit(work: Callable[[], object]) -> None:
@@ -46,3 +53,28 @@ def run_to_exit(work: Callable[[], object]) -> None:
     except BaseException:
         code = FAILED
         raise
+
+
+@contextmanager
+def leaving_when_stuck(seconds: float = STUCK_SECONDS) -> Iterator[None]:
+    """End this process, with the stacks of all threads on standard error, when its running loop stands still for so long.
+
+    Nothing on the loop can notice that, and whoever supervises the process sees it alive. Its work is durable: it goes on when
+    the process is started again, or in another one. The watch needs neither the loop nor the interpreter's lock. Exit code 1.
+    """
+    loop = asyncio.get_running_loop()
+
+    def look() -> asyncio.TimerHandle:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+        return loop.call_later(seconds / _LOOKS, look_again)
+
+    def look_again() -> None:
+        nonlocal timer
+        timer = look()
+
+    timer = look()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        faulthandler.cancel_dump_traceback_later()

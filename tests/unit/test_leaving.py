@@ -77,3 +77,28 @@ def test_what_nobody_could_read_is_no_success(own: int, code: int) -> None:
         run_to_exit(work)
     """)
     assert (process.returncode, process.stderr) == (code, "")
+
+
+STUCK = """
+    import asyncio
+    from conman.leaving import leaving_when_stuck
+
+    async def work(seconds, held):
+        with leaving_when_stuck(seconds):
+            await asyncio.sleep(1.25 * seconds)
+            time.sleep(held)
+        time.sleep(1.25 * seconds)
+        print("done")
+"""
+
+
+def test_a_loop_that_stands_still_ends_its_process_and_says_where_it_stood() -> None:
+    process = ended(textwrap.dedent(STUCK) + "run_to_exit(lambda: asyncio.run(work(1, held=30)))")
+    assert (process.returncode, process.stdout) == (1, "")
+    assert process.stderr.startswith("Timeout")
+    assert "in work" in process.stderr
+
+
+def test_a_loop_that_goes_on_and_one_that_is_watched_no_more_are_let_be() -> None:
+    process = ended(textwrap.dedent(STUCK) + "run_to_exit(lambda: asyncio.run(work(4, held=0)))")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "done\n", "")
