@@ -127,4 +127,4 @@ def test_what_adds_to_them_only_inserts() -> None:
     """A writer may be given the collection's name: then that is all that it does with it."""
     tree = ast.parse((ROOT / "store" / "audit.py").read_text(encoding="utf-8"))
     called = {node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)}
-    assert called == {"insert_many", "get"}
+    assert called == {"insert_many"}
