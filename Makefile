@@ -9,7 +9,7 @@ ONCE ?=
 EXAMPLES ?= 2000
 JOBS ?= 3
 GROWTH ?=
-# Each stack starts many Pythons. Where this is set, each of them compiles every library anew: half of a start's computing.
+# Where this is set, each of the many Pythons of a run compiles all of Conman and its tests anew; setup compiles the libraries.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test thorough fuzz check lint types imports unit bench growth docs mail-pictures proto clean up servers

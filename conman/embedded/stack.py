@@ -19,7 +19,7 @@ from conman.embedded.files import DataLock, write_private
 from conman.embedded.ports import PortLease, lease
 from conman.embedded.process import ManagedProcess, ProcessGroup, ProcessSpec
 
-_USUAL = {"temporal": 7233, "temporal_ui": 8233, "mongo": 27017}
+USUAL_PORTS = {"temporal": 7233, "temporal_ui": 8233, "mongo": 27017}
 _EXTERNAL_SECONDS = 15.0
 
 
@@ -131,7 +131,7 @@ class EmbeddedStack:
 
     def _port(self, name: str, remembered: dict[str, Any]) -> int:
         before = remembered.get(f"{name}_port")
-        held = lease([before if isinstance(before, int) else None, _USUAL[name] if self._usual_ports else None])
+        held = lease([before if isinstance(before, int) else None, USUAL_PORTS[name] if self._usual_ports else None])
         self._leases.append(held)
         remembered[f"{name}_port"] = held.port
         return held.port

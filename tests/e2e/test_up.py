@@ -12,19 +12,21 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from conman.config import Settings
 from conman.embedded.ports import lease
+from conman.embedded.stack import USUAL_PORTS
 from conman.embedded.up import read_running
 
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(1200)]
 
 SECONDS = 60.0
-USUAL_PORTS = (8080, 7233, 8233, 27017)
 
 API = """
 import json, os, signal, sys, time
@@ -187,16 +189,16 @@ async def test_up_tells_where_everything_is_and_stops_it_in_order(start: Callabl
 
 async def test_the_admin_and_the_key_stay_the_same_from_run_to_run(start: Callable[..., Up]) -> None:
     # Others that start meanwhile want the usual ports too: both runs are to have ports of their own.
-    held = [lease([port]) for port in USUAL_PORTS]
-    up = start()
-    first = await up.until_ready()
-    key = (up.data / "keys" / "secret").read_text()
-    assert await up.end(signal.SIGINT) == 0
-    again = start()
-    assert await again.until_ready() == first
-    for port in held:
-        port.release()
-    assert (up.data / "keys" / "secret").read_text() == key
+    with ExitStack() as held:
+        for port in (Settings.model_fields["port"].default, *USUAL_PORTS.values()):
+            held.callback(lease([port]).release)
+        up = start()
+        first = await up.until_ready()
+        key = (up.data / "keys" / "secret").read_text()
+        assert await up.end(signal.SIGINT) == 0
+        again = start()
+        assert await again.until_ready() == first
+        assert (up.data / "keys" / "secret").read_text() == key
 
 
 async def test_nothing_survives_the_kill_of_up_and_the_next_one_starts(start: Callable[..., Up]) -> None:

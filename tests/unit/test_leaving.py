@@ -45,7 +45,7 @@ def test_it_ends_by_its_own_code_and_says_why(ending: str, code: int, said: str)
     assert bool(process.stderr) == bool(said)
 
 
-def test_the_interpreter_is_not_taken_down() -> None:
+def test_without_it_the_interpreter_is_taken_down() -> None:
     assert ended("").stdout == "taken down", "or the test above would see nothing"
 
 
